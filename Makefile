@@ -1,0 +1,70 @@
+# Every command of the project. Each makes what it needs: no step before it.
+#   make lab   open the course        make test   all tests        make help   the rest
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
+LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" pyproject.toml
+ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
+MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py
+
+.PHONY: help lab test test-units test-notebooks test-browser test-ends lint notebooks figures bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+lab: $(VENV)/.lab ## open the course in JupyterLab
+	$(BIN)/jupyter lab $(ROOT) --ServerApp.ip=localhost notebooks/00_start_here.ipynb
+
+test: lint test-units test-notebooks test-browser ## all tests
+
+test-units: $(VENV)/.dev ## mathematics, scenes, explorer
+	@$(call timed,units,$(BIN)/python -m pytest -m "not browser" --jaxtyping-packages=efisher_teach,beartype.beartype)
+
+test-notebooks: $(VENV)/.dev ## every notebook, output by output
+	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=120 -p no:cacheprovider notebooks)
+
+test-browser: $(VENV)/.dev ## a real JupyterLab in a real Chromium
+	@$(call timed,browser,$(BIN)/python -m pytest -m browser -rs)
+
+test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
+	@set -e; for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
+	  test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  $(BIN)/uv pip install -q --python $$env/bin/python "$$pin" jaxtyping beartype pytest hypothesis numpy scikit-learn; \
+	  echo "== $$pin"; $$env/bin/python -m pytest --rootdir=. -p no:cacheprovider $(MATHS); done
+
+lint: $(VENV)/.dev ## style, layers, types
+	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/pyright)
+
+notebooks: $(VENV)/.dev ## run every notebook and store what it shows
+	$(BIN)/python notebooks/store.py
+
+figures: $(VENV)/.dev ## a contact sheet of every scene
+	$(BIN)/python benchmarks/contact_sheet.py
+
+bench: $(VENV)/.dev ## ratios, all measured in one run
+	$(BIN)/python benchmarks/sliders.py
+
+lock: $(VENV)/.dev ## pin every requirement anew
+	$(LOCK) --extra lab --upgrade -o requirements.txt
+	$(LOCK) --extra lab --extra dev --upgrade -c requirements.txt -o requirements-dev.txt
+
+clean: ## remove the environments
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest
+
+# The learner's environment; the tests' environment is the same one with more in it.
+$(VENV)/.lab: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "This course needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make lab PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.lab requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+# $(call timed,name,command): the command, then how long it took.
+timed = start=$$(date +%s); $(2); status=$$?; echo "-- $(1): $$(( $$(date +%s) - start )) s"; exit $$status

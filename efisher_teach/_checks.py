@@ -1,0 +1,145 @@
+"""Every error message of the library: the argument, what it must be, what it was, what to do.
+
+Only concrete values are looked at. Under `jit`, `vmap` and `grad` a value is not known yet; there the
+result carries its evidence (`Step.residual`, `Step.budget_spent`) instead.
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def reject(argument: str, requirement: str, got: str, action: str) -> NoReturn:
+    """Raise the one kind of error this library raises."""
+    raise ValueError(f"`{argument}` must be {requirement}; got {got}. {action}")
+
+
+def is_concrete(*values: Any) -> bool:
+    """Whether every value can be looked at now (none is being traced)."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def as_float(argument: str, value: Any) -> jax.Array:
+    """`value` as a floating-point array; integers become floats, anything else is an error."""
+    try:
+        array = jnp.asarray(value)
+    except TypeError:
+        reject(argument, "an array of real numbers", type(value).__name__, "Convert it with jnp.asarray.")
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        reject(argument, "real", f"dtype {array.dtype}", "Take its real part, or treat both parts as rows.")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+
+
+def damping(value: Any) -> jax.Array:
+    """A finite damping ≥ 0."""
+    array = as_float("damping", value)
+    if is_concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) >= 0)):
+        reject("damping", "finite and at least 0", f"{value}", "Use 0 for the pseudo-inverse, or e.g. 1e-3.")
+    return array
+
+
+def positive(argument: str, value: Any) -> jax.Array:
+    """A finite number > 0."""
+    array = as_float(argument, value)
+    if is_concrete(array) and not np.all(np.isfinite(array) & (np.asarray(array) > 0)):
+        reject(argument, "finite and greater than 0", f"{value}", "For no step at all, skip the update.")
+    return array
+
+
+def finite_rows(argument: str, array: jax.Array, action: str) -> None:
+    """Every row of `array` is finite, or an error that names the rows."""
+    if not is_concrete(array):
+        return
+    bad = np.flatnonzero(~np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1))
+    if bad.size:
+        rows = ", ".join(map(str, bad[:5])) + (", …" if bad.size > 5 else "")
+        reject(argument, "finite", f"NaN or infinity in {bad.size} of {len(array)} rows: {rows}", action)
+
+
+def gradients(G: Any) -> jax.Array:
+    """Per-example gradients (n, p): two axes, n ≥ 1, p ≥ 1, finite."""
+    array = as_float("G", G)
+    if array.ndim != 2:
+        action = "Use per_example_gradients(loss_fn, params, x, y), or G[None, :] for a single example."
+        reject("G", "2-D, one gradient a row (n, p)", f"shape {array.shape}", action)
+    if 0 in array.shape:
+        reject("G", "non-empty", f"shape {array.shape}", "Give at least one example and one parameter.")
+    finite_rows("G", array, "Look at these examples, or at the params that made their loss overflow.")
+    return array
+
+
+def symmetric(C: Any, g: Any) -> tuple[jax.Array, jax.Array]:
+    """A square, symmetric, finite C (p, p) and a finite g (p,) that fits it."""
+    C, g = as_float("C", C), as_float("g", g)
+    if C.ndim != 2 or C.shape[0] != C.shape[1] or C.shape[0] == 0:
+        reject("C", "square (p, p)", f"shape {C.shape}", "Use empirical_fisher(G); for G itself, solve_dual.")
+    if g.shape != C.shape[:1]:
+        action = "Use mean_gradient(G) of the same parameters."
+        reject("g", f"of shape {C.shape[:1]}, as C is {C.shape}", f"shape {g.shape}", action)
+    finite_rows("C", C, "It was computed from gradients that are not finite.")
+    finite_rows("g", g, "It was computed from gradients that are not finite.")
+    if is_concrete(C):
+        skew = float(np.abs(C - C.T).max())
+        if skew > 1e3 * float(jnp.finfo(C.dtype).eps) * float(np.abs(C).max()):
+            reject("C", "symmetric", f"|C - Cᵀ| up to {skew:.3g}", "Use empirical_fisher(G), or (C + C.T)/2.")
+    return C, g
+
+
+def same_sample(g: jax.Array, outside: jax.Array) -> None:
+    """At damping 0 the gradient lies in the range of C, which holds when both come from the same examples."""
+    if not is_concrete(g, outside):
+        return
+    stray, size = float(jnp.linalg.norm(outside)), float(jnp.linalg.norm(g))
+    if stray > float(jnp.finfo(g.dtype).eps) ** 0.5 * size:
+        raise ValueError(
+            f"`g` must lie in the range of `C` when `damping` is 0; got a part of length {stray:.3g} (of {size:.3g}) "
+            "outside it. Along that part the loss could fall without limit at no cost. C and g come from different "
+            "examples (another batch, a running average, weight decay in one of them): use damping > 0, or one sample."
+        )
+
+
+def examples(x: Any, y: Any) -> int:
+    """The number n of examples: the common first axis of x and y."""
+    lengths = [leaf.shape[0] if getattr(leaf, "ndim", 0) else None for leaf in jax.tree.leaves((x, y))]
+    if not lengths or None in lengths or len(set(lengths)) > 1:
+        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves((x, y))]
+        got = " and ".join(f"shape {shape}" for shape in shapes) or "nothing"
+        reject("x and y", "arrays with one example a row, as many in y as in x", got, "Use x[None] for one.")
+    if lengths[0] == 0:
+        reject("x and y", "non-empty", "0 examples", "Give at least one example.")
+    return lengths[0]
+
+
+def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
+    """The number n of examples, once `loss_fn(params, x[i], y[i])` is known to be one number."""
+    n = examples(x, y)
+    first = jax.tree.map(lambda leaf: leaf[0], (x, y))
+    loss = jax.eval_shape(loss_fn, params, *first)
+    if getattr(loss, "shape", None) != ():
+        got = f"shape {loss.shape}" if hasattr(loss, "shape") else type(loss).__name__
+        action = "It gets ONE example, without a batch axis: reduce with .sum() or .mean() over its outputs."
+        reject("loss_fn", "a function that returns one number, the loss of one example", got, action)
+    return n
+
+
+def exactly_one(**options: Any) -> str:
+    """The name of the one option that is not None."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        names = " and ".join(f"`{name}`" for name in options)
+        got = "both" if given else "none"
+        raise ValueError(
+            f"Exactly one of {names} must be given; got {got}. "
+            "A budget c fixes the mean squared loss change, a learning rate η the scale of the step."
+        )
+    return given[0]
+
+
+def at_least_one(argument: str, value: Any) -> int:
+    """A whole number ≥ 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        reject(argument, "a whole number of at least 1", f"{value!r}", "For all at once, leave it out.")
+    return int(value)

@@ -1,0 +1,108 @@
+"""All first-order differentiation: per-example losses, per-example gradients, and their weighted sums.
+
+A `loss_fn(params, x, y)` is the loss of ONE example; `params` is any pytree. Parameters are ravelled here,
+once: everything after this room sees the matrix G (n, p), whose row i is the gradient of example i.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree, Real
+
+from efisher_teach import _checks
+
+
+def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Array, " n"]:
+    """The loss ℓᵢ(θ) of every example.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+
+    Returns:
+        The losses (n,), in the unit of the loss.
+
+    Raises:
+        ValueError: x and y differ in length, or loss_fn does not return one number.
+    """
+    _checks.scalar_loss(loss_fn, params, x, y)
+    return jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)
+
+
+def per_example_gradients(
+    loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, *, chunk_size: int | None = None
+) -> Float[Array, "n p"]:
+    """The gradient of every example, one a row: Gᵢ = ∇ℓᵢ(θ).
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree; its leaves are ravelled in `jax.tree` order into p numbers.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        chunk_size: How many examples to differentiate at once; None means all. Bounds the memory
+            of the backward pass, not of the result.
+
+    Returns:
+        G (n, p).
+
+    Raises:
+        ValueError: As in `per_example_losses`; chunk_size < 1; a gradient that is not finite (its row is named).
+    """
+    n = _checks.scalar_loss(loss_fn, params, x, y)
+    chunk_size = n if chunk_size is None else min(_checks.at_least_one("chunk_size", chunk_size), n)
+    theta, unravel = ravel_pytree(params)
+    gradient = jax.grad(lambda theta, x, y: loss_fn(unravel(theta), x, y))
+    if chunk_size == n:
+        G = jax.vmap(gradient, in_axes=(None, 0, 0))(theta, x, y)
+    else:
+        G = lax.map(lambda example: gradient(theta, *example), (x, y), batch_size=chunk_size)
+    _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
+    return G
+
+
+def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
+    """The gradient of the mean loss: g = Gᵀ1/n.
+
+    Args:
+        G: Per-example gradients (n, p).
+
+    Returns:
+        g (p,).
+
+    Raises:
+        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+    """
+    return jnp.mean(_checks.gradients(G), axis=0)
+
+
+def weighted_gradient(
+    loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, weights: Real[Array, " n"]
+) -> PyTree:
+    """Any combination of the per-example gradients for the price of one backward pass: Gᵀw = ∇ Σᵢ wᵢ ℓᵢ(θ).
+
+    With w = (K + εI)⁻¹1/n this is the empirical-Fisher direction, and G is never formed (`solve_dual`).
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        weights: w (n,), of any sign; held constant. A SUM: for the mean gradient use w = 1/n.
+
+    Returns:
+        A pytree shaped like `params`.
+
+    Raises:
+        ValueError: As in `per_example_losses`; weights of another length.
+    """
+    n = _checks.scalar_loss(loss_fn, params, x, y)
+    weights = lax.stop_gradient(_checks.as_float("weights", weights))
+    if weights.shape != (n,):
+        _checks.reject("weights", f"of shape ({n},), one an example", f"shape {weights.shape}", "Ravel it.")
+    losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
+    return jax.grad(lambda params: jnp.sum(weights * losses(params, x, y)))(params)

@@ -1,0 +1,219 @@
+"""What is learned: a loss for one example, its parameters, and data. Toys with closed forms, and real data.
+
+The real data are bundled with scikit-learn: nothing is downloaded. Features are standardised with the mean and the
+standard deviation of the training examples. Every problem keeps held-out examples aside.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, PyTree, Real
+
+from efisher_teach import _checks
+
+# Two measurements that a doctor can picture, correlated enough to make the ellipse lean.
+TWO_FEATURES = ("worst perimeter", "worst concavity")
+
+
+class Problem(NamedTuple):
+    """A model with data: all that the rest of the library needs of it."""
+
+    name: str
+    loss_fn: Callable
+    """`loss_fn(params, x, y)`: the loss of one example, a scalar."""
+    predict_fn: Callable
+    """`predict_fn(params, x)`: a mean, a probability, or the probabilities of the classes, for one example."""
+    params: PyTree
+    """θ, where the course looks at the loss."""
+    x: Real[Array, "n ..."]
+    y: Real[Array, " n"]
+    x_test: Real[Array, "m ..."]
+    """Held-out examples, never trained on."""
+    y_test: Real[Array, " m"]
+
+
+def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int = 0) -> Problem:
+    """Least squares with Gaussian noise: ℓ = (y - xᵀθ)²/2, so gᵢ = -(y - xᵀθ)x. A toy with closed forms.
+
+    Args:
+        n: Training examples; as many are held out.
+        p: Parameters.
+        noise: Standard deviation of y about xᵀθ.
+        seed: Of the draw.
+
+    Returns:
+        A `Problem` with x standard normal (n, p) and θ = 0.
+
+    Raises:
+        ValueError: n or p is not a whole number of at least 1, or noise is not positive.
+    """
+    rng, n, p = np.random.default_rng(seed), _checks.at_least_one("n", n), _checks.at_least_one("p", p)
+    noise = float(_checks.positive("noise", noise))
+    x, truth = rng.normal(size=(2 * n, p)), rng.normal(size=p)
+    y = x @ truth + noise * rng.normal(size=2 * n)
+    return _problem("linear regression", _squared_loss, _linear, jnp.zeros(p), x, y, n)
+
+
+def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, seed: int = 0) -> Problem:
+    """Two Gaussian clouds, told apart by ℓ = log(1 + exp(z)) - yz, z = xᵀθ, so gᵢ = (σ(z) - y)x.
+
+    Args:
+        n: Training examples; as many are held out.
+        p: Parameters.
+        separation: Distance of each cloud's centre from the origin, in standard deviations.
+        seed: Of the draw.
+
+    Returns:
+        A `Problem` with x (n, p), y in {0, 1} and θ = 0.
+
+    Raises:
+        ValueError: n or p is not a whole number of at least 1, or separation is not positive.
+    """
+    rng, n, p = np.random.default_rng(seed), _checks.at_least_one("n", n), _checks.at_least_one("p", p)
+    separation = float(_checks.positive("separation", separation))
+    centre = rng.normal(size=p)
+    centre *= separation / np.linalg.norm(centre)
+    y = rng.integers(0, 2, size=2 * n).astype(float)
+    x = rng.normal(size=(2 * n, p)) + np.outer(2 * y - 1, centre)
+    return _problem("logistic regression", _logistic_loss, _logistic, jnp.zeros(p), x, y, n)
+
+
+def breast_cancer(features: int | None = 2, *, seed: int = 0) -> Problem:
+    """569 tumours, 1 = malignant, by logistic regression through the origin. Wisconsin diagnostic data, 1995.
+
+    Args:
+        features: 2 for worst perimeter and worst concavity (a θ one can draw), None for all 30.
+        seed: Of the split; a fifth is held out.
+
+    Returns:
+        A `Problem` with x (455, p) standardised, y in {0, 1} and θ = 0.
+
+    Raises:
+        ValueError: features is neither 2 nor None.
+    """
+    from sklearn.datasets import load_breast_cancer
+
+    if features not in (2, None):
+        _checks.reject("features", "2 or None", f"{features!r}", "2 can be drawn; None takes all 30.")
+    data = load_breast_cancer()
+    chosen = slice(None) if features is None else [list(data.feature_names).index(name) for name in TWO_FEATURES]
+    x, y, n = _split(data.data[:, chosen], 1.0 - data.target, seed)  # scikit-learn has 1 = benign
+    return _problem("breast cancer", _logistic_loss, _logistic, jnp.zeros(x.shape[1]), x, y, n)
+
+
+def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
+    """1797 handwritten digits of 8 × 8 pixels, by a tanh network with softmax cross-entropy.
+
+    Args:
+        hidden: Widths of the hidden layers; () is softmax regression.
+        seed: Of the split (a fifth is held out) and of the first weights.
+
+    Returns:
+        A `Problem` with x (1437, 64) standardised, y in 0..9, and params a list of {"W": (out, in), "b": (out,)}.
+
+    Raises:
+        ValueError: A width is not a whole number of at least 1.
+    """
+    from sklearn.datasets import load_digits
+
+    widths = (64, *(_checks.at_least_one("hidden", width) for width in hidden), 10)
+    data = load_digits()
+    x, y, n = _split(data.data, data.target, seed)
+    keys = jax.random.split(jax.random.key(seed), len(widths))
+    params = [
+        {"W": jax.random.normal(key, (after, before)) / np.sqrt(before), "b": jnp.zeros(after)}
+        for key, before, after in zip(keys, widths[:-1], widths[1:], strict=False)
+    ]
+    return _problem("digits", _softmax_loss, _softmax, params, x, y.astype(np.int32), n)
+
+
+def mean_loss(problem: Problem, params: PyTree) -> Float[Array, ""]:
+    """The training loss L(θ), the mean of ℓᵢ(θ).
+
+    Args:
+        problem: The model and its data.
+        params: θ, a pytree like `problem.params`.
+
+    Returns:
+        L, in the unit of the loss.
+    """
+    return jnp.mean(jax.vmap(problem.loss_fn, in_axes=(None, 0, 0))(params, problem.x, problem.y))
+
+
+def descend(problem: Problem, *, steps: int, learning_rate: float = 1.0) -> Problem:
+    """The problem after a few steps of plain gradient descent, θ ← θ - η∇L(θ): a model half-way fitted.
+
+    Args:
+        problem: Where to start.
+        steps: How many, ≥ 1.
+        learning_rate: η > 0.
+
+    Returns:
+        The same problem at the new θ.
+
+    Raises:
+        ValueError: steps or learning_rate is out of range, or the descent diverged.
+    """
+    steps = _checks.at_least_one("steps", steps)
+    rate = _checks.positive("learning_rate", learning_rate)
+    gradient = jax.grad(lambda params: mean_loss(problem, params))
+
+    def move(params, _):
+        return jax.tree.map(lambda theta, g: theta - rate * g, params, gradient(params)), None
+
+    params, _ = lax.scan(move, problem.params, length=steps)
+    for leaf in jax.tree.leaves(params):
+        _checks.finite_rows("learning_rate", jnp.ravel(leaf)[None], "The descent diverged: make it smaller.")
+    return problem._replace(params=params)
+
+
+def _split(x, y, seed):
+    """Shuffle, hold a fifth out, standardise by the training part. A constant feature stays 0."""
+    order = np.random.default_rng(seed).permutation(len(x))
+    n = len(x) - len(x) // 5
+    x, y = x[order], y[order]
+    scale = x[:n].std(axis=0)
+    return (x - x[:n].mean(axis=0)) / np.where(scale > 0, scale, 1), y, n
+
+
+def _problem(name, loss_fn, predict_fn, params, x, y, n):
+    x, y = jnp.asarray(x, float), jnp.asarray(y, float if np.asarray(y).dtype.kind == "f" else int)
+    return Problem(name, loss_fn, predict_fn, params, x[:n], y[:n], x[n:], y[n:])
+
+
+# Models: `predict_fn` and `loss_fn` of one example.
+
+
+def _linear(params, x):
+    return jnp.vdot(x, params)
+
+
+def _squared_loss(params, x, y):
+    return (_linear(params, x) - y) ** 2 / 2
+
+
+def _logistic(params, x):
+    return jax.nn.sigmoid(_linear(params, x))
+
+
+def _logistic_loss(params, x, y):
+    z = _linear(params, x)
+    return jax.nn.softplus(z) - y * z
+
+
+def _logits(params, x):
+    for layer in params[:-1]:
+        x = jnp.tanh(layer["W"] @ x + layer["b"])
+    return params[-1]["W"] @ x + params[-1]["b"]
+
+
+def _softmax(params, x):
+    return jax.nn.softmax(_logits(params, x))
+
+
+def _softmax_loss(params, x, y):
+    return -jax.nn.log_softmax(_logits(params, x))[y]

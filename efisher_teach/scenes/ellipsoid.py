@@ -1,0 +1,187 @@
+"""The ellipsoid: every step of one cost lies on ΔᵀCΔ = c. Which of them lowers the loss most?
+
+A candidate step runs round the ellipse. The level line of the linear model through its tip cuts the ellipse, except
+at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C⁺g, and no candidate scores above it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from matplotlib.ticker import PercentFormatter
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CANDIDATE,
+    CONSTRAINT,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    TRUTH,
+    Axis,
+    Handle,
+    Scene,
+    arrow,
+    dots,
+    label,
+    line,
+)
+from efisher_teach.solve import spectrum
+from efisher_teach.step import empirical_fisher_step
+
+WIDEST = 0.04  # the budget that the view has room for
+TURNS = np.arange(-180.0, 181.0)
+
+
+def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
+    """Try to beat Lagrange: a candidate step on the ellipse ΔᵀCΔ = c of a problem with two parameters.
+
+    Args:
+        problem: With `params` of shape (2,).
+        budget: c, in (0, 0.04]: the view has room for that much.
+
+    Returns:
+        A `Scene` with the axis "turn": degrees round the (whitened) ellipse from the step along -g.
+
+    Raises:
+        ValueError: params is not (2,); budget out of range.
+    """
+    shape = getattr(problem.params, "shape", None)
+    if shape != (2,):
+        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    budget = _checks.positive("budget", budget)
+    if budget > WIDEST:
+        _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
+    return Scene(
+        title="Beat Lagrange: every step on the ellipse has the same cost",
+        axes=(Axis("turn", "turn the candidate", TURNS, 0.0, "{:.0f}°"),),
+        data={
+            "loss_fn": Partial(problem.loss_fn), "theta": problem.params, "x": problem.x, "y": problem.y,
+            "budget": budget,
+        },
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 4.6),
+        handle=Handle("tip", "turn"),
+    )  # fmt: skip
+
+
+WORDS = (
+    "Turned {turn} from the gradient-descent step, the candidate makes {score:z.1f} % of the decrease of the best step "
+    "(mean loss change {predicted:+.4f} against {best_predicted:+.4f} to first order; truly {actual:+.4f}) for the same "
+    "cost, a root-mean-square change of {cost:.3f}; gradient descent makes {descent_score:.1f} %."
+)
+
+
+def background(data):
+    """Contours of the loss about θ, and room for the widest ellipse."""
+    g, V, semi, _ = _geometry(data)
+    reach = 1.12 * jnp.sqrt(WIDEST * jnp.sum((V / jnp.sqrt(semi)) ** 2, axis=1))  # half sides of its bounding box
+    grid = jnp.linspace(-1, 1, 61)
+    plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
+    return {"reach": reach, "grid": grid, "loss": jax.vmap(lambda delta: _change(data, delta))(plane).reshape(61, 61)}
+
+
+def respond(data, state):
+    """The candidate's tip and score, and what stands still until the budget changes."""
+    g, V, eigenvalues, G = _geometry(data)
+    root = jnp.sqrt(eigenvalues)
+    budget = data["budget"]
+    length = jnp.sqrt(budget)
+    best = empirical_fisher_step(G, budget=budget).delta
+    descent = -g * jnp.sqrt(budget / jnp.mean(dot(G, g) ** 2))
+
+    start = root * dot(V.T, descent) / length  # the gradient-descent step, where the ellipse is a unit circle
+
+    def on_ellipse(degrees):
+        angle = jnp.deg2rad(degrees)
+        turned = jnp.stack([jnp.cos(angle) * start[0] - jnp.sin(angle) * start[1],
+                            jnp.sin(angle) * start[0] + jnp.cos(angle) * start[1]])  # fmt: skip
+        return length * dot(V, turned / root)
+
+    tip = on_ellipse(state["turn"])
+    around = jax.vmap(on_ellipse)(jnp.asarray(TURNS, g.dtype))
+    most = dot(g, best)
+    percent = 100 / most
+    along = jnp.stack([-g[1], g[0]]) / jnp.linalg.norm(g) * 20 * jnp.linalg.norm(best)
+    true_around = jax.vmap(lambda delta: _change(data, delta))(around)
+    zero = jnp.zeros(2, g.dtype)
+    return {
+        "ellipse": around,
+        "level": jnp.stack([tip - along, tip + along]),
+        "descent": jnp.stack([zero, descent]),
+        "best": jnp.stack([zero, best]),
+        "candidate": jnp.stack([zero, tip]),
+        "tip": tip,
+        "scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * dot(around, g)], axis=-1),
+        "true_scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * true_around], axis=-1),
+        "dot": jnp.stack([state["turn"], percent * dot(g, tip)]),
+        "true_dot": jnp.stack([state["turn"], percent * _change(data, tip)]),
+        "score": percent * dot(g, tip),
+        "predicted": dot(g, tip),
+        "best_predicted": most,
+        "actual": _change(data, tip),
+        "descent_score": percent * dot(g, descent),
+        "cost": jnp.sqrt(jnp.mean(dot(G, tip) ** 2)),
+    }
+
+
+def draw(figure, background, arrays):
+    """Left the plane of the two parameters, right the score all round the ellipse."""
+    grid = figure.add_gridspec(1, 2, width_ratios=[1.15, 1], left=0.075, right=0.985, bottom=0.13, top=0.89, wspace=0.2)
+    plane, score = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+
+    reach = background["reach"]
+    plane.contour(
+        reach[0] * background["grid"], reach[1] * background["grid"], background["loss"],
+        levels=13, colors=FAINT, linewidths=0.9,
+    )  # fmt: skip
+    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal", adjustable="datalim")
+    plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps of equal cost, over contours of the loss")
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
+
+    score.axhline(100, color=EMPIRICAL_FISHER, lw=1)
+    score.axhline(0, color=FAINT, lw=1)
+    score.set(xlim=(-180, 180), ylim=(-125, 125), xlabel="turn from the gradient-descent step")
+    score.set_title("Decrease, in % of the best step's")
+    score.set_xticks(range(-180, 181, 60), [f"{turn}°" for turn in range(-180, 181, 60)])
+    score.yaxis.set_major_formatter(PercentFormatter(decimals=0))
+    label(score, -175, 104, "the Lagrange step: 100 %", EMPIRICAL_FISHER, va="bottom")
+    label(score, 175, -108, "true loss", TRUTH, ha="right")
+    label(score, 175, -122, "first order", CONSTRAINT, ha="right")
+    for x, color, text in ((0.02, EMPIRICAL_FISHER, "Lagrange step"), (0.34, DESCENT, "along −g"),
+                           (0.58, CANDIDATE, "candidate (drag it)")):  # fmt: skip
+        label(plane, x, 0.02, text, color, transform=plane.transAxes)
+
+    return {
+        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
+        "level": line(plane, arrays["level"], CANDIDATE, 1.2, style=(0, (5, 3))),
+        "descent": arrow(plane, arrays["descent"], DESCENT, order=1),
+        "best": arrow(plane, arrays["best"], EMPIRICAL_FISHER, order=2),
+        "candidate": arrow(plane, arrays["candidate"], CANDIDATE, order=3),
+        "tip": dots(plane, arrays["tip"], CANDIDATE, 10, order=4),
+        "scores": line(score, arrays["scores"], CONSTRAINT, 1.8),
+        "true_scores": line(score, arrays["true_scores"], TRUTH, 1.8),
+        "dot": dots(score, arrays["dot"], CANDIDATE, 10, order=3),
+        "true_dot": dots(score, arrays["true_dot"], TRUTH, 8, order=2),
+    }
+
+
+def _geometry(data):
+    """g, and C = V diag(eigenvalues) Vᵀ, from the per-example gradients G."""
+    G = per_example_gradients(data["loss_fn"].func, data["theta"], data["x"], data["y"])
+    eigenvalues, V, _ = spectrum(G)
+    return mean_gradient(G), V, eigenvalues, G
+
+
+def _change(data, delta):
+    """The true change of the mean loss."""
+    losses = [per_example_losses(data["loss_fn"].func, theta, data["x"], data["y"])
+              for theta in (data["theta"] + delta, data["theta"])]  # fmt: skip
+    return jnp.mean(losses[0] - losses[1])

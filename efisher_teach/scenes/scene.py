@@ -1,0 +1,235 @@
+"""What a scene is, and its table: the whole response over the axes, by one jitted `vmap`.
+
+A scene has two pure functions. `background(data)` gives what no axis moves (contours, limits). `respond(data, state)`
+gives what does: points in data coordinates, which artists show, and numbers, which the words say. A slider is an axis of
+`respond`; `tabulate` evaluates it over every value of every axis at once. Each array is computed over just the axes
+that it depends on, which are read from its trace.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from jax.extend.core import Literal
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
+
+DPI = 200  # device pixels an inch: two for each CSS pixel, so that figures are sharp on every screen
+STYLE = mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), use_default_template=False)
+
+# One meaning each, in every figure (Okabe and Ito's colours, which colour-blind readers can tell apart).
+EMPIRICAL_FISHER = "#0072B2"
+DESCENT = "#D55E00"
+CONSTRAINT = "#444444"
+CANDIDATE = "#CC79A7"
+TRUTH = "#009E73"
+DATA = "#56B4E9"
+FAINT = "#C8C8C8"
+MOVING = 10  # the z-order from which on artists move
+
+
+class Axis(NamedTuple):
+    """A slider: the values it takes."""
+
+    name: str
+    label: str
+    values: np.ndarray
+    default: float
+    spec: str
+    """How a value is said, a format specification with the unit: "{:.2g}", "{:.0f}°"."""
+
+    def index(self, value: float) -> int:
+        """The nearest value's place."""
+        return int(np.argmin(np.abs(self.values - value)))
+
+
+class Handle(NamedTuple):
+    """A point that the reader may drag: the array `points` follows the axis."""
+
+    points: str
+    axis: str
+
+
+class Scene(NamedTuple):
+    """A figure as a function. `background` and `respond` are pure and module-level, so that they are compiled once."""
+
+    title: str
+    axes: tuple[Axis, ...]
+    data: Any
+    background: Callable[[Any], dict[str, jax.Array]]
+    respond: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
+    draw: Callable[[Figure, dict[str, np.ndarray], dict[str, np.ndarray]], dict[str, Artist]]
+    """`draw(figure, background, arrays)` returns the artists that move, by the name of the array they show."""
+    words: str
+    """One sentence, a format string over the axes and the numbers of `respond`."""
+    size: tuple[float, float]
+    """Width and height in inches; 1 inch is 100 CSS pixels."""
+    handle: Handle | None = None
+
+
+class Table(NamedTuple):
+    """The response of a scene over its axes."""
+
+    background: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
+    """By name; the leading dimensions run over the axes that the array depends on."""
+    depends: dict[str, tuple[int, ...]]
+    """By name, the places of those axes."""
+
+    def at(self, indices: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """All arrays in one state, given by one index an axis."""
+        return {
+            name: array[tuple(indices[axis] for axis in self.depends[name])]
+            for name, array in self.arrays.items()
+        }
+
+
+def tabulate(scene: Scene) -> Table:
+    """The whole response of a scene.
+
+    Args:
+        scene: What to evaluate.
+
+    Returns:
+        A `Table` of NumPy arrays.
+
+    Raises:
+        ValueError: A number is not finite; its name and state are named.
+    """
+    names = tuple(axis.name for axis in scene.axes)
+    values = tuple(jnp.asarray(axis.values, float) for axis in scene.axes)
+    background, groups = jax.device_get(_evaluate(scene.background, scene.respond, names, scene.data, values))
+    arrays, depends = {}, {}
+    for key, group in groups.items():
+        for name, array in group.items():
+            arrays[name] = np.asarray(array)
+            depends[name] = tuple(names.index(axis) for axis in key.split())
+            if not np.isfinite(array).all():
+                where = np.argwhere(~np.isfinite(array))[0][: len(depends[name])]
+                state = ", ".join(
+                    f"{names[axis]} = {scene.axes[axis].values[i]:.3g}"
+                    for axis, i in zip(depends[name], where, strict=True)
+                )
+                raise ValueError(f"`{name}` of the scene '{scene.title}' is not finite at {state or 'any state'}.")
+    return Table(background, arrays, depends)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _evaluate(background, respond, names, data, values):
+    """The background, and the arrays grouped by the axes they depend on: {"damping": {"ellipse": (m, …)}}."""
+    state = {name: value[0] for name, value in zip(names, values, strict=True)}
+    depends = _dependencies(lambda state: respond(data, state), state)
+    groups = {}
+    for key, members in groupby(sorted(depends, key=depends.__getitem__), key=depends.__getitem__):
+        members, axes = tuple(members), key.split()
+
+        def partial_response(*point, axes=axes, members=members):
+            response = respond(data, state | dict(zip(axes, point, strict=True)))
+            return {name: response[name] for name in members}
+
+        over = partial_response
+        for place in reversed(range(len(axes))):
+            over = jax.vmap(over, in_axes=tuple(0 if i == place else None for i in range(len(axes))))
+        groups[key] = over(*(values[names.index(axis)] for axis in axes))
+    return background(data), groups
+
+
+def _dependencies(respond, state) -> dict[str, str]:
+    """For each array that `respond(state)` returns, the axes that it depends on, read from the trace."""
+    closed, shapes = jax.make_jaxpr(respond, return_shape=True)(state)
+    reach = {var: {name} for var, name in zip(closed.jaxpr.invars, sorted(state), strict=True)}
+    for equation in closed.jaxpr.eqns:
+        axes = set().union(*(reach.get(var, ()) for var in equation.invars if not isinstance(var, Literal)))
+        reach.update(dict.fromkeys(equation.outvars, axes))
+    found = (
+        set() if isinstance(var, Literal) else reach.get(var, set()) for var in closed.jaxpr.outvars
+    )
+    order = list(state)
+    return {name: " ".join(sorted(axes, key=order.index)) for name, axes in zip(sorted(shapes), found, strict=True)}
+
+
+def paint(scene: Scene, table: Table, indices: tuple[int, ...]) -> tuple[Figure, dict[str, Artist]]:
+    """The whole figure in one state, by matplotlib, and the artists that move in it.
+
+    Raises:
+        ValueError: A fixed artist would be drawn over a moving one: the browser could not tell them apart.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=scene.size, dpi=DPI)
+        FigureCanvasAgg(figure)
+        artists = scene.draw(figure, table.background, table.at(indices))
+        figure.draw_without_rendering()
+    for axes in figure.axes:
+        moving = {id(artist) for artist in artists.values()}
+        for artist in axes.get_children():
+            if id(artist) not in moving and artist.get_visible() and artist.get_zorder() >= MOVING:
+                raise ValueError(f"{artist} stands still but has z-order {artist.get_zorder()} ≥ {MOVING}.")
+    for name, artist in artists.items():
+        if artist.get_zorder() < MOVING:
+            raise ValueError(f"The artist of `{name}` moves but has z-order {artist.get_zorder()} < {MOVING}.")
+    return figure, artists
+
+
+def show(artist: Artist, points: np.ndarray) -> None:
+    """Let an artist show other points: (N, 2) of a line, (N, M, 2) of polygons, (2, 2) of an arrow."""
+    if isinstance(artist, Line2D):
+        artist.set_data(*np.reshape(points, (-1, 2)).T)
+    elif isinstance(artist, PolyCollection):
+        artist.set_verts(points)
+    elif isinstance(artist, FancyArrowPatch):
+        artist.set_positions(*points)
+    else:
+        raise TypeError(f"A moving artist is a Line2D, PolyCollection or FancyArrowPatch, not {artist!r}.")
+
+
+# What scenes share: pieces of drawing, and of geometry.
+
+
+def line(axes, points, color, width=2.0, *, style: Any = "-", order=0.0, alpha=1.0):
+    """A line that moves."""
+    return axes.plot(
+        *points.T, color=color, lw=width, ls=style, zorder=MOVING + order, alpha=alpha, scalex=False, scaley=False
+    )[0]
+
+
+def dots(axes, points, color, size=7.0, *, order=1.0, edge="white"):
+    """Round markers that move."""
+    options = dict(marker="o", ls="none", ms=size, mfc=color, mec=edge, mew=1, scalex=False, scaley=False)
+    return axes.plot(*np.reshape(points, (-1, 2)).T, zorder=MOVING + order, **options)[0]
+
+
+def arrow(axes, ends, color, width=2.5, *, order=2.0):
+    """An arrow that moves, from ends[0] to ends[1]."""
+    patch = FancyArrowPatch(
+        *ends, arrowstyle="-|>,head_length=0.5,head_width=0.25", mutation_scale=16, lw=width, color=color,
+        shrinkA=0, shrinkB=0, zorder=MOVING + order,
+    )
+    return axes.add_patch(patch)
+
+
+def bars(axes, corners, color, *, order=0.0):
+    """Bars that move: polygons (N, 4, 2)."""
+    collection = PolyCollection(corners, facecolor=color, edgecolor="none", zorder=MOVING + order, snap=False)
+    return axes.add_collection(collection, autolim=False)
+
+
+def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
+    """Corners (N, 4, 2) of bars from 0 to `height` (N,) about `x` (N,)."""
+    left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)
+    corners = [(left, zero), (left, height), (right, height), (right, zero)]
+    return jnp.stack([jnp.stack(corner, axis=-1) for corner in corners], axis=-2)
+
+
+def label(axes, x, y, text, color, **options):
+    """A word beside what it names, in that thing's colour."""
+    return axes.text(x, y, text, color=color, fontsize=10, fontweight="bold", **options)
