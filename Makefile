@@ -35,7 +35,7 @@ test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	  echo "== $$pin"; $$env/bin/python -m pytest --rootdir=. -p no:cacheprovider $(MATHS); done
 
 lint: $(VENV)/.dev ## style, layers, types
-	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && $(BIN)/pyright)
+	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
 
 notebooks: $(VENV)/.dev ## run every notebook and store what it shows
 	$(BIN)/python notebooks/store.py
@@ -53,14 +53,17 @@ lock: $(VENV)/.dev ## pin every requirement anew
 clean: ## remove the environments
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest
 
-# The learner's environment; the tests' environment is the same one with more in it.
+# The learner's environment; the tests' environment is the same one with more in it. One that was left half made (.half:
+# an interrupted install) or whose Python is gone is made anew.
 $(VENV)/.lab: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "This course needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make lab PYTHON=python3.12"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@{ test ! -e $(VENV)/.half && $(BIN)/python -m pip -V; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@test -e $@ || touch $(VENV)/.half
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	@touch $@
+	@rm -f $(VENV)/.half && touch $@
 
 $(VENV)/.dev: $(VENV)/.lab requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

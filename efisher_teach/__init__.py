@@ -1,8 +1,10 @@
 """efisher_teach: what problem do we solve when we precondition with the inverse empirical Fisher?
 
-The mathematics is imported here. The explorer, which loads matplotlib and ipywidgets, is loaded at its first use:
-`ef.Explorer`, `ef.scenes`.
+The mathematics is imported here. What loads matplotlib and ipywidgets, `ef.scenes` and `ef.Explorer`, is imported at
+its first use.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from efisher_teach.curvature import empirical_fisher
 from efisher_teach.gradients import (
@@ -23,6 +25,10 @@ from efisher_teach.problems import (
 )
 from efisher_teach.solve import Spectrum, solve_dual, solve_primal, solve_spectral, spectrum
 from efisher_teach.step import Step, damping_path, empirical_fisher_step
+
+if TYPE_CHECKING:
+    from efisher_teach import scenes
+    from efisher_teach.explorer import Explorer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -52,7 +58,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "Explorer":

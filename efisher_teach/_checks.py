@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def reject(argument: str, requirement: str, got: str, action: str) -> NoReturn:
@@ -19,7 +20,7 @@ def reject(argument: str, requirement: str, got: str, action: str) -> NoReturn:
 
 def is_concrete(*values: Any) -> bool:
     """Whether every value can be looked at now (none is being traced)."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def as_float(argument: str, value: Any) -> jax.Array:
@@ -103,14 +104,20 @@ def same_sample(g: jax.Array, outside: jax.Array) -> None:
 
 def examples(x: Any, y: Any) -> int:
     """The number n of examples: the common first axis of x and y."""
-    lengths = [leaf.shape[0] if getattr(leaf, "ndim", 0) else None for leaf in jax.tree.leaves((x, y))]
-    if not lengths or None in lengths or len(set(lengths)) > 1:
-        shapes = [tuple(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves((x, y))]
+    shapes = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves((x, y))]
+    lengths = {shape[0] if shape else None for shape in shapes}
+    if len(lengths) != 1 or None in lengths:
         got = " and ".join(f"shape {shape}" for shape in shapes) or "nothing"
-        reject("x and y", "arrays with one example a row, as many in y as in x", got, "Use x[None] for one.")
-    if lengths[0] == 0:
+        reject(
+            "x and y",
+            "arrays with one example a row, as many in y as in x",
+            got,
+            "For one example, use x[None] and y[None].",
+        )
+    n = lengths.pop()
+    if n == 0:
         reject("x and y", "non-empty", "0 examples", "Give at least one example.")
-    return lengths[0]
+    return n
 
 
 def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:

@@ -5,7 +5,7 @@ standard deviation of the training examples. Every problem keeps held-out exampl
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,8 +99,10 @@ def breast_cancer(features: int | None = 2, *, seed: int = 0) -> Problem:
 
     if features not in (2, None):
         _checks.reject("features", "2 or None", f"{features!r}", "2 can be drawn; None takes all 30.")
-    data = load_breast_cancer()
-    chosen = slice(None) if features is None else [list(data.feature_names).index(name) for name in TWO_FEATURES]
+    data: Any = load_breast_cancer()
+    chosen = (
+        slice(None) if features is None else [list(data.feature_names).index(name) for name in TWO_FEATURES]
+    )
     x, y, n = _split(data.data[:, chosen], 1.0 - data.target, seed)  # scikit-learn has 1 = benign
     return _problem("breast cancer", _logistic_loss, _logistic, jnp.zeros(x.shape[1]), x, y, n)
 
@@ -121,7 +123,7 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
     from sklearn.datasets import load_digits
 
     widths = (64, *(_checks.at_least_one("hidden", width) for width in hidden), 10)
-    data = load_digits()
+    data: Any = load_digits()
     x, y, n = _split(data.data, data.target, seed)
     keys = jax.random.split(jax.random.key(seed), len(widths))
     params = [

@@ -1,4 +1,6 @@
-"""Three ways to solve (C + εI)u = g. With G (n, p), C = GᵀG/n, K = GGᵀ/n and g = Gᵀ1/n:
+"""Three ways to solve (C + εI)u = g.
+
+With G (n, p), C = GᵀG/n, K = GGᵀ/n and g = Gᵀ1/n:
 
     primal     u = (C + εI)⁻¹ g            a p × p problem, for few parameters
     dual       u = Gᵀ (K + εI)⁻¹ 1/n       an n × n problem, for few examples
@@ -15,8 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Real
-from jaxtyping import ArrayLike
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot

@@ -87,13 +87,13 @@ def empirical_fisher_step(
         agreement=agreement,
         residual=jnp.linalg.norm(left / size),
     )
-    _checks.finite_rows("G", step.delta[None], "Its scale leaves no room in this precision: rescale the loss.")
+    _checks.finite_rows(
+        "G", step.delta[None], "Its scale leaves no room in this precision: rescale the loss."
+    )
     return step
 
 
-def damping_path(
-    G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Real[ArrayLike, ""]
-) -> Step:
+def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Real[ArrayLike, ""]) -> Step:
     """The steps of one budget for many dampings, from one factorisation: Δ(ε) from -C⁺g to -g.
 
     Args:

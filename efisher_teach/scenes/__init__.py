@@ -1,6 +1,7 @@
-"""One figure a file: a pure JAX function from state to named arrays, how matplotlib draws it, how it is said in words."""
+"""One figure a file: a pure JAX function from state to named arrays, its drawing by matplotlib, its words."""
 
+from efisher_teach.scenes.damping import damping
 from efisher_teach.scenes.ellipsoid import ellipsoid
-from efisher_teach.scenes.scene import Axis, Handle, Scene, Table, paint, tabulate
+from efisher_teach.scenes.scene import Axis, Handle, Scene, Table, paint, show, tabulate
 
-__all__ = ["Axis", "Handle", "Scene", "Table", "ellipsoid", "paint", "tabulate"]
+__all__ = ["Axis", "Handle", "Scene", "Table", "damping", "ellipsoid", "paint", "show", "tabulate"]

@@ -25,6 +25,7 @@ from efisher_teach.scenes.scene import (
     Handle,
     Scene,
     arrow,
+    degrees,
     dots,
     label,
     line,
@@ -33,6 +34,7 @@ from efisher_teach.solve import spectrum
 from efisher_teach.step import empirical_fisher_step
 
 WIDEST = 0.04  # the budget that the view has room for
+ASPECT = 1.24  # width by height of the left panel
 TURNS = np.arange(-180.0, 181.0)
 
 
@@ -52,12 +54,11 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):
         _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
-    budget = _checks.positive("budget", budget)
-    if budget > WIDEST:
+    if _checks.positive("budget", budget) > WIDEST:
         _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
     return Scene(
         title="Beat Lagrange: every step on the ellipse has the same cost",
-        axes=(Axis("turn", "turn the candidate", TURNS, 0.0, "{:.0f}°"),),
+        axes=(Axis("turn", "turn the candidate", TURNS, 0.0, degrees),),
         data={
             "loss_fn": Partial(problem.loss_fn), "theta": problem.params, "x": problem.x, "y": problem.y,
             "budget": budget,
@@ -72,19 +73,27 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "Turned {turn} from the gradient-descent step, the candidate makes {score:z.1f} % of the decrease of the best step "
-    "(mean loss change {predicted:+.4f} against {best_predicted:+.4f} to first order; truly {actual:+.4f}) for the same "
-    "cost, a root-mean-square change of {cost:.3f}; gradient descent makes {descent_score:.1f} %."
+    "Turned {turn} from the step along −g, the candidate makes {score:.1f} % of the best decrease: a mean loss "
+    "change of {predicted:+.4f} to first order, {actual:+.4f} in truth. The Lagrange step makes {best_predicted:+.4f}, "
+    "the step along −g {descent_score:.1f} % of it. All of them spend √c = {cost:.3f}."
 )
 
 
 def background(data):
     """Contours of the loss about θ, and room for the widest ellipse."""
-    g, V, semi, _ = _geometry(data)
-    reach = 1.12 * jnp.sqrt(WIDEST * jnp.sum((V / jnp.sqrt(semi)) ** 2, axis=1))  # half sides of its bounding box
+    _, V, eigenvalues, _ = _geometry(data)
+    half = jnp.sqrt(
+        WIDEST * jnp.sum((V / jnp.sqrt(eigenvalues)) ** 2, axis=1)
+    )  # half sides of its bounding box
+    height = 1.12 * jnp.maximum(half[1], half[0] / ASPECT)
+    reach = height * jnp.array([ASPECT, 1.0])
     grid = jnp.linspace(-1, 1, 61)
     plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
-    return {"reach": reach, "grid": grid, "loss": jax.vmap(lambda delta: _change(data, delta))(plane).reshape(61, 61)}
+    return {
+        "reach": reach,
+        "grid": grid,
+        "loss": jax.vmap(lambda delta: _change(data, delta))(plane).reshape(61, 61),
+    }
 
 
 def respond(data, state):
@@ -133,15 +142,17 @@ def respond(data, state):
 
 def draw(figure, background, arrays):
     """Left the plane of the two parameters, right the score all round the ellipse."""
-    grid = figure.add_gridspec(1, 2, width_ratios=[1.15, 1], left=0.075, right=0.985, bottom=0.13, top=0.89, wspace=0.2)
+    grid = figure.add_gridspec(
+        1, 2, width_ratios=[1.15, 1], left=0.08, right=0.975, bottom=0.13, top=0.89, wspace=0.2
+    )
     plane, score = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
 
     reach = background["reach"]
     plane.contour(
         reach[0] * background["grid"], reach[1] * background["grid"], background["loss"],
-        levels=13, colors=FAINT, linewidths=0.9,
+        levels=13, colors=FAINT, linewidths=0.9, linestyles="solid",
     )  # fmt: skip
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal", adjustable="datalim")
+    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal", anchor="W")
     plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps of equal cost, over contours of the loss")
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
@@ -153,10 +164,10 @@ def draw(figure, background, arrays):
     score.set_xticks(range(-180, 181, 60), [f"{turn}°" for turn in range(-180, 181, 60)])
     score.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     label(score, -175, 104, "the Lagrange step: 100 %", EMPIRICAL_FISHER, va="bottom")
-    label(score, 175, -108, "true loss", TRUTH, ha="right")
-    label(score, 175, -122, "first order", CONSTRAINT, ha="right")
-    for x, color, text in ((0.02, EMPIRICAL_FISHER, "Lagrange step"), (0.34, DESCENT, "along −g"),
-                           (0.58, CANDIDATE, "candidate (drag it)")):  # fmt: skip
+    label(score, 0, -88, "first order", CONSTRAINT, ha="center")
+    label(score, 0, -106, "true loss", TRUTH, ha="center")
+    for x, color, text in ((0.02, EMPIRICAL_FISHER, "Lagrange step"), (0.35, DESCENT, "along −g"),
+                           (0.59, CANDIDATE, "candidate (drag it)")):  # fmt: skip
         label(plane, x, 0.02, text, color, transform=plane.transAxes)
 
     return {

@@ -1,14 +1,13 @@
 """What a scene is, and its table: the whole response over the axes, by one jitted `vmap`.
 
 A scene has two pure functions. `background(data)` gives what no axis moves (contours, limits). `respond(data, state)`
-gives what does: points in data coordinates, which artists show, and numbers, which the words say. A slider is an axis of
-`respond`; `tabulate` evaluates it over every value of every axis at once. Each array is computed over just the axes
-that it depends on, which are read from its trace.
+gives what does: points in data coordinates, which artists show, and numbers, which the words say. A slider is an
+axis of `respond`; `tabulate` evaluates it over every value of every axis at once. Each array is computed over just the
+axes that it depends on, which are read from its trace.
 """
 
 from collections.abc import Callable
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ STYLE = mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), us
 
 # One meaning each, in every figure (Okabe and Ito's colours, which colour-blind readers can tell apart).
 EMPIRICAL_FISHER = "#0072B2"
+UNDAMPED = "#88B7D5"  # a tint of it: the same step at ε = 0
 DESCENT = "#D55E00"
 CONSTRAINT = "#444444"
 CANDIDATE = "#CC79A7"
@@ -45,10 +45,10 @@ class Axis(NamedTuple):
     label: str
     values: np.ndarray
     default: float
-    spec: str
-    """How a value is said, a format specification with the unit: "{:.2g}", "{:.0f}°"."""
+    say: Callable[[float], str]
+    """How a value is said, with its unit."""
 
-    def index(self, value: float) -> int:
+    def nearest(self, value: float) -> int:
         """The nearest value's place."""
         return int(np.argmin(np.abs(self.values - value)))
 
@@ -120,7 +120,9 @@ def tabulate(scene: Scene) -> Table:
                     f"{names[axis]} = {scene.axes[axis].values[i]:.3g}"
                     for axis, i in zip(depends[name], where, strict=True)
                 )
-                raise ValueError(f"`{name}` of the scene '{scene.title}' is not finite at {state or 'any state'}.")
+                raise ValueError(
+                    f"`{name}` of the scene '{scene.title}' is not finite at {state or 'any state'}."
+                )
     return Table(background, arrays, depends)
 
 
@@ -130,18 +132,19 @@ def _evaluate(background, respond, names, data, values):
     state = {name: value[0] for name, value in zip(names, values, strict=True)}
     depends = _dependencies(lambda state: respond(data, state), state)
     groups = {}
-    for key, members in groupby(sorted(depends, key=depends.__getitem__), key=depends.__getitem__):
-        members, axes = tuple(members), key.split()
-
-        def partial_response(*point, axes=axes, members=members):
-            response = respond(data, state | dict(zip(axes, point, strict=True)))
-            return {name: response[name] for name in members}
-
-        over = partial_response
+    for key in sorted(set(depends.values())):
+        axes, members = key.split(), [name for name in depends if depends[name] == key]
+        over = partial(_response, respond, data, state, axes, members)
         for place in reversed(range(len(axes))):
             over = jax.vmap(over, in_axes=tuple(0 if i == place else None for i in range(len(axes))))
         groups[key] = over(*(values[names.index(axis)] for axis in axes))
     return background(data), groups
+
+
+def _response(respond, data, state, axes, members, *point):
+    """Some arrays of the response, where some axes are at `point`."""
+    response = respond(data, state | dict(zip(axes, point, strict=True)))
+    return {name: response[name] for name in members}
 
 
 def _dependencies(respond, state) -> dict[str, str]:
@@ -151,11 +154,12 @@ def _dependencies(respond, state) -> dict[str, str]:
     for equation in closed.jaxpr.eqns:
         axes = set().union(*(reach.get(var, ()) for var in equation.invars if not isinstance(var, Literal)))
         reach.update(dict.fromkeys(equation.outvars, axes))
-    found = (
-        set() if isinstance(var, Literal) else reach.get(var, set()) for var in closed.jaxpr.outvars
-    )
+    found = (set() if isinstance(var, Literal) else reach.get(var, set()) for var in closed.jaxpr.outvars)
     order = list(state)
-    return {name: " ".join(sorted(axes, key=order.index)) for name, axes in zip(sorted(shapes), found, strict=True)}
+    return {
+        name: " ".join(sorted(axes, key=order.index))
+        for name, axes in zip(sorted(shapes), found, strict=True)
+    }
 
 
 def paint(scene: Scene, table: Table, indices: tuple[int, ...]) -> tuple[Figure, dict[str, Artist]]:
@@ -176,7 +180,9 @@ def paint(scene: Scene, table: Table, indices: tuple[int, ...]) -> tuple[Figure,
                 raise ValueError(f"{artist} stands still but has z-order {artist.get_zorder()} ≥ {MOVING}.")
     for name, artist in artists.items():
         if artist.get_zorder() < MOVING:
-            raise ValueError(f"The artist of `{name}` moves but has z-order {artist.get_zorder()} < {MOVING}.")
+            raise ValueError(
+                f"The artist of `{name}` moves but has z-order {artist.get_zorder()} < {MOVING}."
+            )
     return figure, artists
 
 
@@ -185,7 +191,7 @@ def show(artist: Artist, points: np.ndarray) -> None:
     if isinstance(artist, Line2D):
         artist.set_data(*np.reshape(points, (-1, 2)).T)
     elif isinstance(artist, PolyCollection):
-        artist.set_verts(points)
+        artist.set_verts([*points])
     elif isinstance(artist, FancyArrowPatch):
         artist.set_positions(*points)
     else:
@@ -195,24 +201,29 @@ def show(artist: Artist, points: np.ndarray) -> None:
 # What scenes share: pieces of drawing, and of geometry.
 
 
-def line(axes, points, color, width=2.0, *, style: Any = "-", order=0.0, alpha=1.0):
+def line(axes, points, color, width=2.0, *, style: Any = "-", order=0.0):
     """A line that moves."""
-    return axes.plot(
-        *points.T, color=color, lw=width, ls=style, zorder=MOVING + order, alpha=alpha, scalex=False, scaley=False
-    )[0]
+    return axes.add_line(Line2D(*points.T, color=color, lw=width, ls=style, zorder=MOVING + order))
 
 
 def dots(axes, points, color, size=7.0, *, order=1.0, edge="white"):
     """Round markers that move."""
-    options = dict(marker="o", ls="none", ms=size, mfc=color, mec=edge, mew=1, scalex=False, scaley=False)
-    return axes.plot(*np.reshape(points, (-1, 2)).T, zorder=MOVING + order, **options)[0]
+    x, y = np.reshape(points, (-1, 2)).T
+    marker = Line2D(x, y, marker="o", ls="none", ms=size, mfc=color, mec=edge, mew=1, zorder=MOVING + order)
+    return axes.add_line(marker)
 
 
 def arrow(axes, ends, color, width=2.5, *, order=2.0):
     """An arrow that moves, from ends[0] to ends[1]."""
     patch = FancyArrowPatch(
-        *ends, arrowstyle="-|>,head_length=0.5,head_width=0.25", mutation_scale=16, lw=width, color=color,
-        shrinkA=0, shrinkB=0, zorder=MOVING + order,
+        *ends,
+        arrowstyle="-|>,head_length=0.5,head_width=0.25",
+        mutation_scale=16,
+        lw=width,
+        color=color,
+        shrinkA=0,
+        shrinkB=0,
+        zorder=MOVING + order,
     )
     return axes.add_patch(patch)
 
@@ -228,6 +239,17 @@ def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
     left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)
     corners = [(left, zero), (left, height), (right, height), (right, zero)]
     return jnp.stack([jnp.stack(corner, axis=-1) for corner in corners], axis=-2)
+
+
+def degrees(value: float) -> str:
+    """An angle as it is said: −25°."""
+    return f"{value:.0f}°".replace("-", "−")
+
+
+def scientific(value: float) -> str:
+    """A number as it is said over many decades: 2.5×10⁻³."""
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits}×10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
 
 def label(axes, x, y, text, color, **options):

@@ -1,0 +1,238 @@
+"""Damping: what ε does to one step of a fixed cost, from -C⁺g (ε = 0) to the direction of -g (ε = ∞).
+
+Five views of one step: on the ellipse, as a filter λ/(λ + ε) of C's eigendirections, by its length and the bound on
+it, in the change it asks of each example, and in the loss that the linear model promises beside the loss one gets.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+from matplotlib.ticker import NullFormatter
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CONSTRAINT,
+    DATA,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    TRUTH,
+    UNDAMPED,
+    Axis,
+    Scene,
+    arrow,
+    bars,
+    dots,
+    label,
+    line,
+    rectangles,
+    scientific,
+)
+from efisher_teach.solve import spectrum
+from efisher_teach.step import damping_path, empirical_fisher_step
+
+WIDEST = 0.04  # the budget that the view has room for
+DAMPINGS = np.logspace(-5, 1, 121)
+SHOWN = 36  # examples with a bar of their own
+ASPECT = 1.98  # width by height of the panel of the ellipse
+STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
+
+
+def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
+    """What ε does to the step of budget c, for a problem whose parameters are a vector.
+
+    Args:
+        problem: With `params` of shape (p,), p ≥ 2, and at least 36 examples.
+        budget: c, in (0, 0.04]: the view has room for that much.
+
+    Returns:
+        A `Scene` with the axis "damping": ε from 1e-5 to 10.
+
+    Raises:
+        ValueError: params is not a vector of at least two; fewer than 36 examples; budget out of range.
+    """
+    shape = getattr(problem.params, "shape", ())
+    if len(shape) != 1 or shape[0] < 2:
+        _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
+    if len(problem.y) < SHOWN:
+        _checks.reject("problem", f"one with {SHOWN} examples", f"{len(problem.y)}", "Make n larger.")
+    if _checks.positive("budget", budget) > WIDEST:
+        _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
+    return Scene(
+        title="Damping: one cost, every ε",
+        axes=(Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),),
+        data={
+            "loss_fn": Partial(problem.loss_fn), "theta": problem.params, "x": problem.x, "y": problem.y,
+            "budget": budget,
+        },
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 6.2),
+    )  # fmt: skip
+
+
+WORDS = (
+    "At ε = {damping} the step is {length:.3f} long (bound {bound:.3f}), {turn:.0f}° from −g, and keeps "
+    "{kept_least:.0f} % to {kept_most:.0f} % of the undamped components. The linear model promises a mean loss change "
+    "of {predicted:+.4f}, the loss makes {actual:+.4f}; {worse:.0f} % of the examples get worse. "
+    "Every ε spends √c = {cost:.3f}."
+)
+
+
+def background(data):
+    """Limits that hold for every ε and every budget, so that a change of budget needs no new picture."""
+    G, _, plane = _geometry(data)
+    paths = damping_path(G, jnp.asarray(DAMPINGS, G.dtype), WIDEST)
+    ellipse = _ellipse(G, plane, WIDEST)
+    reach = 1.08 * jnp.max(jnp.abs(ellipse), axis=0)
+    height = jnp.maximum(reach[1], reach[0] / ASPECT)
+    equal = jnp.max(reach) < 4 * jnp.min(reach)  # the same scale on both axes, unless the ellipse is a needle
+    lengths = jnp.linalg.norm(paths.delta, axis=1)
+    fall = jnp.sqrt(WIDEST * paths.agreement[0])
+    changes = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(WIDEST)
+    return {
+        "reach": jnp.where(equal, height * jnp.array([ASPECT, 1.0]), reach),
+        "length_limits": jnp.stack([jnp.min(lengths) / 5, 2.5 * jnp.max(lengths)]),
+        "change_limits": 1.1
+        * jnp.stack([jnp.minimum(-1.8, jnp.min(changes)), jnp.maximum(0.8, jnp.max(changes))]),
+        "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
+    }
+
+
+def respond(data, state):
+    """The step at ε, and the path over all ε."""
+    G, eigenvalues, plane = _geometry(data)
+    budget, epsilon = data["budget"], state["damping"]
+    step = empirical_fisher_step(G, damping=epsilon, budget=budget)
+    dampings = jnp.asarray(DAMPINGS, G.dtype)
+    path = damping_path(G, dampings, budget)
+    g = mean_gradient(G)
+    descent = -g * jnp.sqrt(budget / jnp.mean(dot(G, g) ** 2))
+    undamped = empirical_fisher_step(G, budget=budget)
+
+    lam = jnp.logspace(-6, 1, 61)
+    bound = path.learning_rate * jnp.sqrt(path.agreement / dampings) / 2
+    length = jnp.linalg.norm(step.delta)
+    stretch = jnp.asarray(STRETCH, G.dtype)
+    predicted = jnp.mean(step.predicted_changes)
+    changes = _changes(data, step.delta)
+    along = jax.vmap(lambda t: jnp.mean(_changes(data, t * step.delta)))(stretch)
+    places = jnp.arange(SHOWN, dtype=G.dtype)
+    zero, rms = jnp.zeros(2, G.dtype), jnp.sqrt(budget)
+    kept = eigenvalues / (eigenvalues + epsilon)
+    return {
+        "ellipse": _ellipse(G, plane, budget),
+        "path": dot(path.delta, plane),
+        "descent": jnp.stack([zero, dot(descent, plane)]),
+        "undamped": jnp.stack([zero, dot(undamped.delta, plane)]),
+        "step": jnp.stack([zero, dot(step.delta, plane)]),
+        "filter": jnp.stack([lam, lam / (lam + epsilon)], axis=-1),
+        "half": jnp.stack([jnp.stack([epsilon, 0.0 * epsilon]), jnp.stack([epsilon, 0.5 + 0.0 * epsilon])]),
+        "kept": jnp.stack([eigenvalues, kept], axis=-1),
+        "lengths": jnp.stack([dampings, jnp.linalg.norm(path.delta, axis=1)], axis=-1),
+        "bounds": jnp.stack([dampings, bound], axis=-1),
+        "length_dot": jnp.stack([epsilon, length]),
+        "bars": rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
+        "changes": jnp.stack([places, changes[:SHOWN] / rms], axis=-1),
+        "promised": jnp.stack([stretch, stretch * predicted], axis=-1),
+        "true": jnp.stack([stretch, along], axis=-1),
+        "true_dot": jnp.stack([1.0 + 0 * predicted, jnp.mean(changes)]),
+        "promised_dot": jnp.stack([1.0 + 0 * predicted, predicted]),
+        "length": length,
+        "bound": step.learning_rate * jnp.sqrt(step.agreement / epsilon) / 2,
+        "turn": jnp.rad2deg(jnp.arccos(jnp.clip(-dot(g, step.delta) / (jnp.linalg.norm(g) * length), -1, 1))),
+        "kept_least": 100 * jnp.min(kept),
+        "kept_most": 100 * jnp.max(kept),
+        "cost": jnp.sqrt(step.budget_spent),
+        "predicted": predicted,
+        "actual": jnp.mean(changes),
+        "worse": 100 * jnp.mean(changes > 0),
+    }  # fmt: skip
+
+
+def draw(figure, background, arrays):
+    """The ellipse at the left, the four readings of the same step at the right and below."""
+    grid = figure.add_gridspec(2, 6, left=0.075, right=0.985, bottom=0.1, top=0.92, wspace=1.6, hspace=0.5)
+    plane = figure.add_subplot(grid[0, :3])
+    kept, length = figure.add_subplot(grid[0, 3:]), figure.add_subplot(grid[1, 4:])
+    each, loss = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:4])
+    reach = background["reach"]
+    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
+    plane.set(xlabel="along −g", ylabel="across", title="The step on the ellipse")
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    label(plane, 0.02, 0.13, "−C⁺g: ε = 0", UNDAMPED, transform=plane.transAxes)
+    label(plane, 0.02, 0.03, "−g: ε = ∞", DESCENT, transform=plane.transAxes)
+    label(plane, 0.98, 0.03, "the step at ε", EMPIRICAL_FISHER, transform=plane.transAxes, ha="right")
+
+    kept.set(xscale="log", xlim=(1e-6, 10), ylim=(0, 1.05), xlabel="eigenvalue λ of C")
+    kept.set_title("What is kept: λ/(λ + ε)")
+    length.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["length_limits"])
+    length.set(xlabel="damping ε", title="Length of the step")
+    length.yaxis.set_minor_formatter(NullFormatter())
+    label(length, 0.04, 0.05, "bound η√ρ/(2√ε)", CONSTRAINT, transform=length.transAxes)
+
+    each.set(xlim=(-1, SHOWN), ylim=background["change_limits"], xlabel=f"{SHOWN} of the examples", xticks=[])
+    each.set_title("Change of each loss, in √c")
+    each.axhline(0, color=FAINT, lw=1)
+    each.axhline(-1, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
+    label(each, 0.03, 0.91, "first order", DATA, transform=each.transAxes)
+    label(each, 0.97, 0.91, "true", TRUTH, transform=each.transAxes, ha="right")
+
+    loss.set(xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
+    loss.set_title("Change of the mean loss")
+    loss.axhline(0, color=FAINT, lw=1)
+    label(loss, 0.05, 0.14, "promised", CONSTRAINT, transform=loss.transAxes)
+    label(loss, 0.05, 0.04, "true", TRUTH, transform=loss.transAxes)
+
+    return {
+        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
+        "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 1.4, style=(0, (4, 2)), order=1),
+        "descent": arrow(plane, arrays["descent"], DESCENT, order=2),
+        "undamped": arrow(plane, arrays["undamped"], UNDAMPED, order=2),
+        "step": arrow(plane, arrays["step"], EMPIRICAL_FISHER, order=3),
+        "filter": line(kept, arrays["filter"], EMPIRICAL_FISHER),
+        "half": line(kept, arrays["half"], FAINT, 1.2),
+        "kept": dots(kept, arrays["kept"], EMPIRICAL_FISHER, 8),
+        "bounds": line(length, arrays["bounds"], CONSTRAINT, 1.2, style=(0, (4, 2))),
+        "lengths": line(length, arrays["lengths"], EMPIRICAL_FISHER),
+        "length_dot": dots(length, arrays["length_dot"], EMPIRICAL_FISHER, 9),
+        "bars": bars(each, arrays["bars"], DATA),
+        "changes": dots(each, arrays["changes"], TRUTH, 4, order=2),
+        "promised": line(loss, arrays["promised"], CONSTRAINT, 1.8),
+        "true": line(loss, arrays["true"], TRUTH),
+        "promised_dot": dots(loss, arrays["promised_dot"], CONSTRAINT, 8),
+        "true_dot": dots(loss, arrays["true_dot"], TRUTH, 8),
+    }
+
+
+def _geometry(data):
+    """G, the eigenvalues of C, and an orthonormal basis (p, 2) of the plane of -g and -C⁺g."""
+    G = per_example_gradients(data["loss_fn"].func, data["theta"], data["x"], data["y"])
+    along = -mean_gradient(G)
+    along /= jnp.linalg.norm(along)
+    undamped = empirical_fisher_step(G, learning_rate=1.0).delta
+    across = undamped - along * dot(along, undamped)
+    return G, spectrum(G).eigenvalues, jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
+
+
+def _ellipse(G, plane, budget):
+    """The points of the plane whose cost is the budget, (181, 2)."""
+    angle = jnp.linspace(0, 2 * jnp.pi, 181)
+    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+    factors = spectrum(dot(G, plane))  # of the 2 × 2 block of C that belongs to the plane
+    return jnp.sqrt(budget) * dot(circle / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
+
+
+def _changes(data, delta):
+    """The true change of every example's loss."""
+    after, before = (
+        per_example_losses(data["loss_fn"].func, theta, data["x"], data["y"])
+        for theta in (data["theta"] + delta, data["theta"])
+    )
+    return after - before
