@@ -104,16 +104,12 @@ def same_sample(g: jax.Array, outside: jax.Array) -> None:
 
 def examples(x: Any, y: Any) -> int:
     """The number n of examples: the common first axis of x and y."""
-    shapes = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves((x, y))]
-    lengths = {shape[0] if shape else None for shape in shapes}
-    if len(lengths) != 1 or None in lengths:
+    shapes: list[Any] = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves((x, y))]
+    lengths = {shape[0] if shape else -1 for shape in shapes}
+    if len(lengths) != 1 or -1 in lengths:
         got = " and ".join(f"shape {shape}" for shape in shapes) or "nothing"
-        reject(
-            "x and y",
-            "arrays with one example a row, as many in y as in x",
-            got,
-            "For one example, use x[None] and y[None].",
-        )
+        action = "For one example, use x[None] and y[None]."
+        reject("x and y", "arrays with one example a row, as many in y as in x", got, action)
     n = lengths.pop()
     if n == 0:
         reject("x and y", "non-empty", "0 examples", "Give at least one example.")
