@@ -273,8 +273,8 @@ def _look(artist: Any, height: float) -> dict[str, Any]:
     }
     if isinstance(artist, PolyCollection):
         return look | {"kind": "polygons", "color": to_hex(artist.get_facecolor()[0]), "corners": 4}
-    color: Any = artist.get_color() if isinstance(artist, Line2D) else artist.get_edgecolor()
-    look |= {"color": to_hex(color), "width": artist.get_linewidth() * point}
+    color = artist.get_color() if isinstance(artist, Line2D) else artist.get_edgecolor()
+    look |= {"color": to_hex(cast(Any, color)), "width": artist.get_linewidth() * point}
     if not isinstance(artist, Line2D):
         style, scale = artist.get_arrowstyle(), artist.get_mutation_scale() * point
         return look | {"kind": "arrow", "head": [style.head_length * scale, style.head_width * scale]}
@@ -285,7 +285,7 @@ def _look(artist: Any, height: float) -> dict[str, Any]:
         }
         radius = artist.get_markersize() / 2 * point
         return look | {"kind": "dots", "color": to_hex(artist.get_markerfacecolor()), "radius": radius} | edge
-    dashes: Any = artist._dash_pattern  # type: ignore[attr-defined]  # there is no public way to what is drawn
+    dashes: Any = artist._dash_pattern  # type: ignore  # there is no public way to what is drawn
     return look | {"kind": "line", "dashes": [dash * point for dash in dashes[1] or ()]}
 
 
