@@ -272,9 +272,10 @@ def _look(artist: Any, height: float) -> dict[str, Any]:
         "clip": [side / RATIO for side in (left, height - top, right - left, top - bottom)]
     }
     if isinstance(artist, PolyCollection):
-        return look | {"kind": "polygons", "color": to_hex(artist.get_facecolor()[0]), "corners": 4}
+        face: Any = artist.get_facecolor()
+        return look | {"kind": "polygons", "color": to_hex(face[0]), "corners": 4}
     color = artist.get_color() if isinstance(artist, Line2D) else artist.get_edgecolor()
-    look |= {"color": to_hex(cast(Any, color)), "width": artist.get_linewidth() * point}
+    look |= {"color": to_hex(color), "width": artist.get_linewidth() * point}
     if not isinstance(artist, Line2D):
         style, scale = artist.get_arrowstyle(), artist.get_mutation_scale() * point
         return look | {"kind": "arrow", "head": [style.head_length * scale, style.head_width * scale]}
