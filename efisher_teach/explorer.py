@@ -267,7 +267,7 @@ def _layers(shown: _Shown) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
 def _look(artist: Any, height: float) -> dict[str, Any]:
     """How an artist looks, in CSS pixels: what the browser needs to draw it as matplotlib does."""
     point = DPI / 72 / RATIO
-    left, bottom, right, top = artist.axes.bbox.extents
+    left, bottom, right, top = np.rint(artist.axes.bbox.extents)  # Agg clips at whole pixels
     look: dict[str, Any] = {
         "clip": [side / RATIO for side in (left, height - top, right - left, top - bottom)]
     }

@@ -5,6 +5,7 @@ standard deviation of the training examples. Every problem keeps held-out exampl
 """
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -95,11 +96,9 @@ def breast_cancer(features: int | None = 2, *, seed: int = 0) -> Problem:
     Raises:
         ValueError: features is neither 2 nor None.
     """
-    from sklearn.datasets import load_breast_cancer
-
     if features not in (2, None):
         _checks.reject("features", "2 or None", f"{features!r}", "2 can be drawn; None takes all 30.")
-    data: Any = load_breast_cancer()
+    data = _bundled("breast_cancer")
     chosen = (
         slice(None) if features is None else [list(data.feature_names).index(name) for name in TWO_FEATURES]
     )
@@ -120,10 +119,8 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
     Raises:
         ValueError: A width is not a whole number of at least 1.
     """
-    from sklearn.datasets import load_digits
-
     widths = (64, *(_checks.at_least_one("hidden", width) for width in hidden), 10)
-    data: Any = load_digits()
+    data = _bundled("digits")
     x, y, n = _split(data.data, data.target, seed)
     keys = jax.random.split(jax.random.key(seed), len(widths))
     params = [
@@ -162,21 +159,34 @@ def descend(problem: Problem, *, steps: int, learning_rate: float = 1.0) -> Prob
     """
     steps = _checks.at_least_one("steps", steps)
     rate = _checks.positive("learning_rate", learning_rate)
-    gradient = jax.grad(lambda params: mean_loss(problem, params))
-
-    def move(params, _):
-        return jax.tree.map(lambda theta, g: theta - rate * g, params, gradient(params)), None
-
-    params, _ = lax.scan(move, problem.params, length=steps)
+    params = _descend(problem.loss_fn, steps, problem.params, problem.x, problem.y, rate)
     for leaf in jax.tree.leaves(params):
         _checks.finite_rows("learning_rate", jnp.ravel(leaf)[None], "The descent diverged: make it smaller.")
     return problem._replace(params=params)
 
 
+@partial(jax.jit, static_argnums=(0, 1))
+def _descend(loss_fn, steps, params, x, y, rate):
+    gradient = jax.grad(lambda params: jnp.mean(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)))
+
+    def move(params, _):
+        return jax.tree.map(lambda theta, g: theta - rate * g, params, gradient(params)), None
+
+    return lax.scan(move, params, length=steps)[0]
+
+
+@cache
+def _bundled(name: str) -> Any:
+    """A data set that comes with scikit-learn, read once."""
+    from sklearn import datasets
+
+    return getattr(datasets, f"load_{name}")()
+
+
 def _split(x, y, seed):
     """Shuffle, hold a fifth out, standardise by the training part. A constant feature stays 0."""
     order = np.random.default_rng(seed).permutation(len(x))
-    n = len(x) - len(x) // 5
+    n = 4 * len(x) // 5
     x, y = x[order], y[order]
     scale = x[:n].std(axis=0)
     return (x - x[:n].mean(axis=0)) / np.where(scale > 0, scale, 1), y, n

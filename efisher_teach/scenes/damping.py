@@ -7,12 +7,11 @@ it, in the change it asks of each example, and in the loss that the linear model
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from matplotlib.ticker import NullFormatter
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.gradients import mean_gradient
 from efisher_teach.problems import Problem
 from efisher_teach.scenes.scene import (
     CONSTRAINT,
@@ -22,21 +21,24 @@ from efisher_teach.scenes.scene import (
     FAINT,
     TRUTH,
     UNDAMPED,
+    WIDEST,
     Axis,
     Scene,
     arrow,
     bars,
+    changes,
     dots,
+    gradients,
     label,
     line,
+    look_at,
     rectangles,
     scientific,
 )
 from efisher_teach.solve import spectrum
 from efisher_teach.step import damping_path, empirical_fisher_step
 
-WIDEST = 0.04  # the budget that the view has room for
-DAMPINGS = np.logspace(-5, 1, 121)
+DAMPINGS = np.logspace(-7, 1, 161)
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.98  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
@@ -50,7 +52,7 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         budget: c, in (0, 0.04]: the view has room for that much.
 
     Returns:
-        A `Scene` with the axis "damping": ε from 1e-5 to 10.
+        A `Scene` with the axis "damping": ε from 1e-7 to 10.
 
     Raises:
         ValueError: params is not a vector of at least two; fewer than 36 examples; budget out of range.
@@ -60,15 +62,10 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
     if len(problem.y) < SHOWN:
         _checks.reject("problem", f"one with {SHOWN} examples", f"{len(problem.y)}", "Make n larger.")
-    if _checks.positive("budget", budget) > WIDEST:
-        _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
     return Scene(
         title="Damping: one cost, every ε",
         axes=(Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),),
-        data={
-            "loss_fn": Partial(problem.loss_fn), "theta": problem.params, "x": problem.x, "y": problem.y,
-            "budget": budget,
-        },
+        data=look_at(problem, budget),
         background=background,
         respond=respond,
         draw=draw,
@@ -80,8 +77,8 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 WORDS = (
     "At ε = {damping} the step is {length:.3f} long (bound {bound:.3f}), {turn:.0f}° from −g, and keeps "
     "{kept_least:.0f} % to {kept_most:.0f} % of the undamped components. The linear model promises a mean loss change "
-    "of {predicted:+.4f}, the loss makes {actual:+.4f}; {worse:.0f} % of the examples get worse. "
-    "Every ε spends √c = {cost:.3f}."
+    "of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the "
+    "training examples get worse. Every ε spends √c = {cost:.3f}."
 )
 
 
@@ -116,13 +113,16 @@ def respond(data, state):
     descent = -g * jnp.sqrt(budget / jnp.mean(dot(G, g) ** 2))
     undamped = empirical_fisher_step(G, budget=budget)
 
-    lam = jnp.logspace(-6, 1, 61)
+    lam = jnp.logspace(-7, 1, 65)
     bound = path.learning_rate * jnp.sqrt(path.agreement / dampings) / 2
     length = jnp.linalg.norm(step.delta)
     stretch = jnp.asarray(STRETCH, G.dtype)
     predicted = jnp.mean(step.predicted_changes)
-    changes = _changes(data, step.delta)
-    along = jax.vmap(lambda t: jnp.mean(_changes(data, t * step.delta)))(stretch)
+    actual, unseen = changes(data, step.delta), changes(data, step.delta, "test")
+    along, unseen_along = (
+        jax.vmap(lambda t, sample=sample: jnp.mean(changes(data, t * step.delta, sample)))(stretch)
+        for sample in ("train", "test")
+    )
     places = jnp.arange(SHOWN, dtype=G.dtype)
     zero, rms = jnp.zeros(2, G.dtype), jnp.sqrt(budget)
     kept = eigenvalues / (eigenvalues + epsilon)
@@ -139,10 +139,12 @@ def respond(data, state):
         "bounds": jnp.stack([dampings, bound], axis=-1),
         "length_dot": jnp.stack([epsilon, length]),
         "bars": rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
-        "changes": jnp.stack([places, changes[:SHOWN] / rms], axis=-1),
+        "changes": jnp.stack([places, actual[:SHOWN] / rms], axis=-1),
         "promised": jnp.stack([stretch, stretch * predicted], axis=-1),
         "true": jnp.stack([stretch, along], axis=-1),
-        "true_dot": jnp.stack([1.0 + 0 * predicted, jnp.mean(changes)]),
+        "held_out": jnp.stack([stretch, unseen_along], axis=-1),
+        "held_out_dot": jnp.stack([1.0 + 0 * predicted, jnp.mean(unseen)]),
+        "true_dot": jnp.stack([1.0 + 0 * predicted, jnp.mean(actual)]),
         "promised_dot": jnp.stack([1.0 + 0 * predicted, predicted]),
         "length": length,
         "bound": step.learning_rate * jnp.sqrt(step.agreement / epsilon) / 2,
@@ -151,8 +153,9 @@ def respond(data, state):
         "kept_most": 100 * jnp.max(kept),
         "cost": jnp.sqrt(step.budget_spent),
         "predicted": predicted,
-        "actual": jnp.mean(changes),
-        "worse": 100 * jnp.mean(changes > 0),
+        "actual": jnp.mean(actual),
+        "unseen": jnp.mean(unseen),
+        "worse": 100 * jnp.mean(actual > 0),
     }  # fmt: skip
 
 
@@ -170,7 +173,7 @@ def draw(figure, background, arrays):
     label(plane, 0.02, 0.03, "−g: ε = ∞", DESCENT, transform=plane.transAxes)
     label(plane, 0.98, 0.03, "the step at ε", EMPIRICAL_FISHER, transform=plane.transAxes, ha="right")
 
-    kept.set(xscale="log", xlim=(1e-6, 10), ylim=(0, 1.05), xlabel="eigenvalue λ of C")
+    kept.set(xscale="log", xlim=(1e-7, 10), ylim=(0, 1.05), xlabel="eigenvalue λ of C")
     kept.set_title("What is kept: λ/(λ + ε)")
     length.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["length_limits"])
     length.set(xlabel="damping ε", title="Length of the step")
@@ -187,8 +190,9 @@ def draw(figure, background, arrays):
     loss.set(xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
     loss.set_title("Change of the mean loss")
     loss.axhline(0, color=FAINT, lw=1)
-    label(loss, 0.05, 0.14, "promised", CONSTRAINT, transform=loss.transAxes)
-    label(loss, 0.05, 0.04, "true", TRUTH, transform=loss.transAxes)
+    label(loss, 0.05, 0.22, "promised", CONSTRAINT, transform=loss.transAxes)
+    label(loss, 0.05, 0.13, "true", TRUTH, transform=loss.transAxes)
+    label(loss, 0.05, 0.04, "held out (dashed)", TRUTH, transform=loss.transAxes)
 
     return {
         "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
@@ -208,12 +212,14 @@ def draw(figure, background, arrays):
         "true": line(loss, arrays["true"], TRUTH),
         "promised_dot": dots(loss, arrays["promised_dot"], CONSTRAINT, 8),
         "true_dot": dots(loss, arrays["true_dot"], TRUTH, 8),
+        "held_out": line(loss, arrays["held_out"], TRUTH, style=(0, (2, 1.5))),
+        "held_out_dot": dots(loss, arrays["held_out_dot"], TRUTH, 8),
     }
 
 
 def _geometry(data):
     """G, the eigenvalues of C, and an orthonormal basis (p, 2) of the plane of -g and -C⁺g."""
-    G = per_example_gradients(data["loss_fn"].func, data["theta"], data["x"], data["y"])
+    G = gradients(data)
     along = -mean_gradient(G)
     along /= jnp.linalg.norm(along)
     undamped = empirical_fisher_step(G, learning_rate=1.0).delta
@@ -227,12 +233,3 @@ def _ellipse(G, plane, budget):
     circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     factors = spectrum(dot(G, plane))  # of the 2 × 2 block of C that belongs to the plane
     return jnp.sqrt(budget) * dot(circle / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
-
-
-def _changes(data, delta):
-    """The true change of every example's loss."""
-    after, before = (
-        per_example_losses(data["loss_fn"].func, theta, data["x"], data["y"])
-        for theta in (data["theta"] + delta, data["theta"])
-    )
-    return after - before

@@ -7,12 +7,11 @@ at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from matplotlib.ticker import PercentFormatter
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.gradients import mean_gradient
 from efisher_teach.problems import Problem
 from efisher_teach.scenes.scene import (
     CANDIDATE,
@@ -21,19 +20,22 @@ from efisher_teach.scenes.scene import (
     EMPIRICAL_FISHER,
     FAINT,
     TRUTH,
+    WIDEST,
     Axis,
     Handle,
     Scene,
     arrow,
+    changes,
     degrees,
     dots,
+    gradients,
     label,
     line,
+    look_at,
 )
 from efisher_teach.solve import spectrum
 from efisher_teach.step import empirical_fisher_step
 
-WIDEST = 0.04  # the budget that the view has room for
 ASPECT = 1.24  # width by height of the left panel
 TURNS = np.arange(-180.0, 181.0)
 
@@ -54,15 +56,10 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):
         _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
-    if _checks.positive("budget", budget) > WIDEST:
-        _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
     return Scene(
         title="Beat Lagrange: every step on the ellipse has the same cost",
         axes=(Axis("turn", "turn the candidate", TURNS, 0.0, degrees),),
-        data={
-            "loss_fn": Partial(problem.loss_fn), "theta": problem.params, "x": problem.x, "y": problem.y,
-            "budget": budget,
-        },
+        data=look_at(problem, budget),
         background=background,
         respond=respond,
         draw=draw,
@@ -82,17 +79,13 @@ WORDS = (
 def background(data):
     """Contours of the loss about θ, and room for the widest ellipse."""
     _, V, eigenvalues, _ = _geometry(data)
-    half = jnp.sqrt(
-        WIDEST * jnp.sum((V / jnp.sqrt(eigenvalues)) ** 2, axis=1)
-    )  # half sides of its bounding box
-    height = 1.12 * jnp.maximum(half[1], half[0] / ASPECT)
-    reach = height * jnp.array([ASPECT, 1.0])
+    reach = _reach(V, eigenvalues)
     grid = jnp.linspace(-1, 1, 61)
     plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
     return {
         "reach": reach,
         "grid": grid,
-        "loss": jax.vmap(lambda delta: _change(data, delta))(plane).reshape(61, 61),
+        "loss": jax.vmap(lambda delta: jnp.mean(changes(data, delta)))(plane).reshape(61, 61),
     }
 
 
@@ -117,12 +110,12 @@ def respond(data, state):
     around = jax.vmap(on_ellipse)(jnp.asarray(TURNS, g.dtype))
     most = dot(g, best)
     percent = 100 / most
-    along = jnp.stack([-g[1], g[0]]) / jnp.linalg.norm(g) * 20 * jnp.linalg.norm(best)
-    true_around = jax.vmap(lambda delta: _change(data, delta))(around)
+    true_around = jax.vmap(lambda delta: jnp.mean(changes(data, delta)))(around)
+    actual = jnp.mean(changes(data, tip))
     zero = jnp.zeros(2, g.dtype)
     return {
         "ellipse": around,
-        "level": jnp.stack([tip - along, tip + along]),
+        "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(V, eigenvalues)),
         "descent": jnp.stack([zero, descent]),
         "best": jnp.stack([zero, best]),
         "candidate": jnp.stack([zero, tip]),
@@ -130,11 +123,11 @@ def respond(data, state):
         "scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * dot(around, g)], axis=-1),
         "true_scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * true_around], axis=-1),
         "dot": jnp.stack([state["turn"], percent * dot(g, tip)]),
-        "true_dot": jnp.stack([state["turn"], percent * _change(data, tip)]),
+        "true_dot": jnp.stack([state["turn"], percent * actual]),
         "score": percent * dot(g, tip),
         "predicted": dot(g, tip),
         "best_predicted": most,
-        "actual": _change(data, tip),
+        "actual": actual,
         "descent_score": percent * dot(g, descent),
         "cost": jnp.sqrt(jnp.mean(dot(G, tip) ** 2)),
     }
@@ -186,13 +179,18 @@ def draw(figure, background, arrays):
 
 def _geometry(data):
     """g, and C = V diag(eigenvalues) Vᵀ, from the per-example gradients G."""
-    G = per_example_gradients(data["loss_fn"].func, data["theta"], data["x"], data["y"])
+    G = gradients(data)
     eigenvalues, V, _ = spectrum(G)
     return mean_gradient(G), V, eigenvalues, G
 
 
-def _change(data, delta):
-    """The true change of the mean loss."""
-    losses = [per_example_losses(data["loss_fn"].func, theta, data["x"], data["y"])
-              for theta in (data["theta"] + delta, data["theta"])]  # fmt: skip
-    return jnp.mean(losses[0] - losses[1])
+def _reach(V, eigenvalues):
+    """Half sides of the view: the widest ellipse's bounding box, with room about it."""
+    half = jnp.sqrt(WIDEST * jnp.sum((V / jnp.sqrt(eigenvalues)) ** 2, axis=1))
+    return 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
+
+
+def _chord(point, direction, reach):
+    """The line through a point of the view, cut where it leaves the view: dashes start there, in every renderer."""
+    times = jnp.sort((jnp.stack([-reach, reach]) - point) / direction, axis=0)
+    return point + jnp.stack([jnp.max(times[0]), jnp.min(times[1])])[:, None] * direction

@@ -16,12 +16,17 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 from jax.extend.core import Literal
+from jax.tree_util import Partial
 from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
+
+from efisher_teach import _checks
+from efisher_teach.gradients import per_example_gradients, per_example_losses
+from efisher_teach.problems import Problem
 
 DPI = 200  # device pixels an inch: two for each CSS pixel, so that figures are sharp on every screen
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), use_default_template=False)
@@ -35,6 +40,7 @@ CANDIDATE = "#CC79A7"
 TRUTH = "#009E73"
 DATA = "#56B4E9"
 FAINT = "#C8C8C8"
+WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
 MOVING = 10  # the z-order from which on artists move
 
 
@@ -198,7 +204,27 @@ def show(artist: Artist, points: np.ndarray) -> None:
         raise TypeError(f"A moving artist is a Line2D, PolyCollection or FancyArrowPatch, not {artist!r}.")
 
 
-# What scenes share: pieces of drawing, and of geometry.
+# What scenes share: what they look at, and pieces of drawing.
+
+
+def look_at(problem: Problem, budget: float) -> dict[str, Any]:
+    """The data of a scene: a problem, and a budget c in (0, 0.04], as much as the view has room for."""
+    if _checks.positive("budget", budget) > WIDEST:
+        _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
+    train, test = (problem.x, problem.y), (problem.x_test, problem.y_test)
+    loss_fn = Partial(problem.loss_fn)  # a pytree, so that `respond` gets it with the arrays
+    return {"loss_fn": loss_fn, "theta": problem.params, "train": train, "test": test, "budget": budget}
+
+
+def gradients(data) -> jax.Array:
+    """G (n, p), of the training examples at θ."""
+    return per_example_gradients(data["loss_fn"].func, data["theta"], *data["train"])
+
+
+def changes(data, delta: jax.Array, sample: str = "train") -> jax.Array:
+    """The true change of each example's loss under a step."""
+    losses = partial(per_example_losses, data["loss_fn"].func)
+    return losses(data["theta"] + delta, *data[sample]) - losses(data["theta"], *data[sample])
 
 
 def line(axes, points, color, width=2.0, *, style: Any = "-", order=0.0):
