@@ -92,12 +92,12 @@ def background(data):
     equal = jnp.max(reach) < 4 * jnp.min(reach)  # the same scale on both axes, unless the ellipse is a needle
     lengths = jnp.linalg.norm(paths.delta, axis=1)
     fall = jnp.sqrt(WIDEST * paths.agreement[0])
-    changes = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(WIDEST)
+    asked = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(WIDEST)
     return {
         "reach": jnp.where(equal, height * jnp.array([ASPECT, 1.0]), reach),
         "length_limits": jnp.stack([jnp.min(lengths) / 5, 2.5 * jnp.max(lengths)]),
         "change_limits": 1.1
-        * jnp.stack([jnp.minimum(-1.8, jnp.min(changes)), jnp.maximum(0.8, jnp.max(changes))]),
+        * jnp.stack([jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))]),
         "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
     }
 
@@ -124,6 +124,8 @@ def respond(data, state):
         for sample in ("train", "test")
     )
     places = jnp.arange(SHOWN, dtype=G.dtype)
+    downhill = -g / jnp.linalg.norm(g)
+    forward = dot(downhill, step.delta)
     zero, rms = jnp.zeros(2, G.dtype), jnp.sqrt(budget)
     kept = eigenvalues / (eigenvalues + epsilon)
     return {
@@ -148,7 +150,7 @@ def respond(data, state):
         "promised_dot": jnp.stack([1.0 + 0 * predicted, predicted]),
         "length": length,
         "bound": step.learning_rate * jnp.sqrt(step.agreement / epsilon) / 2,
-        "turn": jnp.rad2deg(jnp.arccos(jnp.clip(-dot(g, step.delta) / (jnp.linalg.norm(g) * length), -1, 1))),
+        "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(step.delta - forward * downhill), forward)),
         "kept_least": 100 * jnp.min(kept),
         "kept_most": 100 * jnp.max(kept),
         "cost": jnp.sqrt(step.budget_spent),

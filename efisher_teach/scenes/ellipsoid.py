@@ -152,13 +152,13 @@ def draw(figure, background, arrays):
 
     score.axhline(100, color=EMPIRICAL_FISHER, lw=1)
     score.axhline(0, color=FAINT, lw=1)
-    score.set(xlim=(-180, 180), ylim=(-125, 125), xlabel="turn from the gradient-descent step")
+    score.set(xlim=(-180, 180), ylim=(-165, 125), xlabel="turn from the gradient-descent step")
     score.set_title("Decrease, in % of the best step's")
     score.set_xticks(range(-180, 181, 60), [f"{turn}°" for turn in range(-180, 181, 60)])
     score.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     label(score, -175, 104, "the Lagrange step: 100 %", EMPIRICAL_FISHER, va="bottom")
-    label(score, 0, -88, "first order", CONSTRAINT, ha="center")
-    label(score, 0, -106, "true loss", TRUTH, ha="center")
+    label(score, 0, -105, "first order", CONSTRAINT, ha="center")
+    label(score, 0, -126, "true loss", TRUTH, ha="center")
     for x, color, text in ((0.02, EMPIRICAL_FISHER, "Lagrange step"), (0.35, DESCENT, "along −g"),
                            (0.59, CANDIDATE, "candidate (drag it)")):  # fmt: skip
         label(plane, x, 0.02, text, color, transform=plane.transAxes)
