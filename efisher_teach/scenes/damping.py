@@ -163,7 +163,7 @@ def respond(data, state):
 
 def draw(figure, background, arrays):
     """The ellipse at the left, the four readings of the same step at the right and below."""
-    grid = figure.add_gridspec(2, 6, left=0.075, right=0.985, bottom=0.1, top=0.92, wspace=1.6, hspace=0.5)
+    grid = figure.add_gridspec(2, 6, left=0.075, right=0.98, bottom=0.1, top=0.92, wspace=1.6, hspace=0.5)
     plane = figure.add_subplot(grid[0, :3])
     kept, length = figure.add_subplot(grid[0, 3:]), figure.add_subplot(grid[1, 4:])
     each, loss = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:4])

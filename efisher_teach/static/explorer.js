@@ -252,15 +252,18 @@ class Figure {
       const [px, py] = points(this.scene, held.layer, this.state);
       return Math.hypot(px - x, py - y) < (event.pointerType === "touch" ? 28 : 16);
     };
+    let pointer; // the one that holds the handle; to capture says less, as every touch is captured where it starts
     canvas.addEventListener("pointerdown", (event) => {
       if (event.button || !near(event)) return;
       event.preventDefault();
+      pointer = event.pointerId;
       canvas.setPointerCapture(event.pointerId);
       canvas.classList.add("ef-grabbing");
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!canvas.hasPointerCapture(event.pointerId)) return canvas.classList.toggle("ef-grab", near(event));
-      const { layer, axis } = handle();
+      const held = handle();
+      if (event.pointerId !== pointer || !held) return canvas.classList.toggle("ef-grab", near(event));
+      const { layer, axis } = held;
       const [x, y] = at(event);
       const state = [...this.state];
       let best = state[axis];
@@ -274,7 +277,10 @@ class Figure {
       this.set(axis, best);
     });
     for (const end of ["pointerup", "pointercancel"]) {
-      canvas.addEventListener(end, () => canvas.classList.remove("ef-grabbing"));
+      canvas.addEventListener(end, (event) => {
+        if (event.pointerId === pointer) pointer = undefined;
+        canvas.classList.remove("ef-grabbing");
+      });
     }
     // A touch that starts on the handle drags it; any other scrolls the page.
     canvas.addEventListener("touchstart", (event) => {
