@@ -32,9 +32,9 @@ class Problem(NamedTuple):
     """θ, where the course looks at the loss."""
     x: Real[Array, "n ..."]
     y: Real[Array, " n"]
-    x_test: Real[Array, "m ..."]
-    """Held-out examples, never trained on."""
-    y_test: Real[Array, " m"]
+    x_test: Real[Array, "m ..."] | None = None
+    """Held-out examples, never trained on; None if there are none."""
+    y_test: Real[Array, " m"] | None = None
 
 
 def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int = 0) -> Problem:

@@ -244,6 +244,10 @@ def test_path_runs_from_undamped_to_descent(damped):
         ),
         (lambda: scenes.damping(ef.digits()), r"`problem` must be one with params of shape \(p,\)"),
         (
+            lambda: scenes.damping(ef.breast_cancer()._replace(x_test=None)),
+            "`problem` must be one with held-out",
+        ),
+        (
             lambda: scenes.damping(ef.linear_regression(n=20)),
             "`problem` must be one with 36 examples; got 20",
         ),

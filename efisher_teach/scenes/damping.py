@@ -55,11 +55,14 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         A `Scene` with the axis "damping": ε from 1e-7 to 10.
 
     Raises:
-        ValueError: params is not a vector of at least two; fewer than 36 examples; budget out of range.
+        ValueError: params is not a vector of at least two; no held-out examples; fewer than 36 examples; budget out
+            of range.
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < 2:
         _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
+    if problem.x_test is None or problem.y_test is None:
+        _checks.reject("problem", "one with held-out examples", "x_test or y_test None", "Set aside a fifth.")
     if len(problem.y) < SHOWN:
         _checks.reject("problem", f"one with {SHOWN} examples", f"{len(problem.y)}", "Make n larger.")
     return Scene(

@@ -1,0 +1,54 @@
+"""What the papers of the project say is true: the README's example runs, docstrings' examples too, links lead on."""
+
+import doctest
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import efisher_teach as ef
+from efisher_teach import explorer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_readme_example(capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 12
+    names = {}
+    exec(example, names)
+    assert abs(float(names["step"].budget_spent) - 0.01) < 1e-6
+    assert capsys.readouterr().out
+
+
+def test_readme_fits_one_screen():
+    assert len(README.splitlines()) <= 75
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_examples_in_docstrings():
+    result = doctest.testmod(explorer)
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def test_one_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == ef.__version__
+    assert f"version: {ef.__version__}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## [{ef.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_make_targets_named_in_papers_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(
+        re.findall(r"(?:`|^)make ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    )
+    assert {"lab", "test"} <= named <= targets
