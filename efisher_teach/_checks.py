@@ -42,6 +42,13 @@ def damping(value: Any) -> jax.Array:
     return array
 
 
+def one_number(argument: str, array: jax.Array) -> jax.Array:
+    """A single number; many are for `vmap`."""
+    if array.ndim:
+        reject(argument, "one number", f"shape {array.shape}", "For many, use damping_path or jax.vmap.")
+    return array
+
+
 def positive(argument: str, value: Any) -> jax.Array:
     """A finite number > 0."""
     array = as_float(argument, value)
@@ -98,7 +105,8 @@ def same_sample(g: jax.Array, outside: jax.Array) -> None:
         raise ValueError(
             f"`g` must lie in the range of `C` when `damping` is 0; got a part of length {stray:.3g} (of {size:.3g}) "
             "outside it. Along that part the loss could fall without limit at no cost. C and g come from different "
-            "examples (another batch, a running average, weight decay in one of them): use damping > 0, or one sample."
+            "examples (another batch, a running average, weight decay in one of them), or g is lost in the rounding of "
+            "C: use damping > 0, or solve_dual(G)."
         )
 
 

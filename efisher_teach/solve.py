@@ -7,11 +7,13 @@ With G (n, p), C = GᵀG/n, K = GGᵀ/n and g = Gᵀ1/n:
     spectral   u = V diag(σ/(σ² + ε)) Uᵀ1/√n, from G/√n = U diag(σ) Vᵀ: one factorisation, any number of ε
 
 All three are one ridge regression: u is the least-squares solution of "gᵢᵀu = 1 for all i" with penalty ε‖u‖².
-ε = 0 is the pseudo-inverse. Eigenvalues that rounding cannot tell from zero are set to zero:
-λ ≤ (max(n, p) · eps)² λmax from the singular values of G, λ ≤ size · eps · λmax from C or K.
+
+ε = 0 is the pseudo-inverse, and so is an ε that rounding cannot see beside the matrix. Values that it cannot tell from
+zero are then set to zero: σ ≤ √max(n, p) · eps · σmax for G, λ ≤ p · eps · λmax for C. (Rounding errors add up like a
+random walk, hence the root; C is the user's, with errors of its own.) Forming C or K squares the condition number;
+the spectral way does not, and is what `empirical_fisher_step` takes.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,7 +40,7 @@ class Spectrum(NamedTuple):
 def spectrum(G: Float[Array, "n p"]) -> Spectrum:
     """Factor once, solve for any ε: the singular value decomposition G/√n = U diag(√λ) Vᵀ.
 
-    Working on G rather than on C keeps small eigenvalues: forming C would square the condition number.
+    Its vectors have no derivative where eigenvalues repeat: differentiate `solve_dual` or the step instead.
 
     Args:
         G: Per-example gradients (n, p).
@@ -51,7 +53,7 @@ def spectrum(G: Float[Array, "n p"]) -> Spectrum:
     """
     G = _checks.gradients(G)
     U, singular, Vt = jnp.linalg.svd(G / jnp.sqrt(G.shape[0]), full_matrices=False)
-    cut = max(G.shape) * jnp.finfo(G.dtype).eps * singular[0]
+    cut = max(G.shape) ** 0.5 * jnp.finfo(G.dtype).eps * singular[0]
     return Spectrum(jnp.where(singular > cut, singular, 0) ** 2, Vt.T, U)
 
 
@@ -68,7 +70,7 @@ def solve_spectral(spectrum: Spectrum, dampings: Real[ArrayLike, "*m"]) -> Float
     Raises:
         ValueError: A damping is negative or not finite.
     """
-    damping = _checks.damping(dampings)[..., None]
+    damping = _checks.damping(dampings).astype(spectrum.eigenvalues.dtype)[..., None]
     kept, eigenvalues = _safe(spectrum.eigenvalues)
     coefficients = jnp.where(kept, jnp.sqrt(eigenvalues) / (eigenvalues + damping), 0)
     return dot(coefficients * _alignment(spectrum.example_vectors), spectrum.parameter_vectors.T)
@@ -87,7 +89,15 @@ def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Fl
     Raises:
         ValueError: A bad G, or a damping that is negative or not finite.
     """
-    return _regression(_by_gram, _checks.gradients(G), _checks.damping(damping))[0]
+    G = _checks.gradients(G)
+    damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
+    n, K = G.shape[0], gram(G)
+    visible, shift = _visible(K, damping)
+    return lax.cond(
+        visible,
+        lambda: dot(G.T, jnp.linalg.solve(K + shift * jnp.eye(n, dtype=K.dtype), jnp.ones(n, K.dtype))) / n,
+        lambda: _regression(G, damping)[0],
+    )
 
 
 def solve_primal(
@@ -101,27 +111,22 @@ def solve_primal(
         damping: ε ≥ 0; 0 gives C⁺g, and then g must lie in the range of C.
 
     Returns:
-        u (p,). Its derivative is exact where C + εI is invertible, and that of constant rank otherwise.
+        u (p,). Its derivative is exact where C + εI is invertible; elsewhere it is the part in the range of C.
 
     Raises:
         ValueError: C is not square, symmetric and finite; g does not fit; damping is negative or not finite;
             damping is 0 and g has a part outside the range of C (the problem is then unbounded).
     """
     C, g = _checks.symmetric(C, g)
-    damping = _checks.damping(damping)
-    eigenvalues, V = jnp.linalg.eigh(lax.stop_gradient(C))
-    eigenvalues = _cut(eigenvalues)
-    shifted = eigenvalues + lax.stop_gradient(damping)
-    inverse = jnp.where(shifted > 0, 1 / jnp.where(shifted > 0, shifted, 1), 0)
-    if _checks.is_concrete(damping) and damping == 0:
-        null = V * (eigenvalues == 0)
-        _checks.same_sample(g, dot(null, dot(null.T, g)))
-    # The implicit function theorem instead of the derivative of eigh, which has none where eigenvalues repeat.
-    return lax.custom_linear_solve(
-        lambda u: dot(C, u) + damping * u,
-        g,
-        solve=lambda _, b: dot(V, inverse * dot(V.T, b)),
-        symmetric=True,
+    damping = _checks.one_number("damping", _checks.damping(damping)).astype(C.dtype)
+    visible, shift = _visible(C, damping)
+    if _checks.is_concrete(C, g, damping) and damping == 0:
+        kept, _, V = _range(C)
+        _checks.same_sample(g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
+    return lax.cond(
+        visible,
+        lambda: jnp.linalg.solve(C + shift * jnp.eye(C.shape[0], dtype=C.dtype), g),
+        lambda: _pseudo_inverse(C, g),
     )
 
 
@@ -140,31 +145,19 @@ def regress_one(
     Raises:
         ValueError: A bad G, or a damping that is negative or not finite.
     """
-    return _regression(_by_svd, _checks.gradients(G), _checks.damping(damping))
+    G = _checks.gradients(G)
+    return _regression(G, _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype))
 
 
-def _by_svd(G, damping):
+@jax.custom_jvp
+def _regression(G, damping):
     factors = spectrum(G)
     kept, _ = _safe(factors.eigenvalues)
     return solve_spectral(factors, damping), jnp.sum(kept * _alignment(factors.example_vectors) ** 2)
 
 
-def _by_gram(G, damping):
-    eigenvalues, U = jnp.linalg.eigh(gram(G))
-    kept, eigenvalues = _safe(_cut(eigenvalues))
-    alignment = _alignment(U)
-    weights = dot(U, jnp.where(kept, alignment / (eigenvalues + damping), 0)) / jnp.sqrt(G.shape[0])
-    return dot(G.T, weights), jnp.sum(kept * alignment**2)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _regression(by, G, damping):
-    """(u, ρ) by one of the two methods above; both share the derivative below."""
-    return by(G, damping)
-
-
 @_regression.defjvp
-def _regression_jvp(by, primals, tangents):
+def _regression_jvp(primals, tangents):
     """Differentiate (C + εI)u = g itself: the vectors of an SVD have no derivative where its values repeat.
 
     u̇ = (C + εI)⁺[(Ġᵀr - GᵀĠu)/n - ε̇u] + (I - VVᵀ)Ġᵀα and ρ̇ = 2 r₀ᵀĠu₀/n, where r = 1 - Gu is what the regression
@@ -175,7 +168,7 @@ def _regression_jvp(by, primals, tangents):
     eigenvalues, V, U = factors = spectrum(G)
     kept, eigenvalues = _safe(eigenvalues)
     inverse = jnp.where(kept, 1 / (eigenvalues + damping), 0)
-    u, rho = by(G, damping)
+    u, rho = _regression(G, damping)
     rest, ones = 1 - dot(G, u), jnp.ones(n, G.dtype)
     span = dot(U * kept, dot((U * kept).T, ones))
     beyond = jnp.where(damping > 0, (ones - span) / jnp.where(damping > 0, damping, 1), 0)
@@ -193,10 +186,26 @@ def _alignment(U):
     return jnp.sum(U, axis=0) / jnp.sqrt(U.shape[0])
 
 
-def _cut(eigenvalues):
-    """Eigenvalues of a square matrix, with those that rounding cannot tell from zero set to zero."""
-    cut = eigenvalues.shape[0] * jnp.finfo(eigenvalues.dtype).eps * jnp.max(eigenvalues)
-    return jnp.where(eigenvalues > cut, eigenvalues, 0)
+def _visible(A, damping):
+    """Whether ε can be told from 0 beside the symmetric matrix A, and an ε that is safe to add to it."""
+    visible = damping > jnp.finfo(A.dtype).eps * jnp.trace(A)
+    return visible, jnp.where(visible, damping, 1)
+
+
+def _range(C):
+    """Which eigenvalues span the range of C, the eigenvalues (1 in place of the others), the eigenvectors."""
+    eigenvalues, V = jnp.linalg.eigh(C)
+    cut = C.shape[0] * jnp.finfo(C.dtype).eps * jnp.max(eigenvalues)
+    return *_safe(jnp.where(eigenvalues > cut, eigenvalues, 0)), V
+
+
+def _pseudo_inverse(C, g):
+    """C⁺g. Differentiated implicitly: eigenvectors have no derivative where eigenvalues repeat."""
+    kept, eigenvalues, V = _range(lax.stop_gradient(C))
+    inverse = jnp.where(kept, 1 / eigenvalues, 0)
+    return lax.custom_linear_solve(
+        lambda u: dot(C, u), g, solve=lambda _, b: dot(V, inverse * dot(V.T, b)), symmetric=True
+    )
 
 
 def _safe(eigenvalues):

@@ -8,12 +8,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
 from efisher_teach.gradients import mean_gradient
 from efisher_teach.solve import regress_one
+
+RESCALE = "Its scale leaves no room in this precision: rescale the loss."
 
 
 class Step(NamedTuple):
@@ -60,36 +63,34 @@ def empirical_fisher_step(
     Reference:
         T. George, "What is the empirical Fisher?", 2018.
     """
-    G, damping = _checks.gradients(G), _checks.damping(damping)
-    if _checks.exactly_one(budget=budget, learning_rate=learning_rate) == "budget":
-        scale = _checks.positive("budget", budget)
-    else:
-        scale = _checks.positive("learning_rate", learning_rate)
-    n, p = G.shape
+    G = _checks.gradients(G)
+    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
+    scale = _checks.positive(given, budget if given == "budget" else learning_rate)
+    scale = _checks.one_number(given, scale).astype(G.dtype)
+    damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
 
     g = mean_gradient(G)
     u, agreement = regress_one(G, damping)
-    # An agreement that is nothing but rounding is a zero gradient: there is no direction to go.
-    moving = agreement > (max(n, p) * jnp.finfo(G.dtype).eps) ** 2
-    u = jnp.where(moving, u, 0)
+    # A mean that is nothing but the rounding of its terms is 0: there is no direction to go.
+    rounding = 4 * jnp.finfo(G.dtype).eps * jnp.max(jnp.abs(G))
+    still = (jnp.max(jnp.abs(g)) <= rounding) & jnp.isfinite(rounding)
+    u = jnp.where(still, 0, u)
     decrease = dot(G, u)
-    power = jnp.where(moving, jnp.mean(decrease**2), 1)  # uᵀCu
-    rate = jnp.where(moving, jnp.sqrt(scale / power), 0) if budget is not None else scale
+    power = jnp.where(still, 1, jnp.mean(decrease**2))  # uᵀCu
+    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if given == "budget" else scale
 
-    size = jnp.where(moving, jnp.linalg.norm(jnp.where(moving, g, 1)), 1)
-    left = jnp.where(moving, dot(G.T, decrease) / n + damping * u - g, 0)
+    left = dot(G.T, decrease) / G.shape[0] + damping * u - g
+    size = jnp.linalg.norm(jnp.where(still, 1, g))
     step = Step(
         delta=-rate * u,
-        learning_rate=jnp.asarray(rate, G.dtype),
-        multiplier=jnp.where(moving, 1 / (2 * jnp.where(moving, rate, 1)), 0),
-        budget_spent=rate**2 * jnp.where(moving, power, 0),
+        learning_rate=rate,
+        multiplier=jnp.where(still, 0, 1 / (2 * jnp.where(still, 1, rate))),
+        budget_spent=rate**2 * jnp.where(still, 0, power),
         predicted_changes=-rate * decrease,
-        agreement=agreement,
-        residual=jnp.linalg.norm(left / size),
+        agreement=jnp.where(still, 0, agreement),
+        residual=jnp.where(still, 0, lax.stop_gradient(jnp.linalg.norm(left) / size)),
     )
-    _checks.finite_rows(
-        "G", step.delta[None], "Its scale leaves no room in this precision: rescale the loss."
-    )
+    _checks.finite_rows("G", step.delta[None], RESCALE)
     return step
 
 
@@ -112,4 +113,6 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
         got = f"shape {dampings.shape}"
         _checks.reject("dampings", "1-D and non-empty", got, "Use e.g. jnp.logspace(-6, 2, 50).")
     G = _checks.gradients(G)
-    return jax.vmap(lambda damping: empirical_fisher_step(G, damping=damping, budget=budget))(dampings)
+    path = jax.vmap(lambda damping: empirical_fisher_step(G, damping=damping, budget=budget))(dampings)
+    _checks.finite_rows("G", path.delta, RESCALE)
+    return path

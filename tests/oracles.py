@@ -1,0 +1,108 @@
+"""What the tests compare with: the definitions as naive loops, in NumPy and float64, and the inputs to try."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.test_util import check_grads
+
+_rng = np.random.default_rng(7)
+_wide, _tall = _rng.normal(size=(4, 6)), _rng.normal(size=(6, 4))
+
+# Few shapes, so that little is compiled. "deficient" has whole numbers: its rank is 2 in any precision.
+GRID = {
+    "wide": _wide,
+    "tall": _tall,
+    "deficient": np.outer([1, 2, 0, 1, -1, 3], [1, 0, 2, -1]) + np.outer([0, 1, 1, -2, 1, 1], [2, 1, 0, 1.0]),
+    "zero row": np.vstack([np.zeros(4), _tall[1:]]),
+    "duplicated": np.vstack([_wide[:1], _wide[:1], _wide[2:]]),
+    "one example": _wide[:1, :4],
+    "one parameter": _tall[:, :1],
+}
+DAMPINGS = (0.0, 1e-6, 1e-2, 1.0, 1e3)
+
+
+def bare(function):
+    """The function without jaxtyping's hook, which would reject bad input before the library can."""
+    return inspect.unwrap(function)
+
+
+def gradients(loss_fn, params, x, y):
+    """One call of `jax.grad` for every example."""
+    gradient = jax.jit(jax.grad(loss_fn))
+    return np.array([ravel_pytree(gradient(params, x[i], y[i]))[0] for i in range(len(y))])
+
+
+def empirical_fisher(G):
+    """C: the mean of gᵢgᵢᵀ, number by number."""
+    G = np.asarray(G, float)  # element by element, a JAX array is slow
+    n, p = G.shape
+    C = np.zeros((p, p))
+    for i in range(n):
+        for j in range(p):
+            for k in range(p):
+                C[j, k] += G[i, j] * G[i, k] / n
+    return C
+
+
+def gram(G):
+    """K: gᵢᵀgⱼ/n, number by number."""
+    G = np.asarray(G, float)
+    n, p = G.shape
+    K = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            for k in range(p):
+                K[i, j] += G[i, k] * G[j, k] / n
+    return K
+
+
+def mean_gradient(G):
+    """The mean row g, row by row."""
+    g = np.zeros(np.shape(G)[1])
+    for row in np.asarray(G, float):
+        g += row / len(G)
+    return g
+
+
+def direction(G, damping):
+    """u as a regression (facts 2.1 d): "gᵢᵀu = 1 for all i", with √(nε)u = 0 below; at ε = 0 the shortest u."""
+    n, p = np.shape(G)
+    system = np.vstack([np.asarray(G, float), np.sqrt(n * damping) * np.eye(p)])
+    # rcond: far below any singular value of the grid that is not zero, far above rounding in float64.
+    return np.linalg.lstsq(system, np.r_[np.ones(n), np.zeros(p)], rcond=1e-12)[0]
+
+
+def agreement(G):
+    """ρ = gᵀC⁺g by the pseudo-inverse."""
+    g = mean_gradient(G)
+    return g @ np.linalg.pinv(empirical_fisher(G), rcond=1e-12, hermitian=True) @ g
+
+
+def eigenvalues(G):
+    """The non-zero eigenvalues of C, descending."""
+    values = np.linalg.eigvalsh(empirical_fisher(G))[::-1]
+    return values[values > 1e-12 * values[0]]
+
+
+def unit(dtype):
+    """The rounding unit of a dtype."""
+    return float(jnp.finfo(dtype).eps)
+
+
+def relative(value, expected):
+    """‖value - expected‖/‖expected‖, in float64."""
+    value, expected = np.asarray(value, float), np.asarray(expected, float)
+    return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+
+
+def check_derivative(function, *arguments):
+    """Forward and reverse mode against central differences along random directions, in float64.
+
+    With h = 1e-5 the difference is wrong by h²f''' ~ 1e-10 and by eps·f/h ~ 1e-11 times the condition; 1e-6 leaves
+    room for both, and a wrong formula is wrong by order 1.
+    """
+    assert arguments[0].dtype == jnp.float64
+    check_grads(function, arguments, order=1, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6, eps=1e-5)
