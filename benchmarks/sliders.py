@@ -1,0 +1,282 @@
+"""From a hand's movement to changed pixels, in a real JupyterLab in a real Chromium: `make bench`.
+
+One notebook holds an explorer of the ellipsoid, with a control that recomputes its table in the kernel (the budget),
+and the same figure under ipywidgets' `interact`, drawn anew by matplotlib for every value. They take turns, so that
+all are measured on the same machine at the same time.
+
+*Latency* is of single movements, each awaited: from the moment when the page is told of the input (pointermove or
+keydown, in a capturing listener) to the end of the frame in which the pixels differ (of the canvas, read back with
+getImageData; for `interact`, another image, decoded). *All told* is the widest reading: from the browser's time stamp
+of the input, up to a frame earlier, to the begin of the next frame, when the screen has changed at the latest.
+*Pictures a second* counts the different pictures while the slider is pulled without a pause; *settle* is the time from
+the last input of such a pull to the last change.
+"""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import lab
+
+SETUP = """
+import ipywidgets
+import efisher_teach as ef
+from IPython.display import display
+from efisher_teach.scenes import paint
+
+problem = ef.descend(ef.breast_cancer(), steps=3)
+budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
+explorer = ef.Explorer(lambda budget: ef.scenes.ellipsoid(problem, budget=budget), budget=budget)
+explorer
+"""
+INTERACT = """
+%matplotlib inline
+scene, table = explorer.scene, explorer.table
+
+def draw(turn):
+    figure, _ = paint(scene, table, (scene.axes[0].nearest(turn),))
+    figure.set_dpi(100)  # as many pixels as the screen has
+    display(figure)
+
+ipywidgets.interact(draw, turn=ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f"));
+"""
+SIZES = """
+import json
+others = [ef.Explorer(ef.scenes.damping(ef.descend(ef.breast_cancer(None), steps=3)))]
+print(json.dumps({each.scene.title: len(each._reply["table"]) for each in [explorer, *others]}))
+"""
+
+# Notes the time of every input, and at the end of every frame whether it shows something else than the one before.
+# To read pixels back takes a good part of a frame: it confirms single movements, and is left out of the counting.
+PROBE = """(root) => {
+    const canvas = root.matches(".ef-explorer") && root.querySelector("canvas");
+    const pixels = () => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      let hash = 0;
+      for (const word of new Uint32Array(data.buffer)) hash = (Math.imul(hash, 31) + word) | 0;
+      return hash;
+    };
+    let shown, drawn, image, fresh, frame, counting;
+    const changed = () => {
+      if (!canvas) {
+        const found = root.querySelector("img");
+        if (found && found !== image) (image = found).decode().then(() => (image.ready = true), () => {});
+        return image?.ready && shown !== (shown = image.src);
+      }
+      const { state, serial } = root.dataset; // set when all is drawn
+      if (shown === (shown = `${serial}: ${state}`)) return false;
+      return counting || drawn !== (drawn = pixels());
+    };
+    const inputs = [], changes = [];
+    const note = (event) => inputs.push({ arrived: event.timeStamp, told: performance.now() });
+    const kinds = ["pointermove", "keydown"];
+    for (const kind of kinds) window.addEventListener(kind, note, true);
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => { // the frame is done: what it drew is handed over
+      const done = performance.now();
+      if (changed()) changes.push((fresh = { done }));
+    };
+    const turn = () => {
+      if (fresh) fresh.after = performance.now();
+      fresh = undefined;
+      port2.postMessage(0);
+      frame = requestAnimationFrame(turn);
+    };
+    turn();
+    window.probe = {
+      begin: (count) => { inputs.length = changes.length = 0; counting = count; },
+      quiet: (wait) => new Promise((resolve) => {
+        const start = performance.now();
+        const check = () => {
+          const now = performance.now();
+          const latest = Math.max(start, inputs.at(-1)?.told ?? 0, changes.at(-1)?.done ?? 0);
+          const answered = !inputs.length || changes.at(-1)?.after > inputs.at(-1).told;
+          if ((answered && now - latest > wait) || now - start > 6000) resolve();
+          else setTimeout(check, 10);
+        };
+        check();
+      }),
+      read: () => ({ inputs, changes }),
+      stop: () => {
+        cancelAnimationFrame(frame);
+        for (const kind of kinds) window.removeEventListener(kind, note, true);
+      },
+    };
+  }"""
+
+
+class Native:
+    """The explorer's own slider."""
+
+    def __init__(self, slider):
+        self.slider, self.mouse, self.keys = slider, slider.page.mouse, slider.page.keyboard
+
+    def take(self):
+        """Hold it, near its low end."""
+        self.slider.scroll_into_view_if_needed()
+        self.box = self.slider.bounding_box()
+        self.to(0.1)
+        self.mouse.down()
+
+    def to(self, fraction, steps=1):
+        """Move it, in so many inputs."""
+        x = self.box["x"] + 8 + (self.box["width"] - 16) * fraction
+        self.mouse.move(x, self.box["y"] + self.box["height"] / 2, steps=steps)
+
+    def let_go(self):
+        """Let it go."""
+        self.mouse.up()
+
+
+class Keys(Native):
+    """The same by arrow keys."""
+
+    def take(self):
+        """Hold it, near its low end."""
+        self.slider.scroll_into_view_if_needed()
+        self.slider.focus()
+        self.keys.press("Home")
+
+    def to(self, fraction, steps=1):
+        """Move it, in so many inputs."""
+        for _ in range(steps):
+            self.keys.press("ArrowRight")
+            time.sleep(1 / 50 if steps > 1 else 0)  # about as fast as a keyboard repeats
+
+    def let_go(self):
+        """Nothing to do."""
+
+
+class Widget(Native):
+    """A slider of ipywidgets."""
+
+    def take(self):
+        """Hold it, near its low end."""
+        handle = self.slider.locator(".noUi-handle")
+        handle.scroll_into_view_if_needed()
+        self.box = self.slider.locator(".noUi-target").bounding_box()
+        grip = handle.bounding_box()
+        self.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
+        self.mouse.down()
+        self.to(0.1)
+
+
+def measure(page, root, hand, moves, pulls):
+    """Latencies of single moves (told to done, arrived to after), then pictures a second and settle of a pull."""
+    root.evaluate(PROBE)
+    hand.take()
+    page.evaluate("probe.begin(false)")
+    page.evaluate("probe.quiet(400)")
+    single, whole = [], []
+    for fraction in np.linspace(0.15, 0.9, moves):
+        time.sleep(random.uniform(0.03, 0.06))
+        page.evaluate("probe.begin(false)")
+        hand.to(fraction)
+        page.evaluate("probe.quiet(30)")
+        seen = page.evaluate("probe.read()")
+        if seen["inputs"] and seen["changes"]:
+            first, change = seen["inputs"][0], seen["changes"][0]
+            single.append(change["done"] - first["told"])
+            whole.append(change["after"] - first["arrived"])
+    hand.to(0.1)
+    page.evaluate("probe.quiet(400)")
+    page.evaluate("probe.begin(true)")
+    for pull in range(pulls):
+        hand.to((0.9, 0.1)[pull % 2], steps=100)
+    page.evaluate("probe.quiet(600)")
+    seen = page.evaluate("probe.read()")
+    hand.let_go()
+    page.evaluate("probe.stop()")
+    inputs, changes = seen["inputs"], [change["done"] for change in seen["changes"]]
+    seconds = (inputs[-1]["told"] - inputs[0]["told"]) / 1000
+    during = sum(change <= inputs[-1]["told"] + 17 for change in changes)
+    return {"single": single, "whole": whole, "rate": during / seconds, "inputs": len(inputs) / seconds,
+            "settle": changes[-1] - inputs[-1]["told"]}  # fmt: skip
+
+
+def run(rounds, moves):
+    """All kinds of movement, in turns; {kind: [result of each round]}, and the packed sizes."""
+    with tempfile.TemporaryDirectory() as folder:
+        lab.write_notebook(Path(folder) / "sliders.ipynb", SETUP, INTERACT)
+        with lab.server(Path(folder)) as (url, token, log), lab.browser() as page:
+            desk = lab.Desk(Path(folder), url, token, log, page, lab.listen(page))
+            desk.open("sliders.ipynb")
+            lab.run_all(page)
+            explorer = lab.explorers(page).first
+            explorer.wait_for(state="attached")
+            panel = page.locator(".widget-interact")
+            panel.locator("img").wait_for(state="attached", timeout=60_000)
+            own = explorer.locator(".ef-axis input")
+            hands = {
+                "axis, mouse": (explorer, Native(own)),
+                "axis, keys": (explorer, Keys(own)),
+                "kernel control, mouse": (
+                    explorer,
+                    Widget(page.locator(".widget-hbox .widget-slider").first),
+                ),
+                "`interact`, mouse": (panel, Widget(panel.locator(".widget-slider"))),
+            }
+            results = {kind: [] for kind in hands}
+            for turn in range(rounds + 1):  # the first warms up
+                for kind, (root, hand) in hands.items():
+                    found = measure(page, root, hand, moves if turn else 3, 2)
+                    if turn:
+                        results[kind].append(found)
+            sizes = desk.ask(SIZES)
+            if desk.problems():
+                raise RuntimeError("\n".join(desk.problems()))
+    return results, sizes
+
+
+def report(results, sizes, load):
+    """The Markdown table, and what it was measured on."""
+    lines = [
+        "| | latency, p50 / p95 ms | all told, p50 / p95 ms | pictures (inputs) a second | settle, ms |",
+        "|---|---|---|---|---|",
+    ]
+    medians = {}
+    for kind, rounds in results.items():
+        single, whole = (np.concatenate([each[what] for each in rounds]) for what in ("single", "whole"))
+        medians[kind] = np.median(single)
+        latency, told = (
+            "{:.0f} / {:.0f}".format(*np.percentile(times, [50, 95])) for times in (single, whole)
+        )
+        rate, inputs, settle = (
+            np.median([each[what] for each in rounds]) for what in ("rate", "inputs", "settle")
+        )
+        lines.append(f"| {kind} | {latency} | {told} | {rate:.0f} ({inputs:.0f}) | {settle:.0f} |")
+    ratio = medians["`interact`, mouse"] / medians["axis, mouse"]
+    packed = ", ".join(f"{title.split(':')[0]} {size / 1000:.0f} kB" for title, size in sizes.items())
+    lines += [
+        "",
+        f"`interact` takes {ratio:.0f} times as long as an axis (medians). Packed tables: {packed}.",
+        f"{sum(len(each['single']) for each in results['axis, mouse'])} movements each; {os.cpu_count()} cores, "
+        f"load {load[0]:.1f} before and {os.getloadavg()[0]:.1f} after; JupyterLab {version('jupyterlab')}, "
+        f"ipywidgets {version('ipywidgets')}, JAX {version('jax')}, matplotlib {version('matplotlib')}.",
+    ]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--moves", type=int, default=12, help="single movements a round")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
+    options = parser.parse_args()
+    load = os.getloadavg()
+    text = report(*run(options.rounds, options.moves), load)
+    print(text)
+    if options.out:
+        options.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""A real JupyterLab in a real Chromium, for the browser tests and the benchmark."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.image
+import nbformat
+import numpy as np
+from jupyter_client import BlockingKernelClient
+from playwright.sync_api import Locator, Page, sync_playwright
+
+# Without these, Chromium looks for the network at its start.
+QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync", "--disable-gpu", "--no-sandbox"]  # fmt: skip
+
+
+def chromium() -> str | None:
+    """The system's Chromium, if it has one."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@contextmanager
+def server(folder: Path):
+    """JupyterLab on `folder`; gives the address of its workspace, with the token in it, and the log's path."""
+    runtime = folder / ".runtime"
+    environment = os.environ | {
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTER_CONFIG_DIR": str(runtime / "config"),
+    }
+    news = (
+        runtime / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    )
+    news.parent.mkdir(parents=True)
+    news.write_text(
+        '{"fetchNews": "false", "checkForUpdates": false}'
+    )  # else a question lies over the notebook
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--allow-root",
+               f"--ServerApp.root_dir={folder}", "--ServerApp.port=0"]  # fmt: skip
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
+    try:
+        deadline = time.monotonic() + 90
+        while not (found := [*runtime.glob("jpserver-*.json")]):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+            time.sleep(0.2)
+        info = json.loads(found[0].read_text())
+        yield info["url"], info["token"], log
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def browser(scale: float = 1):
+    """A Chromium window, 1500 × 1000, with `scale` device pixels a CSS pixel."""
+    with sync_playwright() as playwright:
+        window = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
+        yield window.new_page(viewport={"width": 1500, "height": 1000}, device_scale_factor=scale)
+        window.close()
+
+
+def listen(page: Page) -> list[str]:
+    """All that goes wrong in the page from now on: errors, and what the console calls an error."""
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(f"page: {error}"))
+    page.on(
+        "console",
+        lambda message: troubles.append(f"console: {message.text}") if message.type == "error" else None,
+    )
+    return troubles
+
+
+def open_notebook(page: Page, url: str, token: str, name: str) -> None:
+    """Open a notebook in a fresh workspace, as if for the first time, and wait for its kernel."""
+    page.goto(f"{url}lab/workspaces/{name.split('.')[0]}/tree/{name}?reset&token={token}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
+
+
+def choose(page: Page, menu: str, item: str) -> None:
+    """Choose from JupyterLab's menu."""
+    page.get_by_role("menuitem", name=menu, exact=True).click()
+    page.get_by_role("menuitem", name=item, exact=True).click()
+
+
+def run_all(page: Page, timeout: float = 180) -> None:
+    """Clear what is stored, run all cells by the menu, and wait until the last one has run."""
+    choose(page, "Edit", "Clear Outputs of All Cells")
+    choose(page, "Run", "Run All Cells")
+    page.wait_for_function(
+        """() => {
+            const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+            return prompts.length && prompts.every((prompt) => /\\[\\d+\\]/.test(prompt.textContent));
+        }""",
+        timeout=1000 * timeout,
+    )
+
+
+def explorers(page: Page) -> Locator:
+    """The live explorers of the notebook that is open."""
+    return page.locator(".jp-OutputArea .ef-explorer[data-serial]")
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """A notebook with these code cells."""
+    kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), path)
+
+
+class Desk(NamedTuple):
+    """A server on a folder, and a page to open its notebooks in, one at a time."""
+
+    folder: Path
+    url: str
+    token: str
+    log: Path
+    page: Page
+    troubles: list[str]
+
+    def open(self, name: str) -> None:
+        """Open a notebook of the folder; the kernel of the one before is ended."""
+        for session in json.loads(self._call("GET", "sessions")):
+            self._call("DELETE", f"sessions/{session['id']}")
+        open_notebook(self.page, self.url, self.token, name)
+
+    def _call(self, method: str, path: str) -> bytes:
+        request = urllib.request.Request(f"{self.url}api/{path}?token={self.token}", method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+
+    def problems(self) -> list[str]:
+        """What went wrong so far, in the page, its console, or the server's log (where kernels log too)."""
+        lines = self.log.read_text().splitlines()
+        return self.troubles + [line for line in lines if re.search(r"^\[E |\bERROR\b|Traceback", line)]
+
+    def ask(self, code: str) -> Any:
+        """Run code in the kernel, as a second client; gives what it prints, read as JSON."""
+        client = BlockingKernelClient(
+            connection_file=str(next((self.folder / ".runtime").glob("kernel-*.json")))
+        )
+        client.load_connection_file()
+        client.start_channels()
+        messages: list[dict] = []
+        try:
+            client.execute_interactive(code, timeout=60, store_history=False, output_hook=messages.append)
+        finally:
+            client.stop_channels()
+        said = {
+            kind: [each["content"] for each in messages if each["msg_type"] == kind]
+            for kind in ("stream", "error")
+        }
+        if said["error"]:
+            raise RuntimeError("\n".join(said["error"][0]["traceback"]))
+        return json.loads("".join(part["text"] for part in said["stream"]) or "null")
+
+
+# What is said, shown and drawn once the next frame is on the screen.
+READ = """(root) => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+    const canvas = root.querySelector("canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let pixels = 0;
+    for (const word of new Uint32Array(data.buffer)) pixels = (Math.imul(pixels, 31) + word) | 0;
+    done({
+      pixels,
+      words: root.querySelector(".ef-words").textContent,
+      label: root.querySelector(".ef-figure").getAttribute("aria-label"),
+      said: [...root.querySelectorAll("output")].map((output) => output.textContent),
+      places: [...root.querySelectorAll("input")].map((input) => input.valueAsNumber),
+      state: root.dataset.state.split(",").map(Number),
+      serial: Number(root.dataset.serial),
+      error: root.querySelector(".ef-error").textContent,
+      busy: root.classList.contains("ef-busy"),
+    });
+  })))"""
+
+
+def read(explorer: Locator) -> dict:
+    """What an explorer shows now: a hash of the canvas, the words, what its sliders say, its state."""
+    return explorer.evaluate(READ)
+
+
+def until(ready: Callable[[], Any], timeout: float = 10) -> bool:
+    """Wait for something to become true."""
+    deadline = time.monotonic() + timeout
+    while not (done := ready()) and time.monotonic() < deadline:
+        time.sleep(0.03)
+    return bool(done)
+
+
+def read_when(explorer: Locator, ready: Callable[[dict], Any], timeout: float = 10) -> dict:
+    """What an explorer shows as soon as `ready` says yes to it; or the last that it showed."""
+    seen: list[dict] = []
+
+    def look():
+        seen.append(read(explorer))
+        return ready(seen[-1])
+
+    until(look, timeout)
+    return seen[-1]
+
+
+# From now on, notes in every frame what changed; `root.watched()` gives [serial, words, pixels, whether there is ink].
+WATCH = """(root) => {
+    const seen = new Map();
+    let frame;
+    const look = () => {
+      const canvas = root.querySelector("canvas");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      let pixels = 0;
+      for (const word of new Uint32Array(data.buffer)) pixels = (Math.imul(pixels, 31) + word) | 0;
+      const picture = root.querySelector(".ef-figure img");
+      const whole = picture?.complete && data.some((byte) => byte);
+      const moment = [root.dataset.serial, root.querySelector(".ef-words").textContent, pixels, Boolean(whole)];
+      seen.set(moment.join(), moment);
+      frame = requestAnimationFrame(look);
+    };
+    look();
+    root.watched = () => (cancelAnimationFrame(frame), [...seen.values()]);
+  }"""
+
+
+def photograph(figure: Locator) -> np.ndarray:
+    """A figure as it is on the screen, (height, width, 3) in [0, 1], moved to where it begins at a whole pixel."""
+    figure.scroll_into_view_if_needed()
+    figure.evaluate("(node) => { node.style.top = `${-(node.getBoundingClientRect().y % 1)}px`; }")
+    shot = figure.page.screenshot(clip=figure.bounding_box())
+    figure.evaluate("(node) => { node.style.top = ''; }")
+    return matplotlib.image.imread(BytesIO(shot))[..., :3]
+
+
+def press(explorer: Locator, slider: Locator, key: str) -> dict:
+    """Press a key on a slider of an explorer, and read what comes of it."""
+    slider.focus()
+    slider.page.keyboard.press(key)
+    return read(explorer)
+
+
+def click_at(track: Locator, fraction: float) -> None:
+    """Click the track of an ipywidgets slider."""
+    track.page.wait_for_timeout(500)  # it glides for 300 ms after a click, and takes no other meanwhile
+    box = track.bounding_box()
+    track.page.mouse.click(box["x"] + box["width"] * fraction, box["y"] + box["height"] / 2)
+
+
+def drag(slider: Locator, moves: int = 12) -> Iterator[int]:
+    """Pull a native slider with the mouse from end to end; stops after each move."""
+    slider.scroll_into_view_if_needed()
+    box, mouse = slider.bounding_box(), slider.page.mouse
+    half = 8  # of Chromium's thumb
+    for move in range(moves):
+        mouse.move(
+            box["x"] + half + (box["width"] - 2 * half) * move / (moves - 1), box["y"] + box["height"] / 2
+        )
+        if move == 0:
+            mouse.down()
+        yield move
+    mouse.up()
+
+
+class Mouse:
+    """A mouse, in the page's coordinates."""
+
+    def __init__(self, page: Page):
+        self.mouse = page.mouse
+
+    def down(self, x: float, y: float) -> None:
+        self.mouse.move(x, y)
+        self.mouse.down()
+
+    def move(self, x: float, y: float) -> None:
+        self.mouse.move(x, y, steps=4)
+
+    def up(self) -> None:
+        self.mouse.up()
+
+
+class Touch:
+    """A finger: the same, through the browser's own touch events. One that is up does not move."""
+
+    def __init__(self, page: Page):
+        self.session, self.held = page.context.new_cdp_session(page), False
+
+    def _send(self, kind: str, *points: dict) -> None:
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    def down(self, x: float, y: float) -> None:
+        self.held = True
+        self._send("touchStart", {"x": x, "y": y})
+
+    def move(self, x: float, y: float) -> None:
+        if self.held:
+            self._send("touchMove", {"x": x, "y": y})
+
+    def up(self) -> None:
+        self.held = False
+        self._send("touchEnd")

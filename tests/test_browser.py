@@ -1,0 +1,303 @@
+"""The explorers in a real JupyterLab, in a real Chromium, moved by mouse, keys and touch."""
+
+import os
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import lab
+import matplotlib.image
+import numpy as np
+import pytest
+from scipy import ndimage
+
+pytestmark = pytest.mark.browser
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+
+SETUP = """
+import ipywidgets
+import efisher_teach as ef
+
+problem = ef.descend(ef.breast_cancer(), steps=3)
+budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.05, step=0.005, readout_format=".3f")
+ellipsoid = ef.Explorer(lambda budget: ef.scenes.ellipsoid(problem, budget=budget), budget=budget)
+damping = ef.Explorer(ef.scenes.damping(ef.linear_regression()))
+"""
+LINKED = """
+turn = ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f")
+ipywidgets.jslink((turn, "value"), (ellipsoid, "turn"))
+ipywidgets.VBox([turn, ellipsoid])
+"""
+SAID = "import json; print(json.dumps([ellipsoid.state, ellipsoid.words, damping.state, damping.words]))"
+ALL_WORDS = """
+import gc, json
+print(json.dumps([each.words for each in gc.get_objects() if type(each).__name__ == "Explorer"]))
+"""
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """JupyterLab on an empty folder, and a page to open it in."""
+    if not lab.chromium():
+        stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
+        stop("the browser tests need Chromium on the PATH (Debian: apt install chromium)")
+    folder = tmp_path_factory.mktemp("lab")
+    with lab.server(folder) as (url, token, log), lab.browser(scale=2) as page:
+        yield lab.Desk(folder, url, token, log, page, lab.listen(page))
+
+
+# The notebooks of the course, each opened as it is stored and then run.
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
+def opened(request, desk):
+    """A copy of a notebook, opened."""
+    shutil.copy(request.param, desk.folder)
+    desk.open(request.param.name)
+    return desk
+
+
+@pytest.fixture(scope="module")
+def ran(opened):
+    """The same, all cells run."""
+    lab.run_all(opened.page)
+    lab.explorers(opened.page).first.wait_for(state="attached", timeout=60_000)
+    return opened
+
+
+def test_stored_pictures_show_before_anything_runs(opened):
+    assert opened.page.locator(".jp-OutputArea img").count()
+    assert not opened.page.get_by_text("Error displaying widget").count()
+    assert not opened.page.locator(".jp-OutputArea").get_by_text("Loading widget").count()
+    assert not opened.problems()
+
+
+def test_notebook_runs_without_an_error(ran):
+    assert not ran.page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.error']").count()
+    assert not ran.page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']").count()
+    assert not ran.problems()
+
+
+def test_every_slider_answers_mouse_and_keys(ran):
+    for explorer in lab.explorers(ran.page).all():
+        for place, slider in enumerate(explorer.locator(".ef-axis input").all()):
+            dragged = [lab.read(explorer) for _ in lab.drag(slider)]
+            typed = [
+                lab.press(explorer, slider, key)
+                for key in ("Home", "ArrowRight", "PageUp", "ArrowLeft", "End")
+            ]
+            for seen in (dragged, typed):
+                for what in ("pixels", "words"):
+                    assert len({moment[what] for moment in seen}) == len(seen), (
+                        f"two places look alike: {what}"
+                    )
+                for moment in seen:
+                    assert moment["label"].endswith(moment["words"])
+                    assert moment["state"] == moment["places"]
+            last = int(slider.get_attribute("max"))
+            stops = [moment["state"][place] for moment in dragged]
+            assert stops == sorted(stops)
+            assert (stops[0], stops[-1]) == (0, last)
+            home, right, up, left, end = (moment["state"][place] for moment in typed)
+            assert (home, right, left, end) == (0, 1, up - 1, last)
+            assert up > right + 1
+            assert lab.until(lambda: lab.read(explorer)["words"] in ran.ask(ALL_WORDS))  # noqa: B023
+    assert not ran.problems()
+
+
+# A notebook of the tests' own, where all is compared with the same explorers built here.
+
+
+@pytest.fixture(scope="module")
+def live(desk):
+    lab.write_notebook(desk.folder / "live.ipynb", SETUP, "ellipsoid", LINKED, "damping")
+    desk.open("live.ipynb")
+    lab.run_all(desk.page)
+    lab.explorers(desk.page).nth(2).wait_for(state="attached", timeout=60_000)
+    return desk
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """The same explorers in this process."""
+    there = {}
+    exec(SETUP, there)
+    return there
+
+
+@pytest.fixture
+def views(live):
+    """The ellipsoid, its second view, and the damping, at their defaults."""
+    views = lab.explorers(live.page).all()
+    assert len(views) == 3
+    live.ask("budget.value = 0.01; ellipsoid.turn = 0; damping.damping = 1e-3")
+    for view in views:
+        lab.read_when(view, lambda seen: seen["said"][0] in ("0°", "1.0×10⁻³"))
+    yield views
+    assert not live.problems()
+
+
+def words_at(explorer, **state):
+    """What an explorer of this process says in a state."""
+    for name, value in state.items():
+        setattr(explorer, name, value)
+    return explorer.words
+
+
+@pytest.mark.parametrize(("view", "axis"), [(0, "turn"), (2, "damping")])
+def test_browser_kernel_and_library_say_the_same(live, views, twins, view, axis):
+    twin = twins["ellipsoid" if axis == "turn" else "damping"]
+    slider = views[view].locator(".ef-axis input")
+    values = twin.scene.axes[0].values
+    for _ in lab.drag(slider, moves=5):
+        seen = lab.read(views[view])
+        value = values[seen["state"][0]]
+        assert seen["words"] == words_at(twin, **{axis: value})
+        assert seen["said"] == [twin.scene.axes[0].say(value)]
+        assert lab.until(lambda: live.ask(SAID)[view : view + 2] == [{axis: value}, seen["words"]])  # noqa: B023
+
+
+def test_python_moves_slider_picture_and_words(live, views, twins):
+    before = lab.read(views[0])
+    live.ask("ellipsoid.turn = 40")
+    seen = lab.read_when(views[0], lambda seen: seen["state"] == [220])
+    assert (seen["state"], seen["places"], seen["said"]) == ([220], [220], ["40°"])
+    assert seen["words"] == words_at(twins["ellipsoid"], turn=40.0)
+    assert seen["pixels"] != before["pixels"]
+
+
+def test_two_views_agree(views):
+    for _ in lab.drag(views[1].locator(".ef-axis input"), moves=4):
+        first, second = (lab.read(view) for view in views[:2])
+        assert first == second
+
+
+def test_linked_slider_moves_the_explorer_and_back(live, views, twins):
+    turn = live.page.locator(".jp-OutputArea .widget-vbox > .widget-slider")
+    turn.locator(".noUi-handle").scroll_into_view_if_needed()
+    lab.click_at(turn.locator(".noUi-target"), 0.75)
+    number = turn.locator(".widget-readout").inner_text().replace("−", "-")
+    assert 80 <= float(number) <= 100
+    seen = lab.read_when(views[1], lambda seen: seen["state"] == [180 + int(number)])
+    assert seen["words"] == words_at(twins["ellipsoid"], turn=float(number))
+    lab.press(views[1], views[1].locator(".ef-axis input"), "Home")
+    assert lab.until(lambda: turn.locator(".widget-readout").inner_text().replace("−", "-") == "-180")
+    assert live.ask("import json; print(json.dumps(turn.value))") == -180
+
+
+def budget_slider(live):
+    return live.page.locator(".jp-OutputArea .widget-hbox .widget-slider").first
+
+
+def test_kernel_control_replaces_picture_and_words_at_once(live, views, twins):
+    before = lab.read(views[0])
+    control = budget_slider(live)
+    control.scroll_into_view_if_needed()
+    views[0].evaluate(lab.WATCH)
+    for fraction in (0.4, 0.6, 0.7):
+        lab.click_at(control.locator(".noUi-target"), fraction)
+    value = float(control.locator(".widget-readout").inner_text())
+    assert 0.03 < value <= 0.04
+    twins["budget"].value = value
+    expected = words_at(twins["ellipsoid"], turn=0)
+    twins["budget"].value = 0.01
+    seen = lab.read_when(views[0], lambda seen: seen["words"] == expected)
+    assert seen["words"] == expected
+    assert seen["serial"] > before["serial"]
+    assert seen["pixels"] != before["pixels"]
+    assert not seen["busy"]
+    assert lab.read(views[1]) == seen
+    shown = views[0].evaluate("(root) => root.watched()")
+    assert len(shown) >= 2, "nothing was seen to change"
+    assert len({serial for serial, *_ in shown}) == len(shown), "a frame mixed old and new"
+    assert all(ink for *_, ink in shown), "a blank frame"
+
+
+def test_refused_control_says_why_and_goes_back(live, views, twins):
+    control = budget_slider(live)
+    control.scroll_into_view_if_needed()
+    before = lab.read(views[0])
+    lab.click_at(control.locator(".noUi-target"), 0.99)
+    seen = lab.read_when(views[0], lambda seen: seen["error"])
+    assert "ValueError: `budget` must be at most 0.04" in seen["error"]
+    assert (seen["words"], seen["pixels"], seen["busy"]) == (before["words"], before["pixels"], False)
+    assert lab.until(lambda: float(control.locator(".widget-readout").inner_text()) == 0.01)
+    assert live.ask("import json; print(json.dumps(budget.value))") == pytest.approx(0.01)
+    assert lab.read(views[0])["error"] == seen["error"], "gone before it was read"
+    lab.click_at(control.locator(".noUi-target"), 0.5)
+    seen = lab.read_when(views[0], lambda seen: not seen["error"])
+    assert seen["error"] == ""
+    assert seen["words"] != before["words"]
+
+
+@pytest.mark.parametrize("pointer", [lab.Mouse, lab.Touch])
+def test_the_candidate_itself_can_be_dragged(live, views, twins, pointer):
+    twin = twins["ellipsoid"]
+    axes = twin._shown.artists["tip"].axes
+    tips = axes.transData.transform(twin.table.arrays["tip"]) / 2  # CSS pixels from the bottom left
+    tips[:, 1] = 460 - tips[:, 1]
+    views[0].locator(".ef-figure").scroll_into_view_if_needed()
+    box = views[0].locator("canvas").bounding_box()
+    corner = np.array([box["x"], box["y"]])
+    hand = pointer(live.page)
+
+    hand.down(*corner + tips[90])  # not on the handle: nothing is dragged
+    hand.move(*corner + tips[100])
+    hand.up()
+    assert lab.read(views[0])["state"] == [180]
+
+    hand.down(*corner + tips[180])  # where it stands at 0°
+    for goal in (tips[190] + [20, -30], tips[260] + [-5, 5], tips[330] + [10, 25]):
+        hand.move(*corner + goal)
+        nearest = int(np.argmin(np.hypot(*(tips - goal).T)))
+        seen = lab.read_when(views[0], lambda seen: seen["state"] == [nearest], timeout=1)  # noqa: B023
+        assert abs(seen["state"][0] - nearest) <= 1  # two places may be a sixteenth of a pixel apart
+    hand.up()
+    assert seen["words"] == words_at(twin, turn=float(twin.scene.axes[0].values[seen["state"][0]]))
+    hand.move(*corner + tips[180])
+    assert lab.read(views[0])["state"] == seen["state"], "it was let go"
+
+    views[2].locator(".ef-figure").scroll_into_view_if_needed()
+    box = views[2].locator("canvas").bounding_box()
+    hand.down(box["x"] + 200, box["y"] + 100)  # a figure without a handle
+    hand.move(box["x"] + 300, box["y"] + 200)
+    hand.up()
+
+
+def test_running_a_cell_again_replaces_its_view(live, views):
+    cell = live.page.locator(".jp-CodeCell", has=live.page.locator(".ef-explorer")).last
+    views[2].evaluate("(root) => { window.oldView = root; }")
+    cell.locator(".jp-InputArea-editor").click()
+    live.page.keyboard.press("Control+Enter")
+    assert lab.until(lambda: not live.page.evaluate("window.oldView.isConnected"))
+    live.page.wait_for_function(
+        "document.querySelectorAll('.jp-OutputArea .ef-explorer[data-serial]').length == 3"
+    )
+    assert live.page.locator(".ef-explorer").count() == 3
+    fresh = lab.explorers(live.page).nth(2)
+    assert lab.press(fresh, fresh.locator(".ef-axis input"), "End")["said"] == ["1.0×10¹"]
+
+
+@pytest.mark.parametrize("key", [None, "Home", "End"])
+@pytest.mark.parametrize(("view", "name", "axis"), [(0, "ellipsoid", "turn"), (2, "damping", "damping")])
+def test_browser_draws_what_matplotlib_draws(live, views, twins, view, name, axis, key):
+    explorer, twin = views[view], twins[name]
+    seen = lab.press(explorer, explorer.locator(".ef-axis input"), key) if key else lab.read(explorer)
+    setattr(twin, axis, twin.scene.axes[0].values[seen["state"][0]])
+    ours = lab.photograph(explorer.locator(".ef-figure"))
+    theirs = matplotlib.image.imread(BytesIO(twin.to_png()))[..., :3]
+    assert ours.shape == theirs.shape
+    assert not unlike(ours, theirs).any(), "the browser draws what matplotlib does not"
+    assert not unlike(theirs, ours).any(), "matplotlib draws what the browser does not"
+
+
+def unlike(picture, other, radius=2, tolerance=0.1):
+    """Spots of `picture` whose colour lies outside the range of colours that `other` has within a CSS pixel.
+
+    Two device pixels are one CSS pixel. A spot is at least 2 × 2 device pixels: thinner differences are two renderers'
+    ways to smooth an edge, or to round the frame that they clip at.
+    """
+    size = (2 * radius + 1, 2 * radius + 1, 1)
+    low, high = ndimage.minimum_filter(other, size), ndimage.maximum_filter(other, size)
+    outside = ((picture < low - tolerance) | (picture > high + tolerance)).any(axis=-1)
+    return ndimage.binary_opening(outside, np.ones((2, 2)))
