@@ -9,6 +9,7 @@ table.
 import zlib
 from collections.abc import Callable
 from io import BytesIO
+from math import isclose
 from pathlib import Path
 from string import Formatter
 from textwrap import wrap
@@ -172,7 +173,7 @@ class Explorer(anywidget.AnyWidget):
         """Answer a control with one atomic reply, or say what is wrong and set the controls back."""
         with self._lock:
             values = {name: control.value for name, control in self.controls.items()}
-            if values == self._good:
+            if all(_same(value, self._good[name]) for name, value in values.items()):
                 return
             self._busy = self._serial + 1
             try:
@@ -223,6 +224,13 @@ class Explorer(anywidget.AnyWidget):
             "words": _words(scene, shown.table),
             "handle": scene.handle._asdict() if scene.handle else None,
         }
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Whether a control stands where it stood: a slider in the browser answers 0.01 with 0.009999999999999998."""
+    if isinstance(value, float) and isinstance(other, float):
+        return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
+    return value == other
 
 
 def _draw(scene: Scene, table: Table, last: _Shown | None = None) -> _Shown:
