@@ -16,7 +16,9 @@ LIVE = "application/vnd.jupyter.widget-view+json"
 def store(path: Path) -> None:
     """Run one notebook in a fresh kernel and write it back."""
     book = nbformat.read(path, as_version=4)
-    NotebookClient(book, timeout=180, record_timing=False, resources={"metadata": {"path": path.parent}}).execute()
+    NotebookClient(
+        book, timeout=180, record_timing=False, resources={"metadata": {"path": path.parent}}
+    ).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
