@@ -106,7 +106,7 @@ def same_sample(g: jax.Array, outside: jax.Array) -> None:
             f"`g` must lie in the range of `C` when `damping` is 0; got a part of length {stray:.3g} (of {size:.3g}) "
             "outside it. Along that part the loss could fall without limit at no cost. C and g come from different "
             "examples (another batch, a running average, weight decay in one of them), or g is lost in the rounding of "
-            "C: use damping > 0, or solve_dual(G)."
+            "C: use a larger damping, or solve_dual(G)."
         )
 
 

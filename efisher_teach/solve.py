@@ -108,7 +108,7 @@ def solve_primal(
     Args:
         C: A symmetric positive semi-definite matrix (p, p).
         g: A gradient (p,).
-        damping: ε ≥ 0; 0 gives C⁺g, and then g must lie in the range of C.
+        damping: ε ≥ 0; 0, or too small to be told from it, gives C⁺g, and then g must lie in the range of C.
 
     Returns:
         u (p,). Its derivative is exact where C + εI is invertible; elsewhere it is the part in the range of C.
@@ -120,7 +120,7 @@ def solve_primal(
     C, g = _checks.symmetric(C, g)
     damping = _checks.one_number("damping", _checks.damping(damping)).astype(C.dtype)
     visible, shift = _visible(C, damping)
-    if _checks.is_concrete(C, g, damping) and damping == 0:
+    if _checks.is_concrete(C, g, damping) and not visible:
         kept, _, V = _range(C)
         _checks.same_sample(g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     return lax.cond(
