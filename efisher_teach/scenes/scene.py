@@ -210,7 +210,9 @@ def show(artist: Artist, points: np.ndarray) -> None:
 def look_at(problem: Problem, budget: float) -> dict[str, Any]:
     """The data of a scene: a problem, and a budget c in (0, 0.04], as much as the view has room for."""
     if _checks.positive("budget", budget) > WIDEST:
-        _checks.reject("budget", f"at most {WIDEST}", f"{budget}", "Beyond it the linear model says little.")
+        _checks.reject(
+            "budget", f"at most {WIDEST}", f"{budget:.3g}", "Beyond it the linear model says little."
+        )
     train, test = (problem.x, problem.y), (problem.x_test, problem.y_test)
     loss_fn = Partial(problem.loss_fn)  # a pytree, so that `respond` gets it with the arrays
     return {"loss_fn": loss_fn, "theta": problem.params, "train": train, "test": test, "budget": budget}
