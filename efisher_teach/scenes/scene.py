@@ -234,20 +234,22 @@ def line(axes, points, color, width=2.0, *, style: Any = "-", order=0.0):
     return axes.add_line(Line2D(*points.T, color=color, lw=width, ls=style, zorder=MOVING + order))
 
 
-def dots(axes, points, color, size=7.0, *, order=1.0, edge="white"):
+def dots(axes, points, color, size=7.0, *, order=1.0):
     """Round markers that move."""
     x, y = np.reshape(points, (-1, 2)).T
-    marker = Line2D(x, y, marker="o", ls="none", ms=size, mfc=color, mec=edge, mew=1, zorder=MOVING + order)
+    marker = Line2D(
+        x, y, marker="o", ls="none", ms=size, mfc=color, mec="white", mew=1, zorder=MOVING + order
+    )
     return axes.add_line(marker)
 
 
-def arrow(axes, ends, color, width=2.5, *, order=2.0):
+def arrow(axes, ends, color, *, order=2.0):
     """An arrow that moves, from ends[0] to ends[1]."""
     patch = FancyArrowPatch(
         *ends,
         arrowstyle="-|>,head_length=0.5,head_width=0.25",
         mutation_scale=16,
-        lw=width,
+        lw=2.5,
         color=color,
         shrinkA=0,
         shrinkB=0,
@@ -256,9 +258,9 @@ def arrow(axes, ends, color, width=2.5, *, order=2.0):
     return axes.add_patch(patch)
 
 
-def bars(axes, corners, color, *, order=0.0):
+def bars(axes, corners, color):
     """Bars that move: polygons (N, 4, 2)."""
-    collection = PolyCollection(corners, facecolor=color, edgecolor="none", zorder=MOVING + order, snap=False)
+    collection = PolyCollection(corners, facecolor=color, edgecolor="none", zorder=MOVING, snap=False)
     return axes.add_collection(collection, autolim=False)
 
 
