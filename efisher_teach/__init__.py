@@ -6,14 +6,31 @@ its first use.
 
 from typing import TYPE_CHECKING, Any
 
-from efisher_teach.curvature import empirical_fisher
+from efisher_teach import likelihoods
+from efisher_teach.curvature import (
+    RunningFisher,
+    RunningFisherState,
+    empirical_fisher,
+    empirical_fisher_diagonal,
+    fisher,
+    gauss_newton,
+    generalised_eigenvalues,
+    gradient_covariance,
+    hessian,
+    quadratic_form,
+    running_fisher,
+    squared_batch_gradient,
+)
 from efisher_teach.gradients import (
+    loss_changes,
     mean_gradient,
     per_example_gradients,
+    per_example_jacobians,
     per_example_losses,
     weighted_gradient,
 )
 from efisher_teach.gram import gram
+from efisher_teach.likelihoods import Likelihood
 from efisher_teach.problems import (
     Problem,
     breast_cancer,
@@ -23,8 +40,29 @@ from efisher_teach.problems import (
     logistic_regression,
     mean_loss,
 )
-from efisher_teach.solve import Spectrum, solve_dual, solve_primal, solve_spectral, spectrum
-from efisher_teach.step import Step, damping_path, empirical_fisher_step
+from efisher_teach.solve import (
+    Regression,
+    Spectrum,
+    precondition,
+    regress,
+    solve_dual,
+    solve_primal,
+    solve_rank_one,
+    solve_spectral,
+    spectrum,
+)
+from efisher_teach.step import (
+    Outcome,
+    PreconditionedStep,
+    Step,
+    TwoBudgetStep,
+    damping_path,
+    empirical_fisher_step,
+    outcome,
+    preconditioned_step,
+    targeted_step,
+    two_budget_step,
+)
 
 if TYPE_CHECKING:
     from efisher_teach import scenes
@@ -33,27 +71,53 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Explorer",
+    "Likelihood",
+    "Outcome",
+    "PreconditionedStep",
     "Problem",
+    "Regression",
+    "RunningFisher",
+    "RunningFisherState",
     "Spectrum",
     "Step",
+    "TwoBudgetStep",
     "breast_cancer",
     "damping_path",
     "descend",
     "digits",
     "empirical_fisher",
+    "empirical_fisher_diagonal",
     "empirical_fisher_step",
+    "fisher",
+    "gauss_newton",
+    "generalised_eigenvalues",
+    "gradient_covariance",
     "gram",
+    "hessian",
+    "likelihoods",
     "linear_regression",
     "logistic_regression",
+    "loss_changes",
     "mean_gradient",
     "mean_loss",
+    "outcome",
     "per_example_gradients",
+    "per_example_jacobians",
     "per_example_losses",
+    "precondition",
+    "preconditioned_step",
+    "quadratic_form",
+    "regress",
+    "running_fisher",
     "scenes",
     "solve_dual",
     "solve_primal",
+    "solve_rank_one",
     "solve_spectral",
     "spectrum",
+    "squared_batch_gradient",
+    "targeted_step",
+    "two_budget_step",
     "weighted_gradient",
 ]
 

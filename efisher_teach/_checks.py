@@ -79,21 +79,55 @@ def gradients(G: Any) -> jax.Array:
     return array
 
 
-def symmetric(C: Any, g: Any) -> tuple[jax.Array, jax.Array]:
-    """A square, symmetric, finite C (p, p) and a finite g (p,) that fits it."""
-    C, g = as_float("C", C), as_float("g", g)
-    if C.ndim != 2 or C.shape[0] != C.shape[1] or C.shape[0] == 0:
-        reject("C", "square (p, p)", f"shape {C.shape}", "Use empirical_fisher(G); for G itself, solve_dual.")
+def symmetric(argument: str, value: Any) -> jax.Array:
+    """A square, symmetric, finite matrix (p, p)."""
+    A = as_float(argument, value)
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] == 0:
+        action = "Use empirical_fisher(G); for G itself, solve_dual."
+        reject(argument, "square (p, p)", f"shape {A.shape}", action)
+    finite_rows(argument, A, "It was computed from gradients that are not finite.")
+    if is_concrete(A):
+        skew = float(np.abs(A - A.T).max())
+        if skew > 1e3 * float(jnp.finfo(A.dtype).eps) * float(np.abs(A).max()):
+            got = f"|{argument} - {argument}ᵀ| up to {skew:.3g}"
+            reject(argument, "symmetric", got, f"Use empirical_fisher(G), or ({argument} + {argument}.T)/2.")
+    return A
+
+
+def linear_system(C: Any, g: Any) -> tuple[jax.Array, jax.Array]:
+    """A symmetric C (p, p) and a finite g (p,) that fits it."""
+    C, g = symmetric("C", C), as_float("g", g)
     if g.shape != C.shape[:1]:
         action = "Use mean_gradient(G) of the same parameters."
         reject("g", f"of shape {C.shape[:1]}, as C is {C.shape}", f"shape {g.shape}", action)
-    finite_rows("C", C, "It was computed from gradients that are not finite.")
     finite_rows("g", g, "It was computed from gradients that are not finite.")
-    if is_concrete(C):
-        skew = float(np.abs(C - C.T).max())
-        if skew > 1e3 * float(jnp.finfo(C.dtype).eps) * float(np.abs(C).max()):
-            reject("C", "symmetric", f"|C - Cᵀ| up to {skew:.3g}", "Use empirical_fisher(G), or (C + C.T)/2.")
     return C, g
+
+
+def positive_definite(argument: str, A: jax.Array) -> None:
+    """A symmetric matrix whose smallest eigenvalue can be told from 0."""
+    if not is_concrete(A):
+        return
+    eigenvalues = np.linalg.eigvalsh(np.asarray(A, float))
+    if not eigenvalues[0] > len(A) * float(jnp.finfo(A.dtype).eps) * eigenvalues[-1]:
+        got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+        action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
+        reject(argument, "positive definite", got, action)
+
+
+def log_likelihood(name: str, G: jax.Array, believed: jax.Array) -> None:
+    """A loss has the gradients of its negative log-likelihood, label by label."""
+    if not is_concrete(G, believed):
+        return
+    error, size = float(jnp.abs(G - believed).max()), float(jnp.abs(believed).max())
+    if error > float(jnp.finfo(G.dtype).eps) ** 0.5 * size:
+        raise ValueError(
+            f"`loss_fn` must be the negative log-likelihood -log p(y | x, θ) of the {name} likelihood, up to a "
+            f"constant; got gradients that differ from its by up to {error:.3g} (they are up to {size:.3g}). Only a "
+            "likelihood has a Fisher: leave weight decay, class weights and label smoothing out of the loss, check "
+            "factors such as the ½ of the squared loss, or give the likelihood that fits. The empirical Fisher exists "
+            "for any loss."
+        )
 
 
 def same_sample(g: jax.Array, outside: jax.Array) -> None:
@@ -103,10 +137,10 @@ def same_sample(g: jax.Array, outside: jax.Array) -> None:
     stray, size = float(jnp.linalg.norm(outside)), float(jnp.linalg.norm(g))
     if stray > float(jnp.finfo(g.dtype).eps) ** 0.5 * size:
         raise ValueError(
-            f"`g` must lie in the range of `C` when `damping` is 0; got a part of length {stray:.3g} (of {size:.3g}) "
-            "outside it. Along that part the loss could fall without limit at no cost. C and g come from different "
-            "examples (another batch, a running average, weight decay in one of them), or g is lost in the rounding of "
-            "C: use a larger damping, or solve_dual(G)."
+            f"`g` must lie in the range of `C` when `damping` is 0; got a part g⊥ of length {stray:.3g} (of "
+            f"{size:.3g}) outside it. Along that part the loss could fall without limit at no cost. C and g come from "
+            "different examples (another batch, a running average, weight decay in one of them), or g is lost in the "
+            "rounding of C: use a larger damping, or solve_dual(G)."
         )
 
 
@@ -154,3 +188,55 @@ def at_least_one(argument: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         reject(argument, "a whole number of at least 1", f"{value!r}", "For all at once, leave it out.")
     return int(value)
+
+
+def one_of(argument: str, value: Any, names: tuple[str, ...]) -> None:
+    """One of a few names."""
+    if value not in names:
+        reject(argument, "one of " + ", ".join(map(repr, names)), f"{value!r}", "Choose one of these.")
+
+
+def semi_definite(argument: str, eigenvalues: jax.Array, cut: jax.Array) -> None:
+    """No eigenvalue (or diagonal entry) below rounding."""
+    if is_concrete(eigenvalues) and float(jnp.min(eigenvalues)) < -float(cut):
+        got = f"{float(jnp.min(eigenvalues)):.3g} among its eigenvalues or on its diagonal"
+        reject(argument, "positive semi-definite here", got, "A Hessian may be neither: use the form 'full'.")
+
+
+def target(value: Any, n: int) -> jax.Array:
+    """What is asked of each of n examples: finite, not all zero."""
+    array = as_float("target", value)
+    if array.shape != (n,):
+        action = "Ask every example: one decrease each."
+        reject("target", f"of shape ({n},), one number an example", f"shape {array.shape}", action)
+    finite_rows("target", array, "Ask these examples for a finite decrease.")
+    return array
+
+
+def weighted_rows(rows: Any, weights: Any, g: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Finite rows (m, p), a weight ≥ 0 for each, and a finite g (p,) that fits them."""
+    rows, weights, g = as_float("rows", rows), as_float("weights", weights), as_float("g", g)
+    if rows.ndim != 2 or 0 in rows.shape:
+        reject(
+            "rows", "2-D and non-empty, one gradient a row (m, p)", f"shape {rows.shape}", "Stack gradients."
+        )
+    if weights.shape != rows.shape[:1]:
+        reject("weights", f"of shape {rows.shape[:1]}, one a row", f"shape {weights.shape}", "Ravel it.")
+    if g.shape != rows.shape[1:]:
+        action = "Use a gradient of the same parameters."
+        reject("g", f"of shape {rows.shape[1:]}, as the rows are", f"shape {g.shape}", action)
+    for argument, array in (("rows", rows), ("weights", weights), ("g", g)):
+        finite_rows(argument, array, "It was computed from something that is not finite.")
+    if is_concrete(weights) and float(jnp.min(weights)) < 0:
+        reject(
+            "weights", "at least 0", f"{float(jnp.min(weights)):.3g}", "A squared gradient cannot count less."
+        )
+    return rows, weights.astype(rows.dtype), g.astype(rows.dtype)
+
+
+def costs(argument: str, power: jax.Array, still: jax.Array) -> None:
+    """A step that is not 0 costs something in the metric of a matrix."""
+    if is_concrete(power, still) and not still and not float(power) > 0:
+        got = f"uᵀ{argument}u = {float(power):.3g} for the direction u"
+        action = "No length of this step spends a budget: give a learning_rate, or add damping."
+        reject(argument, "positive along the step", got, action)

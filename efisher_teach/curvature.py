@@ -1,9 +1,26 @@
-"""The empirical Fisher C: what a step costs, as a matrix."""
+"""The matrices that people confuse, each as one mean over the examples.
 
-from jaxtyping import Array, Float
+    empirical Fisher   C = E[∇ℓ ∇ℓᵀ]              the labels that were observed
+    covariance         Σ = C - ggᵀ                 the same, centred
+    Fisher             F = E_x E_y~model[∇ℓ ∇ℓᵀ]   labels that the model believes in
+    Gauss-Newton       E[Jᵀ (∂²ℓ/∂z²) J]           curvature of the loss, model linearised: F for a likelihood in z
+    Hessian            E[∂²ℓ/∂θ²]                  curvature of the loss
+
+C is what a step costs in E[Δℓ²]; F is what it costs in KL divergence; the last two are what the loss really curves by.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
+from efisher_teach.gradients import mean_gradient, per_example_jacobians
+from efisher_teach.likelihoods import Likelihood
 
 
 def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
@@ -27,3 +44,265 @@ def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
     """
     G = _checks.gradients(G)
     return dot(G.T, G) / G.shape[0]
+
+
+def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
+    """The centred covariance of the per-example gradients: Σ = (G - 1gᵀ)ᵀ(G - 1gᵀ)/n = C - ggᵀ.
+
+    (Σ + εI)⁻¹g and (C + εI)⁻¹g point the same way; the first is longer by the factor 1 + gᵀ(Σ + εI)⁻¹g. Where n ≤ p
+    never take the pseudo-inverse of Σ: Σ⁺g is orthogonal to C⁺g there.
+
+    Args:
+        G: Per-example gradients (n, p).
+
+    Returns:
+        Σ (p, p), symmetric, positive semi-definite, of rank at most min(n - 1, p).
+
+    Raises:
+        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+    """
+    return empirical_fisher(_checks.gradients(G) - mean_gradient(G))
+
+
+def empirical_fisher_diagonal(G: Float[Array, "n p"]) -> Float[Array, " p"]:
+    """The diagonal of the empirical Fisher, without the rest of it: Cⱼⱼ = E[gᵢⱼ²].
+
+    Args:
+        G: Per-example gradients (n, p).
+
+    Returns:
+        diag C (p,).
+
+    Raises:
+        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+    """
+    return jnp.mean(_checks.gradients(G) ** 2, axis=0)
+
+
+def squared_batch_gradient(G: Float[Array, "n p"], batch_size: int) -> Float[Array, " p"]:
+    """What Adam and RMSProp average, the square of the mini-batch MEAN: E[ĝⱼ²] = gⱼ² + Σⱼⱼ/B.
+
+    Only for B = 1 is it the diagonal of C. For a large batch it is the square of the gradient.
+
+    Args:
+        G: Per-example gradients (n, p).
+        batch_size: B ≥ 1, examples drawn with replacement.
+
+    Returns:
+        E[ĝ²] (p,).
+
+    Raises:
+        ValueError: A bad G, or batch_size is not a whole number of at least 1.
+    """
+    G, batch_size = _checks.gradients(G), _checks.at_least_one("batch_size", batch_size)
+    return mean_gradient(G) ** 2 + jnp.var(G, axis=0) / batch_size
+
+
+def fisher(
+    loss_fn: Callable,
+    params: PyTree,
+    x: PyTree,
+    *,
+    output_fn: Callable,
+    likelihood: Likelihood,
+    sampled: int | None = None,
+    key: Array | None = None,
+) -> Float[Array, "p p"]:
+    """The Fisher information, with labels that the model itself believes in: F = E_x E_y~p(y|x,θ)[∇ℓ ∇ℓᵀ].
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example: -log p(y | x, θ), up to a constant.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …). No labels: the model makes them.
+        output_fn: `output_fn(params, x)`, what the likelihood is about; `Problem.output_fn`.
+        likelihood: `likelihoods.gaussian`, `bernoulli` or `categorical`; `Problem.likelihood`.
+        sampled: How many labels to draw for each example; None takes the expectation exactly.
+        key: A `jax.random.key`, if labels are drawn.
+
+    Returns:
+        F (p, p), symmetric, positive semi-definite.
+
+    Raises:
+        ValueError: loss_fn is not the negative logarithm of the likelihood; sampled < 1; sampled without a key.
+
+    Reference:
+        J. Martens, "New insights and perspectives on the natural gradient method", JMLR 21(146), 2020.
+    """
+    n = _checks.examples(x, None)
+    theta, unravel = ravel_pytree(params)
+    output = jax.vmap(lambda x: output_fn(params, x))(x)
+    _checks.finite_rows("output_fn", output, "The model overflows at these examples.")
+    if sampled is None:
+        labels, weights = jax.vmap(likelihood.labels)(output)
+    else:
+        draws = _checks.at_least_one("sampled", sampled)
+        if key is None:
+            _checks.reject("key", "given where labels are sampled", "None", "Use e.g. jax.random.key(0).")
+        keys = jax.random.split(key, (n, draws))
+        labels = jax.vmap(jax.vmap(likelihood.sample, (0, None)))(keys, output)
+        weights = jnp.full((n, draws), 1 / draws, theta.dtype)
+
+    def label_gradients(loss, x, labels):
+        gradient = jax.grad(lambda theta, x, y: loss(unravel(theta), x, y))
+        return jax.vmap(jax.vmap(gradient, (None, None, 0)), (None, 0, 0))(theta, x, labels)
+
+    G = label_gradients(loss_fn, x, labels)
+    _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
+    few = jax.tree.map(lambda leaf: leaf[:8], (x, labels))
+    believed = label_gradients(lambda params, x, y: likelihood.loss(output_fn(params, x), y), *few)
+    _checks.log_likelihood(likelihood.name, G[:8], believed)
+    rows = (jnp.sqrt(weights)[..., None] * G).reshape(-1, theta.size)
+    return dot(rows.T, rows) / n
+
+
+def gauss_newton(
+    output_fn: Callable, output_loss: Callable, params: PyTree, x: PyTree, y: PyTree
+) -> Float[Array, "p p"]:
+    """The generalised Gauss-Newton matrix, for a loss that is split as ℓ = a(f(θ, x), y): E[Jᵀ (∂²a/∂z²) J].
+
+    It depends on where the loss is split. Split at the natural parameter z of a likelihood, it is the Fisher.
+
+    Args:
+        output_fn: `output_fn(params, x)`, the output z of one example.
+        output_loss: `output_loss(z, y)`, the loss of one output; e.g. `Problem.likelihood.loss`.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+
+    Returns:
+        The matrix (p, p), symmetric; positive semi-definite if a is convex in z.
+
+    Raises:
+        ValueError: x and y differ in length, the loss is not one number, or a derivative is not finite.
+    """
+    n = _checks.scalar_loss(lambda params, x, y: output_loss(output_fn(params, x), y), params, x, y)
+    J = per_example_jacobians(output_fn, params, x)
+    output = jax.vmap(lambda x: output_fn(params, x))(x)
+
+    def curvature(z, y):
+        flat, shape = jnp.ravel(z), z.shape
+        return jax.hessian(lambda flat: output_loss(flat.reshape(shape), y))(flat)
+
+    H = jax.vmap(curvature)(output, y)
+    _checks.finite_rows("output_loss", H, "Its second derivative is undefined at these examples.")
+    return dot(J.reshape(-1, J.shape[-1]).T, dot(H, J).reshape(-1, J.shape[-1])) / n
+
+
+def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Array, "p p"]:
+    """The Hessian of the mean loss: H = E[∂²ℓ/∂θ²]. It may have negative eigenvalues.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+
+    Returns:
+        H (p, p), symmetric.
+
+    Raises:
+        ValueError: As in `per_example_losses`; a second derivative that is not finite.
+    """
+    _checks.scalar_loss(loss_fn, params, x, y)
+    theta, unravel = ravel_pytree(params)
+    losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
+    H = jax.hessian(lambda theta: jnp.mean(losses(unravel(theta), x, y)))(theta)
+    _checks.finite_rows("loss_fn", H, "Its second derivative is undefined at these params.")
+    return (H + H.T) / 2
+
+
+def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[Array, "*m"]:
+    """ΔᵀAΔ: what a step costs in the metric A. With A = C it is the mean squared first-order loss change.
+
+    Args:
+        A: A symmetric matrix (p, p).
+        delta: A step (p,), or many of them (…, p).
+
+    Returns:
+        A number, or one a step (…).
+
+    Raises:
+        ValueError: A is not square, symmetric and finite; delta does not fit.
+    """
+    A, delta = _checks.symmetric("A", A), _checks.as_float("delta", delta)
+    if delta.ndim == 0 or delta.shape[-1] != A.shape[0]:
+        got = f"shape {delta.shape}"
+        _checks.reject("delta", f"of shape (…, {A.shape[0]}), as A is {A.shape}", got, "One step a row.")
+    return jnp.sum(dot(delta, A) * delta, axis=-1)
+
+
+def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Float[Array, " p"]:
+    """How much larger A is than B, direction by direction: λ with Av = λBv. All 1 if A = B.
+
+    They do not depend on the parametrization: JᵀAJ and JᵀBJ have the same ones.
+
+    Args:
+        A: A symmetric matrix (p, p), e.g. the empirical Fisher.
+        B: A symmetric positive definite matrix (p, p), e.g. the Fisher.
+
+    Returns:
+        λ (p,), descending; λmax and λmin bound ΔᵀAΔ/ΔᵀBΔ.
+
+    Raises:
+        ValueError: A matrix is not square, symmetric and finite; the shapes differ; B is not positive definite.
+    """
+    A, B = _checks.symmetric("A", A), _checks.symmetric("B", B)
+    if A.shape != B.shape:
+        _checks.reject("B", f"of the shape of A, {A.shape}", f"shape {B.shape}", "Use the same parameters.")
+    _checks.positive_definite("B", B)
+    L = jnp.linalg.cholesky(B)
+    half = jax.scipy.linalg.solve_triangular(L, A, lower=True)
+    return jnp.linalg.eigvalsh(jax.scipy.linalg.solve_triangular(L, half.T, lower=True))[::-1]
+
+
+class RunningFisherState(NamedTuple):
+    """What a running average remembers."""
+
+    total: Float[Array, "p p"]
+    """Σₖ (1-β)βᵗ⁻ᵏ Cₖ, which starts at 0 and is therefore too small at first."""
+    weight: Float[Array, ""]
+    """1 - βᵗ, the sum of the weights."""
+
+
+class RunningFisher(NamedTuple):
+    """An exponential average of empirical Fishers, as a pair of pure functions."""
+
+    init: Callable
+    """`init(p)`: the state before any batch."""
+    update: Callable
+    """`update(state, G)`: the average with this batch counted in, (p, p), and the new state."""
+
+
+def running_fisher(decay: float = 0.9) -> RunningFisher:
+    """The running average C̄ₜ = Σₖ βᵗ⁻ᵏ Cₖ / Σₖ βᵗ⁻ᵏ of the empirical Fishers of past batches, bias-corrected.
+
+    The gradient of one batch need not lie in its range: use it with damping (`preconditioned_step`).
+
+    Args:
+        decay: β in [0, 1); 0 keeps the last batch only, 0.9 about the last ten.
+
+    Returns:
+        `RunningFisher(init, update)`, to be used as `average, state = update(state, G)`.
+
+    Raises:
+        ValueError: decay is outside [0, 1).
+    """
+    if not 0 <= decay < 1:
+        _checks.reject(
+            "decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches."
+        )
+
+    def init(p: int) -> RunningFisherState:
+        p = _checks.at_least_one("p", p)
+        return RunningFisherState(jnp.zeros((p, p)), jnp.zeros(()))
+
+    def update(state: RunningFisherState, G: Array) -> tuple[Array, RunningFisherState]:
+        C = empirical_fisher(G)
+        if C.shape != state.total.shape:
+            requirement = f"of {state.total.shape[0]} parameters, as the state is"
+            _checks.reject("G", requirement, f"shape {G.shape}", "Start anew with init(p).")
+        total = decay * state.total + (1 - decay) * C
+        new = RunningFisherState(total, decay * state.weight + (1 - decay))
+        return new.total / new.weight, new
+
+    return RunningFisher(init, update)

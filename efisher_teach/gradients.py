@@ -1,4 +1,4 @@
-"""All first-order differentiation: per-example losses, per-example gradients, and their weighted sums.
+"""All first-order differentiation: per-example losses, gradients and Jacobians, and weighted sums of gradients.
 
 A `loss_fn(params, x, y)` is the loss of ONE example; `params` is any pytree. Parameters are ravelled here,
 once: everything after this room sees the matrix G (n, p), whose row i is the gradient of example i.
@@ -63,6 +63,59 @@ def per_example_gradients(
         G = lax.map(lambda example: gradient(theta, *example), (x, y), batch_size=chunk_size)
     _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
+
+
+def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Float[Array, "n k p"]:
+    """The Jacobian of the model's output at every example: Jᵢ = ∂f(θ, xᵢ)/∂θ.
+
+    Args:
+        output_fn: `output_fn(params, x)`, the output of one example, of any shape; it is ravelled into k numbers.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+
+    Returns:
+        J (n, k, p).
+
+    Raises:
+        ValueError: x is empty, or a Jacobian is not finite (its row is named).
+    """
+    _checks.examples(x, None)
+    theta, unravel = ravel_pytree(params)
+    jacobian = jax.jacrev(lambda theta, x: jnp.ravel(output_fn(unravel(theta), x)))
+    J = jax.vmap(jacobian, in_axes=(None, 0))(theta, x)
+    _checks.finite_rows("output_fn", J, "Its derivative overflows or is undefined at these examples.")
+    return J
+
+
+def loss_changes(
+    loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real[Array, " p"]
+) -> Float[Array, " n"]:
+    """What a step really does to every loss: Δℓᵢ = ℓᵢ(θ + Δ) - ℓᵢ(θ). To first order it is gᵢᵀΔ.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        delta: The step Δ (p,), as in `Step.delta`.
+
+    Returns:
+        Δℓ (n,), in the unit of the loss.
+
+    Raises:
+        ValueError: As in `per_example_losses`; delta does not fit the parameters, or leads where a loss is not finite.
+    """
+    theta, unravel = ravel_pytree(params)
+    delta = _checks.as_float("delta", delta)
+    if delta.shape != theta.shape:
+        got = f"shape {delta.shape}"
+        _checks.reject("delta", f"of shape {theta.shape}, one number a parameter", got, "Use Step.delta.")
+    after = per_example_losses(loss_fn, unravel(theta + delta.astype(theta.dtype)), x, y)
+    changes = after - per_example_losses(loss_fn, params, x, y)
+    _checks.finite_rows(
+        "delta", changes, "It leads where these losses are infinite or undefined: shorten it."
+    )
+    return changes
 
 
 def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree, Real
 
 from efisher_teach import _checks
+from efisher_teach.likelihoods import Likelihood, bernoulli, categorical, gaussian
 
 # Two measurements that a doctor can picture, correlated enough to make the ellipse lean.
 TWO_FEATURES = ("worst perimeter", "worst concavity")
@@ -35,6 +36,10 @@ class Problem(NamedTuple):
     x_test: Real[Array, "m ..."] | None = None
     """Held-out examples, never trained on; None if there are none."""
     y_test: Real[Array, " m"] | None = None
+    output_fn: Callable | None = None
+    """`output_fn(params, x)`: what the likelihood is about (a mean, log-odds, logits), for one example."""
+    likelihood: Likelihood | None = None
+    """p(y | output): `loss_fn` is its negative logarithm, `predict_fn` its mean. What the Fisher needs."""
 
 
 def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int = 0) -> Problem:
@@ -56,7 +61,7 @@ def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int 
     noise = float(_checks.positive("noise", noise))
     x, truth = rng.normal(size=(2 * n, p)), rng.normal(size=p)
     y = x @ truth + noise * rng.normal(size=2 * n)
-    return _problem("linear regression", _squared_loss, _linear, jnp.zeros(p), x, y, n)
+    return _problem("linear regression", LINEAR, jnp.zeros(p), x, y, n)
 
 
 def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, seed: int = 0) -> Problem:
@@ -80,7 +85,7 @@ def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, see
     centre *= separation / np.linalg.norm(centre)
     y = rng.integers(0, 2, size=2 * n).astype(float)
     x = rng.normal(size=(2 * n, p)) + np.outer(2 * y - 1, centre)
-    return _problem("logistic regression", _logistic_loss, _logistic, jnp.zeros(p), x, y, n)
+    return _problem("logistic regression", LOGISTIC, jnp.zeros(p), x, y, n)
 
 
 def breast_cancer(features: int | None = 2, *, seed: int = 0) -> Problem:
@@ -103,7 +108,7 @@ def breast_cancer(features: int | None = 2, *, seed: int = 0) -> Problem:
         slice(None) if features is None else [list(data.feature_names).index(name) for name in TWO_FEATURES]
     )
     x, y, n = _split(data.data[:, chosen], 1.0 - data.target, seed)  # scikit-learn has 1 = benign
-    return _problem("breast cancer", _logistic_loss, _logistic, jnp.zeros(x.shape[1]), x, y, n)
+    return _problem("breast cancer", LOGISTIC, jnp.zeros(x.shape[1]), x, y, n)
 
 
 def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
@@ -127,7 +132,7 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
         {"W": jax.random.normal(key, (after, before)) / np.sqrt(before), "b": jnp.zeros(after)}
         for key, before, after in zip(keys, widths[:-1], widths[1:], strict=False)
     ]
-    return _problem("digits", _softmax_loss, _softmax, params, x, y.astype(np.int32), n)
+    return _problem("digits", SOFTMAX, params, x, y.astype(np.int32), n)
 
 
 def mean_loss(problem: Problem, params: PyTree) -> Float[Array, ""]:
@@ -192,29 +197,30 @@ def _split(x, y, seed):
     return (x - x[:n].mean(axis=0)) / np.where(scale > 0, scale, 1), y, n
 
 
-def _problem(name, loss_fn, predict_fn, params, x, y, n):
+def _problem(name, model, params, x, y, n):
     x, y = jnp.asarray(x, float), jnp.asarray(y, float if np.asarray(y).dtype.kind == "f" else int)
-    return Problem(name, loss_fn, predict_fn, params, x[:n], y[:n], x[n:], y[n:])
+    return Problem(name, model.loss_fn, model.predict_fn, params, x[:n], y[:n], x[n:], y[n:], *model[2:])
 
 
-# Models: `predict_fn` and `loss_fn` of one example.
+class _Model(NamedTuple):
+    loss_fn: Callable
+    predict_fn: Callable
+    output_fn: Callable
+    likelihood: Likelihood
+
+
+def _model(output_fn, likelihood):
+    """A likelihood about the output of a model: everything else follows."""
+    return _Model(
+        lambda params, x, y: likelihood.loss(output_fn(params, x), y),
+        lambda params, x: likelihood.mean(output_fn(params, x)),
+        output_fn,
+        likelihood,
+    )
 
 
 def _linear(params, x):
     return jnp.vdot(x, params)
-
-
-def _squared_loss(params, x, y):
-    return (_linear(params, x) - y) ** 2 / 2
-
-
-def _logistic(params, x):
-    return jax.nn.sigmoid(_linear(params, x))
-
-
-def _logistic_loss(params, x, y):
-    z = _linear(params, x)
-    return jax.nn.softplus(z) - y * z
 
 
 def _logits(params, x):
@@ -223,9 +229,7 @@ def _logits(params, x):
     return params[-1]["W"] @ x + params[-1]["b"]
 
 
-def _softmax(params, x):
-    return jax.nn.softmax(_logits(params, x))
-
-
-def _softmax_loss(params, x, y):
-    return -jax.nn.log_softmax(_logits(params, x))[y]
+# Made once: a jitted function knows a loss by its identity.
+LINEAR = _model(_linear, gaussian)
+LOGISTIC = _model(_linear, bernoulli)
+SOFTMAX = _model(_logits, categorical)

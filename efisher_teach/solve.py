@@ -1,4 +1,4 @@
-"""Three ways to solve (C + εI)u = g.
+"""Three ways to solve (C + εI)u = g, and the other preconditioners that people put in its place.
 
 With G (n, p), C = GᵀG/n, K = GGᵀ/n and g = Gᵀ1/n:
 
@@ -14,7 +14,7 @@ random walk, hence the root; C is the user's, with errors of its own.) Forming C
 the spectral way does not, and is what `empirical_fisher_step` takes.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +70,7 @@ def solve_spectral(spectrum: Spectrum, dampings: Real[ArrayLike, "*m"]) -> Float
     Raises:
         ValueError: A damping is negative or not finite.
     """
-    damping = _checks.damping(dampings).astype(spectrum.eigenvalues.dtype)[..., None]
-    kept, eigenvalues = _safe(spectrum.eigenvalues)
-    coefficients = jnp.where(kept, jnp.sqrt(eigenvalues) / (eigenvalues + damping), 0)
-    return dot(coefficients * _alignment(spectrum.example_vectors), spectrum.parameter_vectors.T)
+    return _fit(spectrum, jnp.ones_like(spectrum.example_vectors[:, 0]), _checks.damping(dampings))
 
 
 def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Float[Array, " p"]:
@@ -96,7 +93,7 @@ def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Fl
     return lax.cond(
         visible,
         lambda: dot(G.T, jnp.linalg.solve(K + shift * jnp.eye(n, dtype=K.dtype), jnp.ones(n, K.dtype))) / n,
-        lambda: _regression(G, damping)[0],
+        lambda: _regression(G, jnp.ones(n, G.dtype), damping).direction,
     )
 
 
@@ -117,7 +114,7 @@ def solve_primal(
         ValueError: C is not square, symmetric and finite; g does not fit; damping is negative or not finite;
             damping is 0 and g has a part outside the range of C (the problem is then unbounded).
     """
-    C, g = _checks.symmetric(C, g)
+    C, g = _checks.linear_system(C, g)
     damping = _checks.one_number("damping", _checks.damping(damping)).astype(C.dtype)
     visible, shift = _visible(C, damping)
     if _checks.is_concrete(C, g, damping) and not visible:
@@ -130,73 +127,213 @@ def solve_primal(
     )
 
 
-def regress_one(
-    G: Float[Array, "n p"], damping: Real[ArrayLike, ""]
-) -> tuple[Float[Array, " p"], Float[Array, ""]]:
-    """The direction and the agreement, by the most accurate way: u = (C + εI)⁻¹g and ρ = gᵀC⁺g.
+def solve_rank_one(
+    rows: Float[Array, "m p"],
+    weights: Real[Array, " m"],
+    g: Float[Array, " p"],
+    damping: Real[ArrayLike, ""],
+) -> Float[Array, " p"]:
+    """u = (εI + Σₖ wₖ rₖrₖᵀ)⁻¹g, one row after the other (Sherman-Morrison).
+
+    F₀ = εI, and then Fₖ⁻¹ = Fₖ₋₁⁻¹ - Fₖ₋₁⁻¹ rₖrₖᵀ Fₖ₋₁⁻¹ / (1/wₖ + rₖᵀFₖ₋₁⁻¹rₖ).
+    For running averages: the rows are past gradients, their weights (1 - β)βᵗ⁻ᵏ. Each solve starts again from εI. An
+    inverse that is carried along instead, with Fₜ = βFₜ₋₁ + (1 - β)gₜgₜᵀ, loses its damping as βᵗ.
+
+    Args:
+        rows: Gradients r (m, p), of any examples.
+        weights: w ≥ 0 (m,); 1/m each gives the empirical Fisher of the rows.
+        g: A gradient (p,), of the same or of other examples.
+        damping: ε > 0.
+
+    Returns:
+        u (p,). Takes O(m²p) and never forms a p × p matrix.
+
+    Raises:
+        ValueError: rows or g is not finite or does not fit; a weight is negative; damping is not positive.
+
+    Reference:
+        S. P. Singh, D. Alistarh, "WoodFisher", NeurIPS 2020; E. Frantar, E. Kurtic, D. Alistarh, "M-FAC", NeurIPS 2021.
+    """
+    rows, weights, g = _checks.weighted_rows(rows, weights, g)
+    damping = _checks.one_number("damping", _checks.positive("damping", damping)).astype(rows.dtype)
+
+    def divide_out(k, solved):  # every vector that is still needed, by one more row
+        pull = dot(solved, rows[k])  # rᵢᵀFₖ₋₁⁻¹rₖ
+        return solved - jnp.outer(weights[k] * pull / (1 + weights[k] * pull[k]), solved[k])
+
+    return lax.fori_loop(0, rows.shape[0], divide_out, jnp.vstack([rows, g]) / damping)[-1]
+
+
+Form = Literal["full", "diagonal", "root", "diagonal root", "none"]
+
+
+def precondition(
+    A: Float[Array, "p p"],
+    g: Float[Array, " p"],
+    damping: Real[ArrayLike, ""] = 0.0,
+    form: Form = "full",
+) -> Float[Array, " p"]:
+    """The directions that people take in place of (A + εI)⁻¹g.
+
+        "full"            (A + εI)⁻¹g
+        "diagonal"        (diag A + εI)⁻¹g, which forgets how parameters act together
+        "root"            (A + εI)^(-1/2) g, as in full AdaGrad
+        "diagonal root"   (diag A + εI)^(-1/2) g, as in Adam and RMSProp
+        "none"            g, gradient descent
+
+    Args:
+        A: A symmetric positive semi-definite matrix (p, p); "full" takes an indefinite one too.
+        g: A gradient (p,).
+        damping: ε ≥ 0; 0 is the pseudo-inverse, and then g must lie in the range of what is inverted.
+        form: One of the names above.
+
+    Returns:
+        u (p,). A step is -ηu.
+
+    Raises:
+        ValueError: As in `solve_primal`; an unknown form; a root of an indefinite matrix.
+    """
+    A, g = _checks.linear_system(A, g)
+    damping = _checks.one_number("damping", _checks.damping(damping)).astype(A.dtype)
+    _checks.one_of("form", form, get_args(Form))
+    if form == "full":
+        return solve_primal(A, g, damping)
+    if form == "none":
+        return g
+    if form in ("diagonal", "diagonal root"):
+        eigenvalues, V = jnp.diag(A), jnp.eye(A.shape[0], dtype=A.dtype)
+    else:
+        eigenvalues, V = jnp.linalg.eigh(A)
+    cut = A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(eigenvalues))
+    _checks.semi_definite("A", eigenvalues, cut)
+    kept, shifted = _safe(jnp.where((eigenvalues > cut) | (damping > cut), eigenvalues + damping, 0))
+    along = dot(V.T, g)
+    _checks.same_sample(g, dot(V, jnp.where(kept, 0, along)))
+    return dot(V, jnp.where(kept, along / (shifted if form == "diagonal" else jnp.sqrt(shifted)), 0))
+
+
+class Regression(NamedTuple):
+    """The ridge regression of a target t on the gradients: min E[(gᵢᵀu - tᵢ)²] + ε‖u‖²."""
+
+    direction: Float[Array, " p"]
+    """u = (C + εI)⁻¹Gᵀt/n."""
+    weights: Float[Array, " n"]
+    """α = (K + εI)⁻¹t/n, the same as a combination of the gradients: u = Gᵀα."""
+    agreement: Float[Array, ""]
+    """‖Pt‖²/‖t‖², P the projector on the columns of G: the R² of the undamped regression. For t = 1 it is gᵀC⁺g."""
+    effective_rank: Float[Array, ""]
+    """Σ λ/(λ + ε): how many directions the damping leaves."""
+
+
+def regress(G: Float[Array, "n p"], target: Real[Array, " n"], damping: Real[ArrayLike, ""]) -> Regression:
+    """The ridge regression of a target on the gradients, by the most accurate way, the singular values of G.
 
     Args:
         G: Per-example gradients (n, p).
+        target: t (n,). All 1 gives the empirical-Fisher direction.
         damping: ε ≥ 0.
 
     Returns:
-        u (p,), and ρ in [0, 1], the R² of the undamped regression of the constant 1 on the gradients.
+        A `Regression`. It can be differentiated, also where singular values repeat.
 
     Raises:
-        ValueError: A bad G, or a damping that is negative or not finite.
+        ValueError: A bad G or target, or a damping that is negative or not finite.
     """
     G = _checks.gradients(G)
-    return _regression(G, _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype))
+    target = _checks.target(target, G.shape[0]).astype(G.dtype)
+    return _regression(G, target, _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype))
 
 
 @jax.custom_jvp
-def _regression(G, damping):
+def _regression(G, target, damping):
     factors = spectrum(G)
-    kept, _ = _safe(factors.eigenvalues)
-    return solve_spectral(factors, damping), jnp.sum(kept * _alignment(factors.example_vectors) ** 2)
+    kept, eigenvalues = _safe(factors.eigenvalues)
+    along = dot(factors.example_vectors.T, target)
+    power = jnp.sum(target**2)
+    return Regression(
+        _fit(factors, target, damping),
+        _example_inverse(factors, damping)(target) / G.shape[0],
+        jnp.sum(kept * along**2) / jnp.where(power > 0, power, 1),
+        jnp.sum(kept * eigenvalues / (eigenvalues + damping)),
+    )
 
 
 @_regression.defjvp
 def _regression_jvp(primals, tangents):
-    """Differentiate (C + εI)u = g itself: the vectors of an SVD have no derivative where its values repeat.
+    """Differentiate the equations themselves: the vectors of an SVD have no derivative where its values repeat.
 
-    u̇ = (C + εI)⁺[(Ġᵀr - GᵀĠu)/n - ε̇u] + (I - VVᵀ)Ġᵀα and ρ̇ = 2 r₀ᵀĠu₀/n, where r = 1 - Gu is what the regression
-    leaves over, α = (K + εI)⁻¹1/n are the examples' weights, and u₀, r₀ belong to ε = 0.
+    With r = t - Gu, what the regression leaves over, and Q = I - KK⁺:
+        u̇ = (C + εI)⁺[(Ġᵀr - GᵀĠu + Gᵀṫ)/n - ε̇u] + (I - VVᵀ)Ġᵀα
+        α̇ = (K + εI)⁺[ṫ/n - K̇α - ε̇α], and at ε = 0 also + K⁺K⁺K̇Qt/n + QK̇K⁺α    (the derivative of a pseudo-inverse)
+        ρ̇ = 2[r₀ᵀĠu₀ + (Pt - ρt)ᵀṫ]/‖t‖², where u₀, r₀ belong to ε = 0
+        ḋ = Σ [ελ̇ - ε̇λ]/(λ + ε)², d = Σ λ/(λ + ε)
     """
-    (G, damping), (G_dot, damping_dot) = primals, tangents
+    (G, target, damping), (G_dot, target_dot, damping_dot) = primals, tangents
     n = G.shape[0]
     eigenvalues, V, U = factors = spectrum(G)
     kept, eigenvalues = _safe(eigenvalues)
+    u, weights, rho, _ = primal = _regression(G, target, damping)
+
     inverse = jnp.where(kept, 1 / (eigenvalues + damping), 0)
-    u, rho = _regression(G, damping)
-    rest, ones = 1 - dot(G, u), jnp.ones(n, G.dtype)
-    span = dot(U * kept, dot((U * kept).T, ones))
-    beyond = jnp.where(damping > 0, (ones - span) / jnp.where(damping > 0, damping, 1), 0)
-    weights = (dot(U, inverse * dot(U.T, ones)) + beyond) / n
     pull = dot(G_dot.T, weights)
-    right = (dot(G_dot.T, rest) - dot(G.T, dot(G_dot, u))) / n - damping_dot * u
+    right = (dot(G_dot.T, target - dot(G, u)) - dot(G.T, dot(G_dot, u) - target_dot)) / n - damping_dot * u
     u_dot = dot(V, inverse * dot(V.T, right)) + pull - dot(V * kept, dot((V * kept).T, pull))
-    undamped = solve_spectral(factors, 0.0)
-    rho_dot = 2 * jnp.mean((1 - dot(G, undamped)) * dot(G_dot, undamped))
-    return (u, rho), (u_dot, rho_dot)
+
+    solve = _example_inverse(factors, damping)
+    K_dot = (dot(G_dot, u) + dot(G, pull)) / n  # K̇α
+    weights_dot = solve(target_dot / n - K_dot - damping_dot * weights)
+    undamped = _fit(factors, target, jnp.zeros_like(damping))
+    rest = target - dot(G, undamped)  # Qt
+    turn = dot(G_dot, dot(G.T, solve(weights))) / n
+    ending = solve(solve(dot(G, dot(G_dot.T, rest)))) / n**2 + turn - dot(U * kept, dot((U * kept).T, turn))
+    weights_dot = weights_dot + jnp.where(damping > 0, 0, ending)
+
+    power = jnp.sum(target**2)
+    power = jnp.where(power > 0, power, 1)
+    along = rest * dot(G_dot, undamped) + (target - rest - rho * target) * target_dot
+    rho_dot = 2 * jnp.sum(along) / power
+    values_dot = 2 * jnp.sqrt(eigenvalues / n) * jnp.sum(U * dot(G_dot, V), axis=0)
+    rank_dot = jnp.sum(kept * inverse**2 * (damping * values_dot - damping_dot * eigenvalues))
+    return primal, Regression(u_dot, weights_dot, rho_dot, rank_dot)
 
 
-def _alignment(U):
-    """Uᵀ1/√n: how much of "all examples alike" each pattern of change carries."""
-    return jnp.sum(U, axis=0) / jnp.sqrt(U.shape[0])
+def _fit(factors, target, damping):
+    """u = V diag(√λ/(λ + ε)) Uᵀt/√n, for an ε of any shape."""
+    kept, eigenvalues = _safe(factors.eigenvalues)
+    damping = damping.astype(eigenvalues.dtype)[..., None]
+    coefficients = jnp.where(kept, jnp.sqrt(eigenvalues) / (eigenvalues + damping), 0)
+    along = dot(factors.example_vectors.T, target) / jnp.sqrt(target.shape[0])
+    return dot(coefficients * along, factors.parameter_vectors.T)
+
+
+def _example_inverse(factors, damping):
+    """(K + εI)⁺ as a function: on the columns of U, and, where they do not span everything, 1/ε beside them."""
+    eigenvalues, _, U = factors
+    kept, safe = _safe(eigenvalues)
+    damped = damping > 0
+    shift = jnp.where(damped, damping, 1)
+    inside = jnp.where(damped, 1 / (eigenvalues + shift), jnp.where(kept, 1 / safe, 0))
+    beside = jnp.where(damped, 1 / shift, 0) if U.shape[0] > U.shape[1] else 0
+
+    def solve(v):
+        along = dot(U.T, v)
+        return dot(U, inside * along) + beside * (v - dot(U, along))
+
+    return solve
 
 
 def _visible(A, damping):
     """Whether ε can be told from 0 beside the symmetric matrix A, and an ε that is safe to add to it."""
-    visible = damping > jnp.finfo(A.dtype).eps * jnp.trace(A)
+    visible = damping > jnp.finfo(A.dtype).eps * jnp.sum(jnp.abs(jnp.diag(A)))
     return visible, jnp.where(visible, damping, 1)
 
 
 def _range(C):
-    """Which eigenvalues span the range of C, the eigenvalues (1 in place of the others), the eigenvectors."""
+    """Which eigenvectors span the range of C, the eigenvalues (1 in place of the others), the eigenvectors."""
     eigenvalues, V = jnp.linalg.eigh(C)
-    cut = C.shape[0] * jnp.finfo(C.dtype).eps * jnp.max(eigenvalues)
-    return *_safe(jnp.where(eigenvalues > cut, eigenvalues, 0)), V
+    size = jnp.abs(eigenvalues)
+    kept = size > C.shape[0] * jnp.finfo(C.dtype).eps * jnp.max(size)
+    return kept, jnp.where(kept, eigenvalues, 1), V
 
 
 def _pseudo_inverse(C, g):

@@ -2,19 +2,23 @@
 
 Stationarity of gᵀΔ + λ(ΔᵀCΔ - c), with no factor ½, is g + 2λCΔ = 0, so Δ = -ηC⁺g with η = 1/(2λ); the constraint then
 gives η = √(c/ρ), ρ = gᵀC⁺g. Damping replaces C by C + εI in the direction only: the budget stays ΔᵀCΔ = c.
+
+Around it: the same step for two budgets, for a target that is not the same for all examples, for a matrix and a
+gradient that come from elsewhere; and what a step really did.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient
-from efisher_teach.solve import regress_one
+from efisher_teach.gradients import loss_changes, mean_gradient
+from efisher_teach.solve import Form, precondition, regress, spectrum
 
 RESCALE = "Its scale leaves no room in this precision: rescale the loss."
 
@@ -35,7 +39,13 @@ class Step(NamedTuple):
     agreement: Float[Array, "*m"]
     """ρ = gᵀC⁺g in [0, 1]: 1 if every loss can fall alike, 0 if g = 0. Does not depend on ε."""
     residual: Float[Array, "*m"]
-    """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved."""
+    """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved. Held constant in derivatives."""
+    worse: Float[Array, "*m"]
+    """The fraction of examples whose predicted change is positive; at ε = 0 at most 1 - ρ."""
+    weights: Float[Array, "*m n"]
+    """α = (K + εI)⁻¹1/n: the step is -ηΣαᵢgᵢ. A weight may be negative though its loss falls."""
+    effective_rank: Float[Array, "*m"]
+    """Σ λ/(λ + ε) over the eigenvalues λ of C: how many directions the damping leaves."""
 
 
 def empirical_fisher_step(
@@ -64,17 +74,53 @@ def empirical_fisher_step(
         T. George, "What is the empirical Fisher?", 2018.
     """
     G = _checks.gradients(G)
+    return _step(G, jnp.ones(G.shape[0], G.dtype), damping, budget=budget, learning_rate=learning_rate)
+
+
+def targeted_step(
+    G: Float[Array, "n p"],
+    target: Real[Array, " n"],
+    *,
+    damping: Real[ArrayLike, ""] = 0.0,
+    budget: Real[ArrayLike, ""] | None = None,
+) -> Step:
+    """The step that asks example i for the decrease tᵢ: Δ = argmin E[(gᵢᵀΔ + tᵢ)²] + ε‖Δ‖² = -(C + εI)⁻¹Gᵀt/n.
+
+    t = η for all is the empirical-Fisher step with learning rate η; tᵢ = ‖∂ℓᵢ/∂z‖² the improved empirical Fisher;
+    tᵢ = ℓᵢ - min ℓᵢ aims at the floor of every loss.
+
+    Args:
+        G: Per-example gradients (n, p).
+        target: t (n,), in the unit of the loss, of any sign.
+        damping: ε ≥ 0.
+        budget: c > 0, to scale the step such that ΔᵀCΔ = c; None takes the decreases as they are asked for.
+
+    Returns:
+        A `Step`, with Gᵀt/n in the place of g and t in the place of 1: its agreement is ‖Pt‖²/‖t‖², the part of the
+        wish that steps can fulfil; its learning rate is 1, or what scales t to the budget.
+
+    Raises:
+        ValueError: A bad G, target, damping or budget; a step that is not finite.
+
+    Reference:
+        X. Wu, W. Yu, C. Zhang, P. Woodland, "An improved empirical Fisher approximation for natural gradient descent",
+        NeurIPS 2024.
+    """
+    G = _checks.gradients(G)
+    target = _checks.target(target, G.shape[0]).astype(G.dtype)
+    return _step(G, target, damping, budget=budget, learning_rate=1.0 if budget is None else None)
+
+
+def _step(G, target, damping, *, budget, learning_rate):
     given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
     scale = _checks.positive(given, budget if given == "budget" else learning_rate)
     scale = _checks.one_number(given, scale).astype(G.dtype)
     damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
 
-    g = mean_gradient(G)
-    u, agreement = regress_one(G, damping)
-    # A mean that is nothing but the rounding of its terms is 0: there is no direction to go.
-    rounding = 4 * jnp.finfo(G.dtype).eps * jnp.max(jnp.abs(G))
-    still = (jnp.max(jnp.abs(g)) <= rounding) & jnp.isfinite(rounding)
-    u = jnp.where(still, 0, u)
+    g = jnp.mean(target[:, None] * G, axis=0)
+    u, weights, agreement, effective_rank = regress(G, target, damping)
+    still = _still(G, target, g)
+    u, weights = jnp.where(still, 0, u), jnp.where(still, 0, weights)
     decrease = dot(G, u)
     power = jnp.where(still, 1, jnp.mean(decrease**2))  # uᵀCu
     rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if given == "budget" else scale
@@ -89,9 +135,18 @@ def empirical_fisher_step(
         predicted_changes=-rate * decrease,
         agreement=jnp.where(still, 0, agreement),
         residual=jnp.where(still, 0, lax.stop_gradient(jnp.linalg.norm(left) / size)),
+        worse=jnp.mean(decrease < -4 * jnp.finfo(G.dtype).eps * dot(jnp.abs(G), jnp.abs(u)), dtype=G.dtype),
+        weights=weights,
+        effective_rank=effective_rank,
     )
     _checks.finite_rows("G", step.delta[None], RESCALE)
     return step
+
+
+def _still(G, target, g):
+    """A mean that is nothing but the rounding of its terms is 0: there is no direction to go."""
+    rounding = 4 * jnp.finfo(G.dtype).eps * jnp.max(jnp.abs(G)) * jnp.max(jnp.abs(target))
+    return (jnp.max(jnp.abs(g)) <= rounding) & jnp.isfinite(rounding)
 
 
 def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Real[ArrayLike, ""]) -> Step:
@@ -116,3 +171,197 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
     path = jax.vmap(lambda damping: empirical_fisher_step(G, damping=damping, budget=budget))(dampings)
     _checks.finite_rows("G", path.delta, RESCALE)
     return path
+
+
+class TwoBudgetStep(NamedTuple):
+    """The step of two budgets, with g + 2λ₁CΔ + 2λ₂Δ = 0, λ₁(ΔᵀCΔ - c) = 0 and λ₂(‖Δ‖² - r²) = 0."""
+
+    delta: Float[Array, " p"]
+    """Δ = -η(C + εI)⁻¹g; -r g/‖g‖ where only the radius binds."""
+    damping: Float[Array, ""]
+    """ε = λ₂/λ₁: 0 where only the loss budget binds, ∞ where only the radius does."""
+    learning_rate: Float[Array, ""]
+    """η = 1/(2λ₁), ∞ where only the radius binds."""
+    budget_multiplier: Float[Array, ""]
+    """λ₁ ≥ 0, the price of the loss budget: what the mean loss would fall by for one more unit of c."""
+    radius_multiplier: Float[Array, ""]
+    """λ₂ ≥ 0, the price of the radius: what the mean loss would fall by for one more unit of r²."""
+    budget_spent: Float[Array, ""]
+    """ΔᵀCΔ ≤ c."""
+    length: Float[Array, ""]
+    """‖Δ‖ ≤ r."""
+    predicted_changes: Float[Array, " n"]
+    """GΔ."""
+    budget_binds: Bool[Array, ""]
+    radius_binds: Bool[Array, ""]
+
+
+def two_budget_step(
+    G: Float[Array, "n p"], budget: Real[ArrayLike, ""], radius: Real[ArrayLike, ""]
+) -> TwoBudgetStep:
+    """Where ε comes from: minimise gᵀΔ such that ΔᵀCΔ ≤ c and ‖Δ‖ ≤ r.
+
+    R(ε) = ΔᵀCΔ/‖Δ‖² grows with ε, from R(0) at -C⁺g to R(∞) = gᵀCg/‖g‖² at -g. The solution is undamped if c/r² ≤ R(0),
+    is normalised gradient descent if c/r² ≥ R(∞), and in between solves R(ε) = c/r².
+
+    Args:
+        G: Per-example gradients (n, p).
+        budget: c > 0, the mean squared loss change allowed.
+        radius: r > 0, the length allowed.
+
+    Returns:
+        A `TwoBudgetStep`. g = 0 gives Δ = 0, and no budget binds.
+
+    Raises:
+        ValueError: A bad G; budget or radius not positive; a step that is not finite.
+    """
+    G = _checks.gradients(G)
+    budget = _checks.one_number("budget", _checks.positive("budget", budget)).astype(G.dtype)
+    radius = _checks.one_number("radius", _checks.positive("radius", radius)).astype(G.dtype)
+    g, ones, wanted = mean_gradient(G), jnp.ones(G.shape[0], G.dtype), budget / radius**2
+    still = _still(G, ones, g)
+
+    def cost(u):  # R = uᵀCu/‖u‖²
+        length = jnp.sum(u**2)
+        return jnp.mean(dot(G, u) ** 2) / jnp.where(length > 0, length, 1)
+
+    free = regress(G, ones, 0.0).direction
+    budget_binds, radius_binds = ~still & (wanted < cost(g)), ~still & (wanted >= cost(free))
+    budget_binds = budget_binds | ~still & ~radius_binds  # where g is an eigenvector, R does not grow
+
+    factors = jax.tree.map(lax.stop_gradient, spectrum(G))
+    log_damping = lax.custom_root(
+        lambda log_damping: jnp.log(cost(regress(G, ones, jnp.exp(log_damping)).direction) / wanted),
+        jnp.zeros_like(wanted),
+        lambda _, start: _crossing(factors, lax.stop_gradient(wanted)),
+        lambda linear, right: right / linear(jnp.ones_like(right)),
+    )
+    damping = jnp.where(radius_binds, jnp.exp(log_damping), 0)
+    u = jnp.where(budget_binds, regress(G, ones, damping).direction, g)
+    decrease, length = dot(G, u), jnp.linalg.norm(jnp.where(still, 1, u))
+    power = jnp.where(still, 1, jnp.mean(decrease**2))
+    rate = jnp.where(still, 0, jnp.where(budget_binds, jnp.sqrt(budget / power), radius / length))
+    multiplier = jnp.where(still, 0, 1 / (2 * jnp.where(still, 1, rate)))
+    step = TwoBudgetStep(
+        delta=-rate * u,
+        damping=jnp.where(radius_binds & ~budget_binds, jnp.inf, damping),
+        learning_rate=jnp.where(radius_binds & ~budget_binds, jnp.inf, rate),
+        budget_multiplier=jnp.where(budget_binds, multiplier, 0),
+        radius_multiplier=jnp.where(radius_binds, multiplier * jnp.where(budget_binds, damping, 1), 0),
+        budget_spent=rate**2 * jnp.where(still, 0, power),
+        length=rate * jnp.where(still, 0, length),
+        predicted_changes=-rate * decrease,
+        budget_binds=budget_binds,
+        radius_binds=radius_binds,
+    )
+    _checks.finite_rows("G", step.delta[None], RESCALE)
+    return step
+
+
+def _crossing(factors, wanted):
+    """The log ε where R(ε) = wanted, by bisection: R is a mean of the eigenvalues with weights that grow with ε."""
+    values = factors.eigenvalues
+    power = values * jnp.sum(factors.example_vectors, axis=0) ** 2
+    largest = jnp.where(values[0] > 0, values[0], 1)
+    values, eps = values / largest, jnp.finfo(values.dtype).eps
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) / 2
+        weight = power / (values + jnp.exp(middle)) ** 2
+        under = jnp.sum(values * weight) * largest < wanted * jnp.sum(weight)
+        return jnp.where(under, middle, low), jnp.where(under, high, middle)
+
+    ends = jnp.log(eps) * jnp.array([3, -2], values.dtype)  # R(0) and R(∞), to rounding
+    low, high = lax.fori_loop(0, 64, halve, (ends[0] + 0 * wanted, ends[1] + 0 * wanted))
+    return (low + high) / 2 + jnp.log(largest)
+
+
+class PreconditionedStep(NamedTuple):
+    """A step by any matrix. It does not know the examples: what it predicts is about the mean loss."""
+
+    delta: Float[Array, " p"]
+    """Δ = -ηu."""
+    learning_rate: Float[Array, ""]
+    """η: given, or √(c/uᵀAu)."""
+    budget_spent: Float[Array, ""]
+    """ΔᵀAΔ, in the metric of A."""
+    predicted_change: Float[Array, ""]
+    """gᵀΔ: the first-order change of the mean loss."""
+
+
+def preconditioned_step(
+    A: Float[Array, "p p"],
+    g: Float[Array, " p"],
+    *,
+    damping: Real[ArrayLike, ""] = 0.0,
+    budget: Real[ArrayLike, ""] | None = None,
+    learning_rate: Real[ArrayLike, ""] | None = None,
+    form: Form = "full",
+) -> PreconditionedStep:
+    """The step Δ = -η(A + εI)⁻¹g by a matrix from anywhere: the Fisher, a running average, another batch.
+
+    Where A is an empirical Fisher of other examples than g, a part g⊥ of g may lie outside its range. Undamped, the
+    loss can then fall without limit at no cost, and this is refused; damped, the step goes as -ηg⊥/ε.
+
+    Args:
+        A: A symmetric matrix (p, p).
+        g: A gradient (p,).
+        damping: ε ≥ 0; 0 is the pseudo-inverse.
+        budget: c > 0, spent in the metric of A: ΔᵀAΔ = c.
+        learning_rate: η > 0, instead of a budget.
+        form: What is inverted, see `precondition`: all of A, its diagonal, a root, or nothing.
+
+    Returns:
+        A `PreconditionedStep`. g = 0 gives Δ = 0.
+
+    Raises:
+        ValueError: As in `precondition`; budget or learning_rate not positive, both or none of them; a step that costs
+            nothing in A, so that no length spends the budget.
+    """
+    A, g = _checks.linear_system(A, g)
+    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
+    scale = _checks.positive(given, budget if given == "budget" else learning_rate)
+    scale = _checks.one_number(given, scale).astype(A.dtype)
+    u = precondition(A, g, damping, form)
+    still, power = ~jnp.any(g), jnp.sum(u * dot(A, u))
+    if given == "budget":
+        _checks.costs("A", power, still)
+    rate = jnp.where(still, 0, jnp.sqrt(scale / jnp.where(still, 1, power))) if given == "budget" else scale
+    delta = -rate * u
+    _checks.finite_rows("g", delta[None], RESCALE)
+    return PreconditionedStep(delta, rate, rate**2 * power, jnp.sum(g * delta))
+
+
+class Outcome(NamedTuple):
+    """What a step did, beside what it predicted."""
+
+    changes: Float[Array, " n"]
+    """Δℓᵢ, measured."""
+    mean_change: Float[Array, ""]
+    """The change of the mean loss."""
+    budget_spent: Float[Array, ""]
+    """E[Δℓ²], what ΔᵀCΔ stands for."""
+    worse: Float[Array, ""]
+    """The fraction of examples whose loss rose."""
+
+
+def outcome(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real[Array, " p"]) -> Outcome:
+    """Take a step, and measure what it did to the losses, without any approximation.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …); those of the step, or held-out ones.
+        y: Targets, one example a row (n, …).
+        delta: The step Δ (p,), as in `Step.delta`.
+
+    Returns:
+        An `Outcome`.
+
+    Raises:
+        ValueError: As in `loss_changes`.
+    """
+    changes = loss_changes(loss_fn, params, x, y, delta)
+    worse = jnp.mean(changes > 0, dtype=changes.dtype)
+    return Outcome(changes, jnp.mean(changes), jnp.mean(changes**2), worse)

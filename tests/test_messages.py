@@ -188,7 +188,7 @@ def test_another_sample():
     """Without damping the loss could fall without limit at no cost; with damping there is a step."""
     solve, lean = bare(ef.solve_primal), ef.empirical_fisher(jnp.array([[1.0, 0.0]]))
     with raises(
-        "`g` must lie in the range of `C` when `damping` is 0; got a part of length 1 (of 1.41) outside it."
+        "`g` must lie in the range of `C` when `damping` is 0; got a part g⊥ of length 1 (of 1.41) outside it."
     ):
         solve(lean, jnp.ones(2))
     with raises("C and g come from different examples"):

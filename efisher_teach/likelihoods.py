@@ -1,0 +1,63 @@
+"""What a model believes about the labels: p(y | z) for the output z of a model, as the Fisher needs it.
+
+A loss is a negative log-likelihood, -log p(y | z) up to a constant, for one of these three:
+
+    gaussian      z is the mean (of each output), the variance is 1     loss ‖y - z‖²/2
+    bernoulli     z is the log-odds of y = 1                            loss log(1 + eᶻ) - yz
+    categorical   z are the logits of the classes, y is a class         loss log Σ eᶻ - z[y]
+
+All three are exponential families with natural parameter z, which is why their Fisher is their Gauss-Newton matrix.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Likelihood(NamedTuple):
+    """p(y | z), for one example with the output z of its model."""
+
+    name: str
+    loss: Callable
+    """`loss(z, y)`: -log p(y | z), up to a constant."""
+    mean: Callable
+    """`mean(z)`: the mean, the probability of 1, or the probabilities of the classes."""
+    labels: Callable
+    """`labels(z)`: m labels and their weights (m,), such that Σ weightₖ φ(yₖ) = E[φ(y)] for every φ quadratic in y.
+
+    So the expectation in the Fisher is a finite sum, for a Gaussian too.
+    """
+    sample: Callable
+    """`sample(key, z)`: one label, drawn from the model."""
+
+
+def _gaussian_labels(z):
+    """z ± √d eₖ for each of d outputs, equally likely: mean z, covariance I."""
+    d = jnp.size(z)
+    offsets = jnp.sqrt(d) * jnp.eye(d, dtype=z.dtype).reshape(d, *z.shape)
+    return jnp.concatenate([z + offsets, z - offsets]), jnp.full(2 * d, 1 / (2 * d), z.dtype)
+
+
+gaussian = Likelihood(
+    "Gaussian",
+    loss=lambda z, y: jnp.sum((y - z) ** 2) / 2,
+    mean=lambda z: z,
+    labels=_gaussian_labels,
+    sample=lambda key, z: z + jax.random.normal(key, z.shape, z.dtype),
+)
+bernoulli = Likelihood(
+    "Bernoulli",
+    loss=lambda z, y: jax.nn.softplus(z) - y * z,
+    mean=jax.nn.sigmoid,
+    labels=lambda z: (jnp.array([0, 1], z.dtype), jnp.stack([jax.nn.sigmoid(-z), jax.nn.sigmoid(z)])),
+    sample=lambda key, z: jax.random.bernoulli(key, jax.nn.sigmoid(z)).astype(z.dtype),
+)
+categorical = Likelihood(
+    "categorical",
+    loss=lambda z, y: -jax.nn.log_softmax(z)[y],
+    mean=jax.nn.softmax,
+    labels=lambda z: (jnp.arange(z.shape[0]), jax.nn.softmax(z)),
+    sample=jax.random.categorical,
+)
