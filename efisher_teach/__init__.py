@@ -6,7 +6,18 @@ its first use.
 
 from typing import TYPE_CHECKING, Any
 
-from efisher_teach import likelihoods
+from efisher_teach import coordinates, derivation, likelihoods
+from efisher_teach.coordinates import (
+    ChartStep,
+    Coordinates,
+    InvarianceGap,
+    invariance_gap,
+    jacobian,
+    pull_back,
+    push_forward,
+    step_in,
+    trajectory_in,
+)
 from efisher_teach.curvature import (
     RunningFisher,
     RunningFisherState,
@@ -21,6 +32,7 @@ from efisher_teach.curvature import (
     running_fisher,
     squared_batch_gradient,
 )
+from efisher_teach.derivation import Ledger, Line, ledger
 from efisher_teach.gradients import (
     loss_changes,
     mean_gradient,
@@ -70,8 +82,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ChartStep",
+    "Coordinates",
     "Explorer",
+    "InvarianceGap",
+    "Ledger",
     "Likelihood",
+    "Line",
     "Outcome",
     "PreconditionedStep",
     "Problem",
@@ -82,7 +99,9 @@ __all__ = [
     "Step",
     "TwoBudgetStep",
     "breast_cancer",
+    "coordinates",
     "damping_path",
+    "derivation",
     "descend",
     "digits",
     "empirical_fisher",
@@ -94,6 +113,9 @@ __all__ = [
     "gradient_covariance",
     "gram",
     "hessian",
+    "invariance_gap",
+    "jacobian",
+    "ledger",
     "likelihoods",
     "linear_regression",
     "logistic_regression",
@@ -106,6 +128,8 @@ __all__ = [
     "per_example_losses",
     "precondition",
     "preconditioned_step",
+    "pull_back",
+    "push_forward",
     "quadratic_form",
     "regress",
     "running_fisher",
@@ -116,7 +140,9 @@ __all__ = [
     "solve_spectral",
     "spectrum",
     "squared_batch_gradient",
+    "step_in",
     "targeted_step",
+    "trajectory_in",
     "two_budget_step",
     "weighted_gradient",
 ]

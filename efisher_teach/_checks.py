@@ -196,10 +196,10 @@ def one_of(argument: str, value: Any, names: tuple[str, ...]) -> None:
         reject(argument, "one of " + ", ".join(map(repr, names)), f"{value!r}", "Choose one of these.")
 
 
-def semi_definite(argument: str, eigenvalues: jax.Array, cut: jax.Array) -> None:
+def semi_definite(argument: str, eigenvalues: Any, cut: Any) -> None:
     """No eigenvalue (or diagonal entry) below rounding."""
-    if is_concrete(eigenvalues) and float(jnp.min(eigenvalues)) < -float(cut):
-        got = f"{float(jnp.min(eigenvalues)):.3g} among its eigenvalues or on its diagonal"
+    if is_concrete(eigenvalues) and float(eigenvalues.min()) < -float(cut):
+        got = f"{float(eigenvalues.min()):.3g} among its eigenvalues or on its diagonal"
         reject(argument, "positive semi-definite here", got, "A Hessian may be neither: use the form 'full'.")
 
 
@@ -240,3 +240,54 @@ def costs(argument: str, power: jax.Array, still: jax.Array) -> None:
         got = f"uᵀ{argument}u = {float(power):.3g} for the direction u"
         action = "No length of this step spends a budget: give a learning_rate, or add damping."
         reject(argument, "positive along the step", got, action)
+
+
+def invertible(argument: str, value: Any) -> jax.Array:
+    """A square matrix (p, p) whose smallest singular value can be told from 0."""
+    A = as_float(argument, value)
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] == 0:
+        reject(argument, "square (p, p)", f"shape {A.shape}", "It maps p numbers to the p parameters.")
+    finite_rows(argument, A, "Every entry is a number.")
+    if is_concrete(A):
+        singular = np.linalg.svd(np.asarray(A, float), compute_uv=False)
+        if not singular[-1] > len(A) * float(jnp.finfo(A.dtype).eps) * singular[0]:
+            got = f"singular values from {singular[0]:.3g} to {singular[-1]:.3g}"
+            reject(
+                argument, "invertible", got, "Some step of the parameters could not be made in this chart."
+            )
+    return A
+
+
+def inside(chart: str, theta: jax.Array, back: jax.Array, J: jax.Array) -> None:
+    """A point that a chart can describe: there and back again, with a Jacobian of full row rank."""
+    if back.shape != theta.shape:
+        got, action = f"{theta.size} of them", "Choose a chart that fits."
+        reject("params", f"as many numbers as {chart} describes, {back.size}", got, action)
+    if not is_concrete(theta, back, J):
+        return
+    eps, point = float(jnp.finfo(theta.dtype).eps), np.asarray(theta, float)
+    got = np.array2string(point, precision=3)
+    finite = np.isfinite(point).all() and np.isfinite(back).all() and np.isfinite(J).all()
+    if not (finite and np.abs(point - back).max() <= eps**0.5 * np.abs(point).max()):
+        reject("params", f"inside {chart}", got, "Start elsewhere.")
+    singular = np.linalg.svd(np.asarray(J, float), compute_uv=False)
+    if J.shape[0] > J.shape[1] or not singular[-1] > J.shape[0] * eps * singular[0]:
+        got += ", where some step cannot be made in it"
+        reject("params", f"at a regular point of {chart}", got, "Start elsewhere.")
+
+
+def vector(argument: str, value: Any, p: int) -> jax.Array:
+    """A finite vector with one number a parameter."""
+    array = as_float(argument, value)
+    if array.shape != (p,):
+        reject(argument, f"of shape ({p},), one number a parameter", f"shape {array.shape}", "Ravel it.")
+    finite_rows(argument, array, "Every entry is a number.")
+    return array
+
+
+def computes_in_float64(*results: Any) -> None:
+    """A loss that was given float64 answers in float64."""
+    for result in results:
+        if result.dtype != np.float64:
+            action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
+            reject("loss_fn", "a function that computes in float64 here", f"{result.dtype}", action)

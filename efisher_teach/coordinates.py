@@ -1,0 +1,370 @@
+"""The same step in other coordinates: θ = φ(ψ), with the Jacobian J = ∂φ/∂ψ.
+
+A gradient is pulled back, a step is pushed forward:
+
+    G ↦ GJ        g ↦ Jᵀg        C ↦ JᵀCJ        Δθ ← JΔψ
+
+so that -(JᵀCJ)⁻¹Jᵀg, taken in ψ, is -C⁻¹g in θ: the empirical-Fisher step does not depend on the coordinates. Three
+leaks: φ is curved (the steps part as η²), damping εI is Euclidean in its own chart (εJᵀJ repairs that), and where C is
+singular the two steps may differ by what changes no loss of the sample.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.curvature import empirical_fisher
+from efisher_teach.gradients import mean_gradient, per_example_gradients
+from efisher_teach.solve import Form, precondition, regress
+
+
+class Coordinates(NamedTuple):
+    """A chart: q numbers ψ that describe the p parameters θ; q > p where the description is redundant."""
+
+    name: str
+    forward: Callable
+    """φ: ψ (q,) to θ (p,)."""
+    inverse: Callable
+    """θ (p,) to one of its ψ (q,)."""
+    domain: str = "where its inverse is defined"
+    """Which θ it can describe, in words."""
+
+
+def elementwise(name: str, forward: Callable, inverse: Callable, domain: str = "") -> Coordinates:
+    """Each parameter in a chart of its own: θⱼ = φ(ψⱼ), so J is diagonal.
+
+    Args:
+        name: What to call it.
+        forward: φ, of an array, element by element.
+        inverse: Its inverse.
+        domain: Which θ it can describe, in words.
+
+    Returns:
+        `Coordinates`.
+    """
+    return Coordinates(name, forward, inverse, domain or Coordinates._field_defaults["domain"])
+
+
+def affine(A: Real[Array, "p p"], shift: Real[ArrayLike, "*p"] = 0.0) -> Coordinates:
+    """Stretched, sheared and turned axes: θ = Aψ + b, so J = A everywhere and nothing leaks but ε.
+
+    Args:
+        A: An invertible matrix (p, p).
+        shift: b, a number or (p,).
+
+    Returns:
+        `Coordinates`.
+
+    Raises:
+        ValueError: A is not square and finite, or not invertible.
+    """
+    A, b = _checks.invertible("A", A), _checks.as_float("shift", shift)
+    return Coordinates("affine", lambda psi: dot(A, psi) + b, lambda theta: jnp.linalg.solve(A, theta - b))
+
+
+identity = elementwise("identity", lambda psi: psi, lambda theta: theta)
+exponential = elementwise("exponential", jnp.exp, jnp.log, "θ > 0, as θ = exp ψ")
+square = elementwise("square", jnp.square, jnp.sqrt, "θ > 0, as θ = ψ²")
+logit = elementwise("logit", jax.nn.sigmoid, jax.scipy.special.logit, "0 < θ < 1, as θ = 1/(1 + exp(-ψ))")
+polar = Coordinates(
+    "polar",
+    lambda psi: psi[0] * jnp.array([jnp.cos(psi[1]), jnp.sin(psi[1])]),
+    lambda theta: jnp.array([jnp.hypot(theta[0], theta[1]), jnp.arctan2(theta[1], theta[0])]),
+    "two parameters, not both 0, as θ = r (cos φ, sin φ)",
+)
+weight_norm = Coordinates(
+    "weight norm",
+    lambda psi: psi[0] * psi[1:] / jnp.linalg.norm(psi[1:]),
+    lambda theta: jnp.concatenate([jnp.linalg.norm(theta)[None], theta / jnp.linalg.norm(theta)]),
+    "θ ≠ 0, as θ = s v/‖v‖",
+)
+
+
+def jacobian(coordinates: Coordinates, psi: Real[Array, " q"]) -> Float[Array, "p q"]:
+    """J = ∂φ/∂ψ at ψ.
+
+    Args:
+        coordinates: The chart.
+        psi: ψ (q,).
+
+    Returns:
+        J (p, q).
+    """
+    return jax.jacfwd(coordinates.forward)(_checks.as_float("psi", psi))
+
+
+def pull_back(G: Float[Array, "n p"], J: Float[Array, "p q"]) -> Float[Array, "n q"]:
+    """Per-example gradients in the other coordinates, by the chain rule: GJ.
+
+    Args:
+        G: Per-example gradients in θ (n, p).
+        J: The Jacobian (p, q).
+
+    Returns:
+        Per-example gradients in ψ (n, q).
+
+    Raises:
+        ValueError: A bad G, or a J that does not fit it.
+    """
+    G, J = _checks.gradients(G), _checks.as_float("J", J)
+    if J.ndim != 2 or J.shape[0] != G.shape[1]:
+        action = "Use jacobian(coordinates, psi)."
+        _checks.reject("J", f"of shape ({G.shape[1]}, q), as G is {G.shape}", f"shape {J.shape}", action)
+    return dot(G, J)
+
+
+def push_forward(J: Float[Array, "p q"], delta: Float[Array, " q"]) -> Float[Array, " p"]:
+    """A step in ψ, seen in θ, to first order: Δθ = JΔψ.
+
+    Args:
+        J: The Jacobian (p, q).
+        delta: Δψ (q,).
+
+    Returns:
+        Δθ (p,).
+
+    Raises:
+        ValueError: J and delta do not fit.
+    """
+    J, delta = _checks.as_float("J", J), _checks.as_float("delta", delta)
+    if J.ndim != 2 or delta.shape != J.shape[1:]:
+        got, action = f"shape {delta.shape}", "Use a step that was computed from pull_back(G, J)."
+        _checks.reject("delta", f"of shape ({J.shape[-1]},), as J is {J.shape}", got, action)
+    return dot(J, delta)
+
+
+class ChartStep(NamedTuple):
+    """A step that was computed in ψ and seen in θ."""
+
+    delta: Float[Array, " p"]
+    """Δθ = φ(ψ + Δψ) - θ: where one really gets."""
+    pushed: Float[Array, " p"]
+    """JΔψ: the same to first order."""
+    chart_delta: Float[Array, " q"]
+    """Δψ."""
+    learning_rate: Float[Array, ""]
+    """η: given, or what spends the budget."""
+
+
+def step_in(
+    coordinates: Coordinates,
+    params: PyTree,
+    G: Float[Array, "n p"],
+    *,
+    damping: Real[ArrayLike, ""] = 0.0,
+    budget: Real[ArrayLike, ""] | None = None,
+    learning_rate: Real[ArrayLike, ""] | None = None,
+    form: Form = "full",
+    curvature: Float[Array, "p p"] | None = None,
+    metric_damping: bool = False,
+) -> ChartStep:
+    """One step in other coordinates, Δψ = -η(JᵀCJ + εI)⁻¹Jᵀg, from the same θ and with the same budget.
+
+    Args:
+        coordinates: The chart.
+        params: θ, any pytree, inside the chart.
+        G: Per-example gradients in θ (n, p).
+        damping: ε ≥ 0; 0 is the pseudo-inverse.
+        budget: c > 0, the mean squared first-order loss change; the same in every chart.
+        learning_rate: η > 0, instead of a budget.
+        form: What is inverted, in ψ: "full", "diagonal", "root", "diagonal root" or "none"; see `precondition`.
+        curvature: A matrix in θ (p, p) in place of C, e.g. the Fisher; it is pulled back as JᵀAJ.
+        metric_damping: Damp with εJᵀJ instead of εI: the damping of θ, carried along.
+
+    Returns:
+        A `ChartStep`.
+
+    Raises:
+        ValueError: θ is outside the chart, or on a singular point of it; a bad G, damping, budget, learning rate, form
+            or curvature; a step that is not finite.
+    """
+    theta = ravel_pytree(params)[0]
+    psi = _enter(coordinates, theta)
+    G = _checks.gradients(G)
+    if G.shape[1] != theta.size:
+        action = "Use per_example_gradients at these params."
+        _checks.reject("G", f"of shape (n, {theta.size}), as params are", f"shape {G.shape}", action)
+    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
+    scale = _checks.one_number(given, _checks.positive(given, budget if given == "budget" else learning_rate))
+    damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
+    step = _step(coordinates, psi, G, damping, given, scale.astype(G.dtype), form, curvature, metric_damping)
+    _checks.finite_rows(given, step.delta[None], "The step leads out of the chart: make it smaller.")
+    return step
+
+
+def _step(coordinates, psi, G, damping, given, scale, form, curvature, metric_damping):
+    J = jacobian(coordinates, psi)
+    here = pull_back(G, J)
+    if form == "none":
+        u = mean_gradient(here)
+    elif form == "full" and curvature is None:
+        u = _empirical_direction(here, J, damping, metric_damping)
+    else:
+        A = empirical_fisher(G) if curvature is None else _checks.symmetric("curvature", curvature)
+        metric = damping * metric_damping
+        A = dot(J.T, dot(A + metric * jnp.eye(A.shape[0], dtype=A.dtype), J))
+        u = precondition((A + A.T) / 2, mean_gradient(here), damping - metric, form)
+    power = jnp.mean(dot(here, u) ** 2)
+    some = power > 0
+    rate = jnp.where(some, jnp.sqrt(scale / jnp.where(some, power, 1)), 0) if given == "budget" else scale
+    chart_delta = -rate * u
+    delta = coordinates.forward(psi + chart_delta) - coordinates.forward(psi)
+    return ChartStep(delta, dot(J, chart_delta), chart_delta, rate)
+
+
+def _empirical_direction(here, J, damping, metric_damping):
+    """(JᵀCJ + ε·)⁻¹Jᵀg from GJ. Damping by εJᵀJ is p more examples, the rows of √(nε)J, asked for no change."""
+    ones = jnp.ones(here.shape[0], here.dtype)
+    if not metric_damping:
+        return regress(here, ones, damping).direction
+    rows = jnp.concatenate([here, jnp.sqrt(here.shape[0] * damping) * J])
+    target = jnp.concatenate([ones, jnp.zeros(J.shape[0], here.dtype)])
+    return regress(rows, target, 0.0).direction
+
+
+def trajectory_in(
+    coordinates: Coordinates,
+    loss_fn: Callable,
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    *,
+    steps: int,
+    damping: Real[ArrayLike, ""] = 0.0,
+    budget: Real[ArrayLike, ""] | None = None,
+    learning_rate: Real[ArrayLike, ""] | None = None,
+    form: Form = "full",
+    curvature_fn: Callable | None = None,
+    metric_damping: bool = False,
+) -> Float[Array, "steps+1 p"]:
+    """Where many steps in one chart lead, seen in θ: the same start and the same budget in any chart.
+
+    Args:
+        coordinates: The chart.
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, in θ.
+        params: θ, where to start, any pytree, inside the chart.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        steps: How many, ≥ 1.
+        damping: ε ≥ 0.
+        budget: c > 0 for every step.
+        learning_rate: η > 0, instead of a budget.
+        form: As in `step_in`.
+        curvature_fn: `curvature_fn(params)`, a matrix in θ (p, p) in place of C, e.g. the Fisher.
+        metric_damping: As in `step_in`.
+
+    Returns:
+        θ before the first step and after each (steps + 1, p).
+
+    Raises:
+        ValueError: As in `step_in`; steps < 1; a trajectory that is not finite.
+    """
+    theta, unravel = ravel_pytree(params)
+    psi = _enter(coordinates, theta)
+    steps = _checks.at_least_one("steps", steps)
+    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
+    scale = _checks.one_number(given, _checks.positive(given, budget if given == "budget" else learning_rate))
+    damping = _checks.one_number("damping", _checks.damping(damping)).astype(theta.dtype)
+    per_example_gradients(loss_fn, params, x, y)  # whatever is wrong with the model is said here
+
+    def move(psi, _):
+        here = unravel(coordinates.forward(psi))
+        G = per_example_gradients(loss_fn, here, x, y)
+        A = None if curvature_fn is None else curvature_fn(here)
+        step = _step(coordinates, psi, G, damping, given, scale.astype(G.dtype), form, A, metric_damping)
+        psi = psi + step.chart_delta
+        return psi, coordinates.forward(psi)
+
+    path = jnp.concatenate([theta[None], lax.scan(move, psi, length=steps)[1]])
+    _checks.finite_rows(
+        given, path, "From there on the trajectory diverges or leaves the chart: make it smaller."
+    )
+    return path
+
+
+class InvarianceGap(NamedTuple):
+    """How far a step in ψ is from the same step in θ, relative to its length."""
+
+    first_order: Float[Array, ""]
+    """‖JΔψ - Δθ‖/‖Δθ‖: what damping and the form of the matrix do, whatever η."""
+    finite: Float[Array, ""]
+    """‖φ(ψ + Δψ) - θ - Δθ‖/‖Δθ‖: with what the curvature of φ adds, proportional to η."""
+    restored: Float[Array, ""]
+    """The first again, damped with εJᵀJ in ψ."""
+    on_examples: Float[Array, ""]
+    """‖G(JΔψ - Δθ)‖/‖GΔθ‖: the first again, in what the losses of the sample see."""
+
+
+def invariance_gap(
+    coordinates: Coordinates,
+    params: PyTree,
+    G: Float[Array, "n p"],
+    *,
+    damping: Real[ArrayLike, ""] = 0.0,
+    budget: Real[ArrayLike, ""] | None = None,
+    learning_rate: Real[ArrayLike, ""] | None = None,
+    form: Form = "full",
+    curvature: Float[Array, "p p"] | None = None,
+) -> InvarianceGap:
+    """Take the same step in θ and in ψ, and measure how far apart they are.
+
+    The full empirical Fisher and the Fisher have no first-order gap undamped. The diagonal has none where J is
+    diagonal, the root none where J is orthogonal, and gradient descent none only where J is orthogonal too.
+
+    Args:
+        coordinates: The chart.
+        params: θ, any pytree, inside the chart.
+        G: Per-example gradients in θ (n, p).
+        damping: ε ≥ 0.
+        budget: c > 0, the same for both steps.
+        learning_rate: η > 0, instead of a budget.
+        form: As in `step_in`.
+        curvature: As in `step_in`.
+
+    Returns:
+        An `InvarianceGap`; all 0 if there is no step.
+
+    Raises:
+        ValueError: As in `step_in`.
+    """
+
+    def step(chart, metric_damping=False):
+        return step_in(
+            chart,
+            params,
+            G,
+            damping=damping,
+            budget=budget,
+            learning_rate=learning_rate,
+            form=form,
+            curvature=curvature,
+            metric_damping=metric_damping,
+        )
+
+    direct, there, carried = step(identity).pushed, step(coordinates), step(coordinates, True)
+
+    def relative(difference, whole):
+        size = jnp.linalg.norm(whole)
+        return jnp.linalg.norm(difference) / jnp.where(size > 0, size, 1)
+
+    return InvarianceGap(
+        first_order=relative(there.pushed - direct, direct),
+        finite=relative(there.delta - direct, direct),
+        restored=relative(carried.pushed - direct, direct),
+        on_examples=relative(dot(G, there.pushed - direct), dot(G, direct)),
+    )
+
+
+def _enter(coordinates, theta):
+    """ψ of θ, once φ is known to lead back, with a Jacobian that can make every step of θ."""
+    psi = coordinates.inverse(theta)
+    back, J = coordinates.forward(psi), jacobian(coordinates, psi)
+    _checks.inside(f"the chart {coordinates.name!r} ({coordinates.domain})", theta, back, J)
+    return psi
