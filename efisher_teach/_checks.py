@@ -291,3 +291,12 @@ def computes_in_float64(*results: Any) -> None:
         if result.dtype != np.float64:
             action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
             reject("loss_fn", "a function that computes in float64 here", f"{result.dtype}", action)
+
+
+def meets(argument: str, rho: float) -> None:
+    """A matrix in which the gradient costs something."""
+    if not rho > 0:
+        action = "In this matrix every part of the gradient costs nothing: there is no step to derive."
+        reject(
+            argument, "a matrix with g in its range, at least in part", f"gᵀ{argument}⁺g = {rho:.3g}", action
+        )

@@ -86,7 +86,7 @@ class Ledger(tuple[Line, ...]):
         rows = [head, *(_cells(line, line.name, line.statement) for line in self)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        failed = [f"{line.name}: {line.note}" for line in self if not line.holds]
+        failed = [f"{line.name} {line.note}" for line in self if not line.holds]
         return "\n".join([*table, *failed])
 
     def _repr_markdown_(self) -> str:
@@ -104,14 +104,14 @@ def _cells(line, name, statement):
 
 
 STATEMENTS = {
-    "one loss": ("Δℓᵢ = gᵢᵀΔ + O(‖Δ‖²)", r"\Delta\ell_i = g_i^\top\Delta + O(\lVert \Delta\rVert^2)"),
+    "one loss": ("Δℓᵢ = gᵢᵀΔ + O(‖Δ‖²)", r"\Delta\ell_i = g_i^\top\Delta + O(\lVert\Delta\rVert^2)"),
     "mean loss": (
         "L(θ+Δ) - L(θ) = gᵀΔ + O(‖Δ‖²)",
-        r"L(\theta+\Delta) - L(\theta) = g^\top\Delta + O(\lVert \Delta\rVert^2)",
+        r"L(\theta+\Delta) - L(\theta) = g^\top\Delta + O(\lVert\Delta\rVert^2)",
     ),
     "constraint": (
         "E[Δℓ²] = E[(gᵢᵀΔ)²] + O(‖Δ‖³)",
-        r"\mathbb{E}[\Delta\ell^2] = \mathbb{E}[(g_i^\top\Delta)^2] + O(\lVert \Delta\rVert^3)",
+        r"\mathbb{E}[\Delta\ell^2] = \mathbb{E}[(g_i^\top\Delta)^2] + O(\lVert\Delta\rVert^3)",
     ),
     "quadratic form": (
         "E[(gᵢᵀΔ)²] = ΔᵀCΔ",
@@ -141,7 +141,7 @@ STATEMENTS = {
     ),
     "two budgets": (
         "Δ = argmin{gᵀd : dᵀCd ≤ c, ‖d‖ ≤ ‖Δ‖}",
-        r"\Delta = \arg\min\{g^\top d : d^\top C d \le c,\ \lVert d \rVert  \le \lVert \Delta \rVert \}",
+        r"\Delta = \arg\min\{g^\top d : d^\top C d \le c,\ \lVert d\rVert \le \lVert\Delta\rVert\}",
     ),
     "penalty": (
         "Δ = argmin ηgᵀd + ½dᵀCd + ½ε‖d‖²",
@@ -151,7 +151,7 @@ STATEMENTS = {
         "Δ = argmin E[(gᵢᵀd + η)²] + ε‖d‖²",
         r"\Delta = \arg\min\ \mathbb{E}[(g_i^\top d + \eta)^2] + \epsilon\lVert d\rVert^2",
     ),
-    "bound": ("‖Δ‖ ≤ η√ρ/(2√ε)", r"\lVert \Delta \rVert  \le \eta\sqrt\rho/(2\sqrt\epsilon)"),
+    "bound": ("‖Δ‖ ≤ η√ρ/(2√ε)", r"\lVert\Delta\rVert \le \eta\sqrt\rho/(2\sqrt\epsilon)"),
 }
 """Every line by its name: as text, and as LaTeX."""
 
@@ -210,7 +210,9 @@ def _prove(G, rows, budget, damping):
     """Everything that follows from the gradients, the matrix and the budget."""
     g = G.mean(axis=0)
     u, damped = _inverse(rows, g, 0.0), _inverse(rows, g, damping)
-    rho, rate = g @ u, np.sqrt(budget / (damped @ _times(rows, damped)))
+    rho = g @ u
+    _checks.meets("C", rho)
+    rate = np.sqrt(budget / (damped @ _times(rows, damped)))
     damped = -rate * damped
     metric_budget = damped @ _times(rows, damped) + damping * damped @ damped
     delta, multiplier, radius = (
@@ -236,6 +238,10 @@ def _rows(proof, rows):
     return _prove(proof.G, rows, proof.budget, proof.damping)
 
 
+def _of_one_example(proof, _):
+    return _rows(proof, proof.G[[np.argmax(np.abs(proof.G @ proof.g))]])
+
+
 STALE = ("the gradients are those of a few steps ago", _stale)
 BREAKS: dict[str, tuple[str, Callable[[_Proof, Callable], _Proof]]] = {
     "one loss": STALE,
@@ -246,8 +252,8 @@ BREAKS: dict[str, tuple[str, Callable[[_Proof, Callable], _Proof]]] = {
         lambda proof, _: _rows(proof, proof.g[None]),
     ),
     "range": (
-        "C is of the first example only, and g of all",
-        lambda proof, _: _rows(proof, proof.G[:1]),
+        "C is of one example only, and g of all",
+        _of_one_example,
     ),
     "step": (
         "a damping slipped into the undamped step",
@@ -297,8 +303,8 @@ BREAKS: dict[str, tuple[str, Callable[[_Proof, Callable], _Proof]]] = {
         lambda proof, _: proof._replace(asked=np.sqrt(proof.budget)),
     ),
     "bound": (
-        "g and C are of different examples, and a part of g is divided by ε alone",
-        lambda proof, _: _rows(proof, proof.G[:1]),
+        "C is of one example only, and the rest of g is divided by ε alone",
+        _of_one_example,
     ),
 }
 """How to break each line: why it then fails, and what is done to the proof."""
@@ -415,77 +421,61 @@ def _taylor(proof, d, lengths, changes, size):
 
 def _lagrange(proof):
     """Min gᵀΔ such that ΔᵀCΔ = c."""
-    g, budget, rho, multiplier, delta = proof.g, proof.budget, proof.rho, proof.multiplier, proof.delta
+    g, budget, multiplier, delta = proof.g, proof.budget, proof.multiplier, proof.delta
     value, price, spent = g @ delta, delta @ proof.times_C(delta), np.mean((proof.G @ delta) ** 2)
     audited = empirical_fisher_step(jnp.asarray(proof.G), budget=budget)
-    yield _equation(
-        "range", proof.times_C(proof.times_inverse(0.0)), g, "what costs nothing changes nothing: v ⟂ g"
-    )
+    note = "a step that changes no loss does not change their mean"
+    yield _equation("range", proof.times_C(proof.times_inverse(0.0)), g, note)
     yield _equation("step", delta, np.asarray(audited.delta), "empirical_fisher_step agrees")
     yield _equation("stationarity", -2 * multiplier * proof.times_C(delta), g, "-g and 2λCΔ* are in balance")
-    yield _equation("active", spent, budget, "λ = 0 is impossible where g ≠ 0: all of c is spent")
-    yield _equation(
-        "multiplier", -value / (2 * price), multiplier, f"the price of c, with no ½ before it; ρ = {rho:.4g}"
-    )
-    fall, root = np.sqrt(budget * rho), np.sqrt(budget)
-    yield _equation(
-        "value", value, -fall, f"the mean fall is √(cρ) = {fall:.4g}; √c = {root:.4g} is the root mean square"
-    )
-    singular = np.linalg.svd(proof.rows, compute_uv=False) ** 2 / len(proof.rows)
-    flat = (
-        len(g) > len(singular)
-        or singular[-1] <= max(proof.rows.shape) * np.finfo(float).eps ** 2 * singular[0]
-    )
-    curved = 2 * multiplier * np.array([0 if flat else singular[-1], singular[0]])
+    yield _equation("active", spent, budget, "all of c is spent: where g ≠ 0, λ = 0 is impossible")
+    note = f"λ is the price of c, with no ½ before it; ρ = {proof.rho:.4g}"
+    yield _equation("multiplier", -value / (2 * price), multiplier, note)
+    fall = np.sqrt(budget * proof.rho)
+    note = f"the mean fall is √(cρ) = {fall:.4g}; √c = {np.sqrt(budget):.4g} is the root mean square"
+    yield _equation("value", value, -fall, note)
+
+    eigenvalues = np.linalg.svd(proof.rows, compute_uv=False) ** 2 / len(proof.rows)
+    cut = max(proof.rows.shape) * np.finfo(float).eps ** 2 * eigenvalues[0]
+    unique = eigenvalues.size == g.size and eigenvalues[-1] > cut
+    ends = 2 * multiplier * np.array([eigenvalues[-1] if unique else 0, eigenvalues[0]])
     note = (
-        "and 0 for the steps that change no loss: Δ* is the shortest of many"
-        if flat
-        else "strictly: Δ* is the only one"
+        "> 0: Δ* is the only one" if unique else "0 for steps that change no loss: Δ* is the shortest of many"
     )
-    yield _bound("second order", curved.min(), 0.0, -curved.min(), np.abs(curved).max(), note)
-    best = _scan(proof, spent)
-    fair = value * np.sqrt(budget / spent)
-    yield _bound(
-        "optimum",
-        best,
-        fair,
-        fair - best,
-        abs(fair),
-        "1000 other steps of the same cost, near and far: none is better",
-    )
+    yield _bound("second order", ends.min(), 0.0, -ends.min(), np.abs(ends).max(), note)
+    best, fair = _scan(proof), value * np.sqrt(budget / spent)
+    note = "1000 other steps of the same cost, near and far: none is better"
+    yield _bound("optimum", best, fair, fair - best, abs(fair), note)
 
 
 def _damped(proof):
     """Δ = -η(C + εI)⁻¹g, and the four problems that it solves exactly."""
     G, g, damping, rate, delta = proof.G, proof.g, proof.damping, proof.rate, proof.damped
-    n, p = G.shape
     audited = empirical_fisher_step(jnp.asarray(G), damping=damping, budget=proof.budget)
-    yield _equation(
-        "damped step", delta, np.asarray(audited.delta), "ε is not in the problem: it needs one of the next"
-    )
-    u = proof.times_inverse(damping)
-    yield _equation(
-        "metric", rate, np.sqrt(proof.metric_budget / (g @ u)), "steps are measured by C + εI: c' > c"
-    )
     found = two_budget_step(jnp.asarray(G), proof.budget, proof.radius)
-    yield _equation("two budgets", delta, np.asarray(found.delta), f"the radius {proof.radius:.4g} makes ε")
+    scale = np.sqrt(proof.metric_budget / (g @ proof.times_inverse(damping)))
     pull = proof.times_C(delta) + 2 * proof.half * damping * delta
-    yield _equation("penalty", -pull, rate * g, "its slope at Δ is 0: (C + εI)Δ = -ηg")
+    ridge = _ridge(G, np.full(len(G), -proof.asked), damping)
+    length, limit = np.linalg.norm(delta), rate * np.sqrt(proof.rho) / (2 * np.sqrt(damping))
+    note = "ε does not follow from the problem: it needs one of the next four"
+    yield _equation("damped step", delta, np.asarray(audited.delta), note)
+    yield _equation("metric", rate, scale, "steps are measured by C + εI: c' > c")
+    note = f"‖Δ‖ = {proof.radius:.4g} is the radius that makes this ε"
+    yield _equation("two budgets", delta, np.asarray(found.delta), note)
+    yield _equation("penalty", -pull, rate * g, "the slope is 0 at Δ: (C + εI)Δ = -ηg")
+    note = f"every example is asked for the decrease η = {proof.asked:.4g}"
+    yield _equation("ridge regression", delta, ridge, note)
+    note = "for g and C of the same examples, whatever the spectrum"
+    yield _bound("bound", length, limit, length - limit, limit, note)
+
+
+def _ridge(G, target, damping):
+    """Ridge regression as least squares, or, where n < p, as least norm: it knows nothing of C."""
+    n, p = G.shape
+    if n < p:
+        return np.linalg.lstsq(np.hstack([G, np.sqrt(n * damping) * np.eye(n)]), target, rcond=None)[0][:p]
     system = np.vstack([G, np.sqrt(n * damping) * np.eye(p)])
-    ridge = np.linalg.lstsq(system, np.r_[np.full(n, -proof.asked), np.zeros(p)], rcond=None)[0]
-    yield _equation(
-        "ridge regression", delta, ridge, f"every example is asked for the decrease η = {proof.asked:.4g}"
-    )
-    bound = rate * np.sqrt(proof.rho) / (2 * np.sqrt(damping))
-    length = np.linalg.norm(delta)
-    yield _bound(
-        "bound",
-        length,
-        bound,
-        length - bound,
-        bound,
-        "for g and C of the same examples, whatever the spectrum",
-    )
+    return np.linalg.lstsq(system, np.r_[target, np.zeros(p)], rcond=None)[0]
 
 
 def _equation(name, left, right, note):
@@ -525,7 +515,7 @@ def _order(lengths, remainder, floor):
     return float(np.polyfit(np.log(lengths[usable]), np.log(remainder[usable]), 1)[0])
 
 
-def _scan(proof, spent):
+def _scan(proof):
     """The best mean change among many steps that cost c: half of them drawn about Δ*, half of them from anywhere."""
     noise = np.random.default_rng(0).normal(size=(1000, proof.delta.size))
     near = np.linalg.norm(proof.delta) * np.logspace(-4, 0, 500)[:, None] / np.sqrt(proof.delta.size)
@@ -541,12 +531,15 @@ def _double(leaf):
 
 
 def _square_root(C, p):
-    """Rows R (p, p) with RᵀR/p = C."""
-    C = _checks.symmetric("C", np.asarray(C, float))
+    """Rows R (p, p) with RᵀR/p = C, without the eigenvalues that are rounding in the precision that C came in."""
+    C = np.asarray(C)
+    eps = np.finfo(C.dtype if C.dtype.kind == "f" else float).eps
+    C = np.asarray(_checks.symmetric("C", C), float)
     if C.shape != (p, p):
         _checks.reject(
             "C", f"of shape ({p}, {p}), as params are", f"shape {C.shape}", "Use the same parameters."
         )
-    eigenvalues, V = np.linalg.eigh(np.asarray(C))
-    _checks.semi_definite("C", eigenvalues, p * np.finfo(float).eps * np.abs(eigenvalues).max())
-    return np.sqrt(p * np.maximum(eigenvalues, 0))[:, None] * V.T
+    eigenvalues, V = np.linalg.eigh(C)
+    cut = p * eps * np.abs(eigenvalues).max()
+    _checks.semi_definite("C", eigenvalues, cut)
+    return np.sqrt(p * np.where(eigenvalues > cut, eigenvalues, 0))[:, None] * V.T
