@@ -6,10 +6,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" pyproject.toml
+HOOKS   = --jaxtyping-packages=efisher_teach,beartype.beartype
+PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
-MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py
+MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends lint notebooks figures bench lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers lint notebooks figures bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -20,7 +22,7 @@ lab: $(VENV)/.lab ## open the course in JupyterLab
 test: lint test-units test-notebooks test-browser ## all tests
 
 test-units: $(VENV)/.dev ## mathematics, scenes, explorer
-	@$(call timed,units,$(BIN)/python -m pytest -m "not browser" --jaxtyping-packages=efisher_teach,beartype.beartype)
+	@$(call timed,units,$(BIN)/python -m pytest -m "not browser" $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
 	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=120 -p no:cacheprovider notebooks)
@@ -33,6 +35,13 @@ test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	  test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  $(BIN)/uv pip install -q --python $$env/bin/python "$$pin" jaxtyping beartype pytest hypothesis numpy scikit-learn; \
 	  echo "== $$pin"; $$env/bin/python -m pytest --rootdir=. -p no:cacheprovider $(MATHS); done
+
+# uv does not read pip's settings: UV_FIND_LINKS shows it the wheels that pip would find, such as a PyTorch without CUDA.
+test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlinops
+	@set -e; env=$(VENV)-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python \
+	    -c requirements-dev.txt $(PEERS) jax jaxtyping beartype pytest hypothesis numpy scikit-learn
+	@$(call timed,peers,EFISHER_TEACH_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest --rootdir=. -p no:cacheprovider $(HOOKS) tests/test_peers.py)
 
 lint: $(VENV)/.dev ## style, layers, types
 	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
@@ -51,7 +60,7 @@ lock: $(VENV)/.dev ## pin every requirement anew
 	$(LOCK) --extra lab --extra dev --upgrade -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove the environments
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers
 
 # The learner's environment; the tests' environment is the same one with more in it. One that was left half made (.half:
 # an interrupted install) or whose Python is gone is made anew.

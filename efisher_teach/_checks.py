@@ -204,7 +204,7 @@ def semi_definite(argument: str, eigenvalues: Any, cut: Any) -> None:
 
 
 def target(value: Any, n: int) -> jax.Array:
-    """What is asked of each of n examples: finite, not all zero."""
+    """What is asked of each of n examples: a finite number."""
     array = as_float("target", value)
     if array.shape != (n,):
         action = "Ask every example: one decrease each."
@@ -258,20 +258,52 @@ def invertible(argument: str, value: Any) -> jax.Array:
     return A
 
 
-def inside(chart: str, theta: jax.Array, back: jax.Array, J: jax.Array) -> None:
+def shift(value: Any, p: int) -> jax.Array:
+    """A finite number, or one for each of p parameters."""
+    array = as_float("shift", value)
+    if array.shape not in ((), (p,)):
+        reject(
+            "shift", f"a number, or of shape ({p},) as A has {p} rows", f"shape {array.shape}", "Ravel it."
+        )
+    finite_rows("shift", jnp.atleast_1d(array), "Every entry is a number.")
+    return array
+
+
+def curvature(value: Any, p: int) -> jax.Array:
+    """A symmetric matrix (p, p) of the parameters."""
+    A = symmetric("curvature", value)
+    if A.shape != (p, p):
+        reject("curvature", f"of shape ({p}, {p}), as params are", f"shape {A.shape}", "It is a matrix in θ.")
+    return A
+
+
+def finite_jacobian(name: str, J: jax.Array) -> None:
+    """A Jacobian without infinities."""
+    if is_concrete(J) and not jnp.isfinite(J).all():
+        action = "Choose another point."
+        reject("psi", f"a regular point of the chart {name!r}", "a Jacobian that is not finite", action)
+
+
+def inside(chart: str, theta: jax.Array, psi: jax.Array, back: jax.Array, J: jax.Array) -> None:
     """A point that a chart can describe: there and back again, with a Jacobian of full row rank."""
     if back.shape != theta.shape:
         got, action = f"{theta.size} of them", "Choose a chart that fits."
         reject("params", f"as many numbers as {chart} describes, {back.size}", got, action)
-    if not is_concrete(theta, back, J):
+    if not is_concrete(theta, psi, back, J):
         return
     eps, point = float(jnp.finfo(theta.dtype).eps), np.asarray(theta, float)
     got = np.array2string(point, precision=3)
-    finite = np.isfinite(point).all() and np.isfinite(back).all() and np.isfinite(J).all()
-    if not (finite and np.abs(point - back).max() <= eps**0.5 * np.abs(point).max()):
+    if not (np.isfinite(point).all() and np.isfinite(back).all()):
         reject("params", f"inside {chart}", got, "Start elsewhere.")
-    singular = np.linalg.svd(np.asarray(J, float), compute_uv=False)
-    if J.shape[0] > J.shape[1] or not singular[-1] > J.shape[0] * eps * singular[0]:
+    regular = bool(np.isfinite(psi).all() and np.isfinite(J).all())
+    if regular:
+        # What there and back may lose to rounding: digits of θ, and of ψ as far as θ depends on them.
+        size = np.abs(point).max() + (np.abs(np.asarray(J, float)) @ np.abs(np.asarray(psi, float))).max()
+        if np.abs(point - back).max() > eps**0.5 * size:
+            reject("params", f"inside {chart}", got, "Start elsewhere.")
+        singular = np.linalg.svd(np.asarray(J, float), compute_uv=False)
+        regular = J.shape[0] <= J.shape[1] and singular[-1] > J.shape[0] * eps * singular[0]
+    if not regular:
         got += ", where some step cannot be made in it"
         reject("params", f"at a regular point of {chart}", got, "Start elsewhere.")
 

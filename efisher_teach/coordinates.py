@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 from efisher_teach import _checks
 from efisher_teach._precision import dot
 from efisher_teach.curvature import empirical_fisher
-from efisher_teach.gradients import mean_gradient, per_example_gradients
+from efisher_teach.gradients import cancels, mean_gradient, per_example_gradients
 from efisher_teach.solve import Form, precondition, regress
 
 
@@ -65,7 +65,8 @@ def affine(A: Real[Array, "p p"], shift: Real[ArrayLike, "*p"] = 0.0) -> Coordin
     Raises:
         ValueError: A is not square and finite, or not invertible.
     """
-    A, b = _checks.invertible("A", A), _checks.as_float("shift", shift)
+    A = _checks.invertible("A", A)
+    b = jnp.broadcast_to(_checks.shift(shift, A.shape[0]), A.shape[:1])
     return Coordinates("affine", lambda psi: dot(A, psi) + b, lambda theta: jnp.linalg.solve(A, theta - b))
 
 
@@ -96,8 +97,13 @@ def jacobian(coordinates: Coordinates, psi: Real[Array, " q"]) -> Float[Array, "
 
     Returns:
         J (p, q).
+
+    Raises:
+        ValueError: J is not finite at ψ.
     """
-    return jax.jacfwd(coordinates.forward)(_checks.as_float("psi", psi))
+    J = jax.jacfwd(coordinates.forward)(_checks.as_float("psi", psi))
+    _checks.finite_jacobian(coordinates.name, J)
+    return J
 
 
 def pull_back(G: Float[Array, "n p"], J: Float[Array, "p q"]) -> Float[Array, "n q"]:
@@ -134,9 +140,11 @@ def push_forward(J: Float[Array, "p q"], delta: Float[Array, " q"]) -> Float[Arr
         ValueError: J and delta do not fit.
     """
     J, delta = _checks.as_float("J", J), _checks.as_float("delta", delta)
-    if J.ndim != 2 or delta.shape != J.shape[1:]:
+    if J.ndim != 2:
+        _checks.reject("J", "2-D (p, q)", f"shape {J.shape}", "Use jacobian(coordinates, psi).")
+    if delta.shape != J.shape[1:]:
         got, action = f"shape {delta.shape}", "Use a step that was computed from pull_back(G, J)."
-        _checks.reject("delta", f"of shape ({J.shape[-1]},), as J is {J.shape}", got, action)
+        _checks.reject("delta", f"of shape ({J.shape[1]},), as J is {J.shape}", got, action)
     return dot(J, delta)
 
 
@@ -185,7 +193,7 @@ def step_in(
         ValueError: θ is outside the chart, or on a singular point of it; a bad G, damping, budget, learning rate, form
             or curvature; a step that is not finite.
     """
-    theta = ravel_pytree(params)[0]
+    theta = _checks.as_float("params", ravel_pytree(params)[0])
     psi = _enter(coordinates, theta)
     G = _checks.gradients(G)
     if G.shape[1] != theta.size:
@@ -195,25 +203,29 @@ def step_in(
     scale = _checks.one_number(given, _checks.positive(given, budget if given == "budget" else learning_rate))
     damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
     step = _step(coordinates, psi, G, damping, given, scale.astype(G.dtype), form, curvature, metric_damping)
-    _checks.finite_rows(given, step.delta[None], "The step leads out of the chart: make it smaller.")
+    got = jnp.concatenate([step.delta, step.chart_delta])
+    _checks.finite_rows(
+        given, got[None], "The step leads out of the chart: make it smaller, or rescale the loss."
+    )
     return step
 
 
 def _step(coordinates, psi, G, damping, given, scale, form, curvature, metric_damping):
     J = jacobian(coordinates, psi)
-    here = pull_back(G, J)
+    here, g = pull_back(G, J), mean_gradient(G)
+    still = cancels(G, g)
     if form == "none":
-        u = mean_gradient(here)
+        u = dot(J.T, g)
     elif form == "full" and curvature is None:
         u = _empirical_direction(here, J, damping, metric_damping)
     else:
-        A = empirical_fisher(G) if curvature is None else _checks.symmetric("curvature", curvature)
+        A = empirical_fisher(G) if curvature is None else _checks.curvature(curvature, g.size).astype(G.dtype)
         metric = damping * metric_damping
-        A = dot(J.T, dot(A + metric * jnp.eye(A.shape[0], dtype=A.dtype), J))
-        u = precondition((A + A.T) / 2, mean_gradient(here), damping - metric, form)
-    power = jnp.mean(dot(here, u) ** 2)
-    some = power > 0
-    rate = jnp.where(some, jnp.sqrt(scale / jnp.where(some, power, 1)), 0) if given == "budget" else scale
+        A = dot(J.T, dot(A + metric * jnp.eye(g.size, dtype=A.dtype), J))
+        u = precondition((A + A.T) / 2, jnp.where(still, 0, dot(J.T, g)), damping - metric, form)
+    u = jnp.where(still, 0, u)
+    power = jnp.where(still, 1, jnp.mean(dot(here, u) ** 2))
+    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if given == "budget" else scale
     chart_delta = -rate * u
     delta = coordinates.forward(psi + chart_delta) - coordinates.forward(psi)
     return ChartStep(delta, dot(J, chart_delta), chart_delta, rate)
@@ -267,12 +279,12 @@ def trajectory_in(
         ValueError: As in `step_in`; steps < 1; a trajectory that is not finite.
     """
     theta, unravel = ravel_pytree(params)
+    theta = _checks.as_float("params", theta)
     psi = _enter(coordinates, theta)
     steps = _checks.at_least_one("steps", steps)
     given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
     scale = _checks.one_number(given, _checks.positive(given, budget if given == "budget" else learning_rate))
     damping = _checks.one_number("damping", _checks.damping(damping)).astype(theta.dtype)
-    per_example_gradients(loss_fn, params, x, y)  # whatever is wrong with the model is said here
 
     def move(psi, _):
         here = unravel(coordinates.forward(psi))
@@ -282,6 +294,7 @@ def trajectory_in(
         psi = psi + step.chart_delta
         return psi, coordinates.forward(psi)
 
+    move(psi, None)  # the first step once by itself: inside the scan nothing that is wrong could be said
     path = jnp.concatenate([theta[None], lax.scan(move, psi, length=steps)[1]])
     _checks.finite_rows(
         given, path, "From there on the trajectory diverges or leaves the chart: make it smaller."
@@ -364,7 +377,13 @@ def invariance_gap(
 
 def _enter(coordinates, theta):
     """ψ of θ, once φ is known to lead back, with a Jacobian that can make every step of θ."""
-    psi = coordinates.inverse(theta)
-    back, J = coordinates.forward(psi), jacobian(coordinates, psi)
-    _checks.inside(f"the chart {coordinates.name!r} ({coordinates.domain})", theta, back, J)
+    chart = f"the chart {coordinates.name!r} ({coordinates.domain})"
+    try:
+        psi = coordinates.inverse(theta)
+        back, J = coordinates.forward(psi), jax.jacfwd(coordinates.forward)(psi)
+    except (TypeError, ValueError, IndexError) as error:
+        _checks.reject(
+            "params", f"what {chart} describes", f"{theta.size} numbers, and {error}", "Choose another."
+        )
+    _checks.inside(chart, theta, psi, back, J)
     return psi

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree, Real
+from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from efisher_teach import _checks
 
@@ -131,6 +131,20 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
         ValueError: G is not 2-D, is empty, or has rows that are not finite.
     """
     return jnp.mean(_checks.gradients(G), axis=0)
+
+
+def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array, ""]:
+    """Whether a mean is nothing but the rounding of its terms: then it is 0, and there is no direction to go.
+
+    Args:
+        terms: What was averaged (n, p).
+        mean: Their mean (p,).
+
+    Returns:
+        True or False; False if a term is not finite.
+    """
+    rounding = 4 * jnp.finfo(terms.dtype).eps * jnp.max(jnp.abs(terms))
+    return (jnp.max(jnp.abs(mean)) <= rounding) & jnp.isfinite(rounding)
 
 
 def weighted_gradient(

@@ -17,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
-from efisher_teach.gradients import loss_changes, mean_gradient
+from efisher_teach.gradients import cancels, loss_changes, mean_gradient
 from efisher_teach.solve import Form, precondition, regress, spectrum
 
 RESCALE = "Its scale leaves no room in this precision: rescale the loss."
@@ -117,10 +117,12 @@ def _step(G, target, damping, *, budget, learning_rate):
     scale = _checks.one_number(given, scale).astype(G.dtype)
     damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
 
-    g = jnp.mean(target[:, None] * G, axis=0)
+    wishes = target[:, None] * G
+    g = jnp.mean(wishes, axis=0)
+    still = cancels(wishes, g)
     u, weights, agreement, effective_rank = regress(G, target, damping)
-    still = _still(G, target, g)
-    u, weights = jnp.where(still, 0, u), jnp.where(still, 0, weights)
+    # 0 where there is no direction to go, but with the derivative of u: at a minimum a step still has a Jacobian.
+    u, weights = (part - jnp.where(still, lax.stop_gradient(part), 0) for part in (u, weights))
     decrease = dot(G, u)
     power = jnp.where(still, 1, jnp.mean(decrease**2))  # uᵀCu
     rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if given == "budget" else scale
@@ -141,12 +143,6 @@ def _step(G, target, damping, *, budget, learning_rate):
     )
     _checks.finite_rows("G", step.delta[None], RESCALE)
     return step
-
-
-def _still(G, target, g):
-    """A mean that is nothing but the rounding of its terms is 0: there is no direction to go."""
-    rounding = 4 * jnp.finfo(G.dtype).eps * jnp.max(jnp.abs(G)) * jnp.max(jnp.abs(target))
-    return (jnp.max(jnp.abs(g)) <= rounding) & jnp.isfinite(rounding)
 
 
 def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Real[ArrayLike, ""]) -> Step:
@@ -219,7 +215,7 @@ def two_budget_step(
     budget = _checks.one_number("budget", _checks.positive("budget", budget)).astype(G.dtype)
     radius = _checks.one_number("radius", _checks.positive("radius", radius)).astype(G.dtype)
     g, ones, wanted = mean_gradient(G), jnp.ones(G.shape[0], G.dtype), budget / radius**2
-    still = _still(G, ones, g)
+    still = cancels(G, g)
 
     def cost(u):  # R = uᵀCu/‖u‖²
         length = jnp.sum(u**2)
@@ -234,7 +230,7 @@ def two_budget_step(
         lambda log_damping: jnp.log(cost(regress(G, ones, jnp.exp(log_damping)).direction) / wanted),
         jnp.zeros_like(wanted),
         lambda _, start: _crossing(factors, lax.stop_gradient(wanted)),
-        lambda linear, right: right / linear(jnp.ones_like(right)),
+        lambda linear, right: right * _reciprocal(linear(jnp.ones_like(right))),
     )
     damping = jnp.where(radius_binds, jnp.exp(log_damping), 0)
     u = jnp.where(budget_binds, regress(G, ones, damping).direction, g)
@@ -256,6 +252,12 @@ def two_budget_step(
     )
     _checks.finite_rows("G", step.delta[None], RESCALE)
     return step
+
+
+def _reciprocal(slope):
+    """1/slope; 0 where R does not grow: there one budget binds alone, and log ε is not used."""
+    grows = jnp.abs(slope) > jnp.finfo(slope.dtype).eps ** 1.5
+    return jnp.where(grows, 1 / jnp.where(grows, slope, 1), 0)
 
 
 def _crossing(factors, wanted):

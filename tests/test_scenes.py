@@ -256,7 +256,7 @@ def test_path_runs_from_undamped_to_descent(damped):
             "`budget` must be at most 0.04; got 0.05",
         ),
         (
-            lambda: scenes.damping(ef.breast_cancer(), budget=0),
+            lambda: scenes.damping(ef.breast_cancer(), budget=0.0),
             "`budget` must be finite and greater than 0; got 0",
         ),
     ],

@@ -418,6 +418,14 @@ def test_derivative_where_singular_values_repeat(x64):
         assert jnp.isfinite(gradient).all()
 
 
+def test_derivative_at_a_minimum(x64):
+    """g = 0: no step, but the next gradient will make one. With ε and η it is smooth there (facts 3.10)."""
+    G = jnp.array([[1.0, 2.0], [-1.0, -2.0]])
+    oracles.check_derivative(lambda G: rate_step(G, 0.5).delta, G)
+    slope = jax.grad(lambda theta: theta + rate_step(theta[None, None], 0.5, 0.8).delta[0])(0.0)
+    np.testing.assert_allclose(slope, 1 - 0.8 / 0.5)
+
+
 def test_jacobian_of_the_whole_step_is_finite(x64):
     """Also where the system is solved exactly: a norm has no derivative at 0."""
     for G in (jnp.eye(3), jnp.asarray(EXAMPLE), jnp.array([[1.0, 2.0], [-1.0, -2.0]])):

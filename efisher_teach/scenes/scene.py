@@ -54,7 +54,7 @@ class Axis(NamedTuple):
     say: Callable[[float], str]
     """How a value is said, with its unit."""
 
-    def nearest(self, value: float) -> int:
+    def nearest(self, value: float | int) -> int:
         """The nearest value's place."""
         return int(np.argmin(np.abs(self.values - value)))
 
@@ -92,7 +92,7 @@ class Table(NamedTuple):
     depends: dict[str, tuple[int, ...]]
     """By name, the places of those axes."""
 
-    def at(self, indices: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def at(self, indices: tuple[int, ...]) -> dict[str, Any]:
         """All arrays in one state, given by one index an axis."""
         return {
             name: array[tuple(indices[axis] for axis in self.depends[name])]
