@@ -226,11 +226,24 @@ def two_budget_step(
     budget_binds = budget_binds | ~still & ~radius_binds  # where g is an eigenvector, R does not grow
 
     factors = jax.tree.map(lax.stop_gradient, spectrum(G))
+    both = budget_binds & radius_binds
+    beside = jnp.log(
+        jnp.where(still, 1, jnp.sum(factors.eigenvalues))
+    )  # a harmless ε where log ε is not used
+
+    def excess(log_damping):
+        return jnp.log(jnp.where(still, 1, cost(regress(G, ones, jnp.exp(log_damping)).direction) / wanted))
+
+    def divide(linear, right):
+        slope = linear(jnp.ones_like(right))
+        used = both & (slope > 0)
+        return jnp.where(used, right / jnp.where(used, slope, 1), 0)
+
     log_damping = lax.custom_root(
-        lambda log_damping: jnp.log(cost(regress(G, ones, jnp.exp(log_damping)).direction) / wanted),
-        jnp.zeros_like(wanted),
-        lambda _, start: _crossing(factors, lax.stop_gradient(wanted)),
-        lambda linear, right: right * _reciprocal(linear(jnp.ones_like(right))),
+        excess,
+        beside,
+        lambda _, beside: jnp.where(both, _crossing(factors, lax.stop_gradient(wanted)), beside),
+        divide,
     )
     damping = jnp.where(radius_binds, jnp.exp(log_damping), 0)
     u = jnp.where(budget_binds, regress(G, ones, damping).direction, g)
@@ -252,12 +265,6 @@ def two_budget_step(
     )
     _checks.finite_rows("G", step.delta[None], RESCALE)
     return step
-
-
-def _reciprocal(slope):
-    """1/slope; 0 where R does not grow: there one budget binds alone, and log ε is not used."""
-    grows = jnp.abs(slope) > jnp.finfo(slope.dtype).eps ** 1.5
-    return jnp.where(grows, 1 / jnp.where(grows, slope, 1), 0)
 
 
 def _crossing(factors, wanted):

@@ -779,36 +779,46 @@ def by_logs(G, log_budget, log_radius):
     return [jnp.where(jnp.isinf(field), 0, field) for field in step[: len(FIELDS)]]
 
 
-thirty_two = jax.jit(jax.vmap(by_logs))
-forward = jax.jit(lambda inputs, tangents: jax.jvp(jax.vmap(by_logs), inputs, tangents)[1])
+# Thirty-two at a time: the numbers with their slopes along tangents, and all of their derivatives.
+forward = jax.jit(lambda inputs, tangents: jax.jvp(jax.vmap(by_logs), inputs, tangents))
 reverse = jax.jit(jax.vmap(jax.jacrev(by_logs, (0, 1, 2))))
 
 
 @pytest.mark.parametrize("G", [TALL, WIDE], ids=["tall", "wide"])
 def test_derivative_of_two_budgets(G, x64):
-    """By G, c and r, forward and reverse; and the multipliers are prices: λ₁ = -∂(gᵀΔ)/∂c, λ₂ = -∂(gᵀΔ)/∂r²."""
+    """By G, c and r; and the multipliers are prices: λ₁ = -∂(gᵀΔ)/∂c, λ₂ = -∂(gᵀΔ)/∂r²."""
     h, radius = 1e-5, np.resize(radii(G), 32)  # the regimes in turn
     inputs = (np.tile(G, (32, 1, 1)), np.full(32, np.log(BUDGET)), np.log(radius))
     tangents = tuple(normal(k, each.shape) for k, each in enumerate(inputs))
+    values, slopes = forward(inputs, tangents)
     up, down = (
-        thirty_two(*(each + sign * h * tangent for each, tangent in zip(inputs, tangents, strict=True)))
+        forward(tuple(a + sign * h * b for a, b in zip(inputs, tangents, strict=True)), tangents)[0]
         for sign in (1, -1)
     )
-    ahead, jacobians = forward(inputs, tangents), reverse(*inputs)
-    close = 1000 * EPS * numbers(G).condition(0)
-    for name, high, low, along, parts in zip(FIELDS, up, down, ahead, jacobians, strict=True):
-        size = np.abs(high).max() + np.abs(along).max()
+    for name, value, high, low, slope in zip(FIELDS, values, up, down, slopes, strict=True):
         # Central differences, as in oracles.check_derivative.
-        np.testing.assert_allclose(along, (high - low) / (2 * h), rtol=0, atol=1e-6 * size, err_msg=name)
-        back = sum(
-            np.reshape(part, (32, np.size(along) // 32, -1)) @ tangent.reshape(32, -1, 1)
-            for part, tangent in zip(parts, tangents, strict=True)
-        )
-        np.testing.assert_allclose(back.reshape(along.shape), along, rtol=0, atol=close * size, err_msg=name)
-    step = two_budgets(G, BUDGET, radius)
-    _, by_budget, by_radius = (np.mean(part, axis=1) for part in jacobians[FIELDS.index("predicted_changes")])
+        size = np.abs(value).max() + np.abs(slope).max()
+        np.testing.assert_allclose(slope, (high - low) / (2 * h), rtol=0, atol=1e-6 * size, err_msg=name)
+
+    step, close = two_budgets(G, BUDGET, radius), 1000 * EPS * numbers(G).condition(0)
+    still, one, decrease = np.zeros_like(inputs[0]), np.ones(32), FIELDS.index("predicted_changes")
+    by_budget = np.mean(forward(inputs, (still, one, 0 * one))[1][decrease], axis=1)
+    by_radius = np.mean(forward(inputs, (still, 0 * one, one))[1][decrease], axis=1)
     np.testing.assert_allclose(-by_budget, BUDGET * step.budget_multiplier, rtol=close, atol=close)
     np.testing.assert_allclose(-by_radius, 2 * radius**2 * step.radius_multiplier, rtol=close, atol=close)
+
+
+def test_derivative_of_two_budgets_backwards(x64):
+    """The same slopes from reverse mode."""
+    inputs = (np.tile(TALL, (32, 1, 1)), np.full(32, np.log(BUDGET)), np.log(np.resize(radii(TALL), 32)))
+    tangents = tuple(normal(k, each.shape) for k, each in enumerate(inputs))
+    for name, slope, parts in zip(FIELDS, forward(inputs, tangents)[1], reverse(*inputs), strict=True):
+        back = sum(
+            np.reshape(part, (32, np.size(slope) // 32, -1)) @ tangent.reshape(32, -1, 1)
+            for part, tangent in zip(parts, tangents, strict=True)
+        )
+        close = 1000 * EPS * numbers(TALL).condition(0) * np.abs(slope).max()
+        np.testing.assert_allclose(back.reshape(slope.shape), slope, rtol=0, atol=close, err_msg=name)
 
 
 def _thirty_two(name):
