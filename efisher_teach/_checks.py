@@ -101,7 +101,8 @@ def linear_system(C: Any, g: Any) -> tuple[jax.Array, jax.Array]:
         action = "Use mean_gradient(G) of the same parameters."
         reject("g", f"of shape {C.shape[:1]}, as C is {C.shape}", f"shape {g.shape}", action)
     finite_rows("g", g, "It was computed from gradients that are not finite.")
-    return C, g
+    wider = jnp.result_type(C, g)
+    return C.astype(wider), g.astype(wider)
 
 
 def positive_definite(argument: str, A: jax.Array) -> None:

@@ -255,7 +255,7 @@ def trajectory_in(
     form: Form = "full",
     curvature_fn: Callable | None = None,
     metric_damping: bool = False,
-) -> Float[Array, "steps+1 p"]:
+) -> Float[Array, "{steps}+1 p"]:
     """Where many steps in one chart lead, seen in θ: the same start and the same budget in any chart.
 
     Args:
@@ -328,8 +328,9 @@ def invariance_gap(
 ) -> InvarianceGap:
     """Take the same step in θ and in ψ, and measure how far apart they are.
 
-    The full empirical Fisher and the Fisher have no first-order gap undamped. The diagonal has none where J is
-    diagonal, the root none where J is orthogonal, and gradient descent none only where J is orthogonal too.
+    The full empirical Fisher and the Fisher have no first-order gap undamped where they are invertible; where C is
+    singular the losses of the sample see none. The diagonal has none where J is diagonal; the root and gradient descent
+    have none where J is orthogonal. The finite gap falls with η until rounding, eps‖θ‖/‖Δθ‖, is all that is left of it.
 
     Args:
         coordinates: The chart.

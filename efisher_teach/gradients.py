@@ -134,7 +134,7 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
 
 
 def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array, ""]:
-    """Whether a mean is nothing but the rounding of its terms: then it is 0, and there is no direction to go.
+    """Whether a mean is nothing but the rounding of its terms, column by column: then there is no direction to go.
 
     Args:
         terms: What was averaged (n, p).
@@ -143,8 +143,8 @@ def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array,
     Returns:
         True or False; False if a term is not finite.
     """
-    rounding = 4 * jnp.finfo(terms.dtype).eps * jnp.max(jnp.abs(terms))
-    return (jnp.max(jnp.abs(mean)) <= rounding) & jnp.isfinite(rounding)
+    rounding = 4 * jnp.finfo(terms.dtype).eps * jnp.max(jnp.abs(terms), axis=0)
+    return jnp.all((jnp.abs(mean) <= rounding) & jnp.isfinite(rounding))
 
 
 def weighted_gradient(

@@ -418,6 +418,12 @@ def test_derivative_where_singular_values_repeat(x64):
         assert jnp.isfinite(gradient).all()
 
 
+def test_a_large_parameter_that_cancels_does_not_hide_a_small_one():
+    """Rounding is judged parameter by parameter: the first column cancels, the second has a mean of 1."""
+    step = ef.empirical_fisher_step(jnp.array([[3e6, 1.0], [-3e6, 1.0]], jnp.float32), budget=BUDGET)
+    np.testing.assert_allclose(step.delta, [0, -0.1], rtol=1e-5, atol=1e-12)
+
+
 def test_derivative_at_a_minimum(x64):
     """g = 0: no step, but the next gradient will make one. With ε and η it is smooth there (facts 3.10)."""
     G = jnp.array([[1.0, 2.0], [-1.0, -2.0]])
