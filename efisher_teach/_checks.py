@@ -27,7 +27,7 @@ def as_float(argument: str, value: Any) -> jax.Array:
     """`value` as a floating-point array; integers become floats, anything else is an error."""
     try:
         array = jnp.asarray(value)
-    except TypeError:
+    except (TypeError, ValueError):
         reject(argument, "an array of real numbers", type(value).__name__, "Convert it with jnp.asarray.")
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         reject(argument, "real", f"dtype {array.dtype}", "Take its real part, or treat both parts as rows.")
@@ -57,6 +57,22 @@ def positive(argument: str, value: Any) -> jax.Array:
     return array
 
 
+def one_damping(value: Any, dtype: Any) -> jax.Array:
+    """One damping, in the precision of what it damps."""
+    return one_number("damping", damping(value)).astype(dtype)
+
+
+def one_positive(argument: str, value: Any, dtype: Any) -> jax.Array:
+    """One number > 0, in the precision of what it belongs to."""
+    return one_number(argument, positive(argument, value)).astype(dtype)
+
+
+def budget_or_rate(budget: Any, learning_rate: Any, dtype: Any) -> tuple[bool, jax.Array]:
+    """Whether a budget was given, and the one number that was."""
+    given = exactly_one(budget=budget, learning_rate=learning_rate)
+    return given == "budget", one_positive(given, budget if given == "budget" else learning_rate, dtype)
+
+
 def finite_rows(argument: str, array: jax.Array, action: str) -> None:
     """Every row of `array` is finite, or an error that names the rows."""
     if not is_concrete(array):
@@ -65,6 +81,22 @@ def finite_rows(argument: str, array: jax.Array, action: str) -> None:
     if bad.size:
         rows = ", ".join(map(str, bad[:5])) + (", …" if bad.size > 5 else "")
         reject(argument, "finite", f"NaN or infinity in {bad.size} of {len(array)} rows: {rows}", action)
+
+
+def finite_result(argument: str, *results: jax.Array, action: str = "") -> None:
+    """What was computed from finite numbers is finite too."""
+    if is_concrete(*results) and not all(np.isfinite(result).all() for result in results):
+        action = action or "Its scale leaves no room in this precision: rescale the loss."
+        reject(argument, "such that the result is finite", "NaN or infinity in it", action)
+
+
+def not_lost(argument: str, delta: jax.Array, still: jax.Array) -> None:
+    """A gradient that is not 0 makes a step that is not 0."""
+    if is_concrete(delta, still) and not still and not np.any(delta):
+        action = "Its scale leaves no room in this precision: rescale the loss."
+        reject(
+            argument, "such that the step is not lost", "a gradient that underflows to a step of 0", action
+        )
 
 
 def gradients(G: Any) -> jax.Array:
@@ -94,15 +126,15 @@ def symmetric(argument: str, value: Any) -> jax.Array:
     return A
 
 
-def linear_system(C: Any, g: Any) -> tuple[jax.Array, jax.Array]:
-    """A symmetric C (p, p) and a finite g (p,) that fits it."""
-    C, g = symmetric("C", C), as_float("g", g)
-    if g.shape != C.shape[:1]:
+def linear_system(argument: str, A: Any, g: Any) -> tuple[jax.Array, jax.Array]:
+    """A symmetric matrix (p, p) and a finite g (p,) that fits it, in one precision."""
+    A, g = symmetric(argument, A), as_float("g", g)
+    if g.shape != A.shape[:1]:
         action = "Use mean_gradient(G) of the same parameters."
-        reject("g", f"of shape {C.shape[:1]}, as C is {C.shape}", f"shape {g.shape}", action)
+        reject("g", f"of shape {A.shape[:1]}, as {argument} is {A.shape}", f"shape {g.shape}", action)
     finite_rows("g", g, "It was computed from gradients that are not finite.")
-    wider = jnp.result_type(C, g)
-    return C.astype(wider), g.astype(wider)
+    wider = jnp.result_type(A, g)
+    return A.astype(wider), g.astype(wider)
 
 
 def positive_definite(argument: str, A: jax.Array) -> None:
@@ -131,17 +163,17 @@ def log_likelihood(name: str, G: jax.Array, believed: jax.Array) -> None:
         )
 
 
-def same_sample(g: jax.Array, outside: jax.Array) -> None:
-    """At damping 0 the gradient lies in the range of C, which holds when both come from the same examples."""
+def same_sample(argument: str, g: jax.Array, outside: jax.Array) -> None:
+    """At damping 0 the gradient lies in the range of the matrix, which holds when both are of the same examples."""
     if not is_concrete(g, outside):
         return
     stray, size = float(jnp.linalg.norm(outside)), float(jnp.linalg.norm(g))
     if stray > float(jnp.finfo(g.dtype).eps) ** 0.5 * size:
         raise ValueError(
-            f"`g` must lie in the range of `C` when `damping` is 0; got a part g⊥ of length {stray:.3g} (of "
-            f"{size:.3g}) outside it. Along that part the loss could fall without limit at no cost. C and g come from "
-            "different examples (another batch, a running average, weight decay in one of them), or g is lost in the "
-            "rounding of C: use a larger damping, or solve_dual(G)."
+            f"`g` must lie in the range of `{argument}` when `damping` is 0; got a part g⊥ of length {stray:.3g} (of "
+            f"{size:.3g}) outside it. Along that part the loss could fall without limit at no cost. {argument} and g "
+            "come from different examples (another batch, a running average, weight decay in one of them), or g is "
+            f"lost in the rounding of {argument}: use a larger damping, or solve_dual(G)."
         )
 
 
@@ -184,10 +216,10 @@ def exactly_one(**options: Any) -> str:
     return given[0]
 
 
-def at_least_one(argument: str, value: Any) -> int:
+def at_least_one(argument: str, value: Any, action: str = "Use 1 or more.") -> int:
     """A whole number ≥ 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        reject(argument, "a whole number of at least 1", f"{value!r}", "For all at once, leave it out.")
+        reject(argument, "a whole number of at least 1", f"{value!r}", action)
     return int(value)
 
 

@@ -184,7 +184,8 @@ def step_in(
         learning_rate: η > 0, instead of a budget.
         form: What is inverted, in ψ: "full", "diagonal", "root", "diagonal root" or "none"; see `precondition`.
         curvature: A matrix in θ (p, p) in place of C, e.g. the Fisher; it is pulled back as JᵀAJ.
-        metric_damping: Damp with εJᵀJ instead of εI: the damping of θ, carried along.
+        metric_damping: Damp with εJᵀJ instead of εI: the damping of θ, carried along. At ε = 0 it does nothing; where C
+            is singular its limit ε → 0 is the step that is shortest in θ, and without it the one shortest in ψ.
 
     Returns:
         A `ChartStep`.
@@ -199,33 +200,35 @@ def step_in(
     if G.shape[1] != theta.size:
         action = "Use per_example_gradients at these params."
         _checks.reject("G", f"of shape (n, {theta.size}), as params are", f"shape {G.shape}", action)
-    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
-    scale = _checks.one_number(given, _checks.positive(given, budget if given == "budget" else learning_rate))
-    damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
-    step = _step(coordinates, psi, G, damping, given, scale.astype(G.dtype), form, curvature, metric_damping)
-    got = jnp.concatenate([step.delta, step.chart_delta])
-    _checks.finite_rows(
-        given, got[None], "The step leads out of the chart: make it smaller, or rescale the loss."
+    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, G.dtype)
+    damping = _checks.one_damping(damping, G.dtype)
+    step = _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping)
+    action = "The step leads out of the chart: make it smaller, or rescale the loss."
+    _checks.finite_result(
+        "budget" if budgeted else "learning_rate", step.delta, step.chart_delta, action=action
     )
+    _checks.not_lost("G", step.chart_delta, cancels(G, mean_gradient(G)))
     return step
 
 
-def _step(coordinates, psi, G, damping, given, scale, form, curvature, metric_damping):
+def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping):
     J = jacobian(coordinates, psi)
     here, g = pull_back(G, J), mean_gradient(G)
     still = cancels(G, g)
+    if curvature is not None:
+        curvature = _checks.curvature(curvature, g.size).astype(G.dtype)
     if form == "none":
         u = dot(J.T, g)
     elif form == "full" and curvature is None:
         u = _empirical_direction(here, J, damping, metric_damping)
     else:
-        A = empirical_fisher(G) if curvature is None else _checks.curvature(curvature, g.size).astype(G.dtype)
+        A = empirical_fisher(G) if curvature is None else curvature
         metric = damping * metric_damping
         A = dot(J.T, dot(A + metric * jnp.eye(g.size, dtype=A.dtype), J))
         u = precondition((A + A.T) / 2, jnp.where(still, 0, dot(J.T, g)), damping - metric, form)
     u = jnp.where(still, 0, u)
     power = jnp.where(still, 1, jnp.mean(dot(here, u) ** 2))
-    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if given == "budget" else scale
+    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if budgeted else scale
     chart_delta = -rate * u
     delta = coordinates.forward(psi + chart_delta) - coordinates.forward(psi)
     return ChartStep(delta, dot(J, chart_delta), chart_delta, rate)
@@ -282,23 +285,21 @@ def trajectory_in(
     theta = _checks.as_float("params", theta)
     psi = _enter(coordinates, theta)
     steps = _checks.at_least_one("steps", steps)
-    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
-    scale = _checks.one_number(given, _checks.positive(given, budget if given == "budget" else learning_rate))
-    damping = _checks.one_number("damping", _checks.damping(damping)).astype(theta.dtype)
+    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, theta.dtype)
+    damping = _checks.one_damping(damping, theta.dtype)
 
     def move(psi, _):
         here = unravel(coordinates.forward(psi))
         G = per_example_gradients(loss_fn, here, x, y)
         A = None if curvature_fn is None else curvature_fn(here)
-        step = _step(coordinates, psi, G, damping, given, scale.astype(G.dtype), form, A, metric_damping)
+        step = _step(coordinates, psi, G, damping, budgeted, scale, form, A, metric_damping)
         psi = psi + step.chart_delta
         return psi, coordinates.forward(psi)
 
     move(psi, None)  # the first step once by itself: inside the scan nothing that is wrong could be said
     path = jnp.concatenate([theta[None], lax.scan(move, psi, length=steps)[1]])
-    _checks.finite_rows(
-        given, path, "From there on the trajectory diverges or leaves the chart: make it smaller."
-    )
+    action = "From there on the trajectory diverges or leaves the chart: make it smaller."
+    _checks.finite_rows("budget" if budgeted else "learning_rate", path, action)
     return path
 
 

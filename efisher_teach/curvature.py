@@ -36,14 +36,16 @@ def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
         C (p, p), symmetric, positive semi-definite, of rank at most min(n, p).
 
     Raises:
-        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
 
     Reference:
         F. Kunstner, L. Balles, P. Hennig, "Limitations of the empirical Fisher approximation for natural
         gradient descent", NeurIPS 2019.
     """
     G = _checks.gradients(G)
-    return dot(G.T, G) / G.shape[0]
+    C = dot(G.T, G) / G.shape[0]
+    _checks.finite_result("G", C)
+    return C
 
 
 def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
@@ -59,9 +61,12 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
         Σ (p, p), symmetric, positive semi-definite, of rank at most min(n - 1, p).
 
     Raises:
-        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
     """
-    return empirical_fisher(_checks.gradients(G) - mean_gradient(G))
+    G = _checks.gradients(G)
+    centred = G - mean_gradient(G)
+    _checks.finite_result("G", centred)
+    return empirical_fisher(centred)
 
 
 def empirical_fisher_diagonal(G: Float[Array, "n p"]) -> Float[Array, " p"]:
@@ -74,9 +79,11 @@ def empirical_fisher_diagonal(G: Float[Array, "n p"]) -> Float[Array, " p"]:
         diag C (p,).
 
     Raises:
-        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
     """
-    return jnp.mean(_checks.gradients(G) ** 2, axis=0)
+    diagonal = jnp.mean(_checks.gradients(G) ** 2, axis=0)
+    _checks.finite_result("G", diagonal)
+    return diagonal
 
 
 def squared_batch_gradient(G: Float[Array, "n p"], batch_size: int) -> Float[Array, " p"]:
@@ -95,7 +102,9 @@ def squared_batch_gradient(G: Float[Array, "n p"], batch_size: int) -> Float[Arr
         ValueError: A bad G, or batch_size is not a whole number of at least 1.
     """
     G, batch_size = _checks.gradients(G), _checks.at_least_one("batch_size", batch_size)
-    return mean_gradient(G) ** 2 + jnp.var(G, axis=0) / batch_size
+    square = mean_gradient(G) ** 2 + jnp.var(G, axis=0) / batch_size
+    _checks.finite_result("G", square)
+    return square
 
 
 def fisher(
@@ -151,8 +160,10 @@ def fisher(
     few = jax.tree.map(lambda leaf: leaf[:8], (x, labels))
     believed = label_gradients(lambda params, x, y: likelihood.loss(output_fn(params, x), y), *few)
     _checks.log_likelihood(likelihood.name, G[:8], believed)
-    rows = (jnp.sqrt(weights)[..., None] * G).reshape(-1, theta.size)
-    return dot(rows.T, rows) / n
+    # The weights on one side: their root would have no derivative where a label is all but impossible.
+    F = dot((weights[..., None] * G).reshape(-1, theta.size).T, G.reshape(-1, theta.size)) / n
+    _checks.finite_result("loss_fn", F)
+    return (F + F.T) / 2
 
 
 def gauss_newton(
@@ -185,7 +196,9 @@ def gauss_newton(
 
     H = jax.vmap(curvature)(output, y)
     _checks.finite_rows("output_loss", H, "Its second derivative is undefined at these examples.")
-    return dot(J.reshape(-1, J.shape[-1]).T, dot(H, J).reshape(-1, J.shape[-1])) / n
+    B = dot(J.reshape(-1, J.shape[-1]).T, dot(H, J).reshape(-1, J.shape[-1])) / n
+    _checks.finite_result("output_fn", B)
+    return (B + B.T) / 2
 
 
 def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Array, "p p"]:
@@ -228,7 +241,9 @@ def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[A
     if delta.ndim == 0 or delta.shape[-1] != A.shape[0]:
         got = f"shape {delta.shape}"
         _checks.reject("delta", f"of shape (…, {A.shape[0]}), as A is {A.shape}", got, "One step a row.")
-    return jnp.sum(dot(delta, A) * delta, axis=-1)
+    form = jnp.sum(dot(delta, A) * delta, axis=-1)
+    _checks.finite_result("delta", form)
+    return form
 
 
 def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Float[Array, " p"]:
@@ -252,7 +267,9 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
     _checks.positive_definite("B", B)
     L = jnp.linalg.cholesky(B)
     half = jax.scipy.linalg.solve_triangular(L, A, lower=True)
-    return jnp.linalg.eigvalsh(jax.scipy.linalg.solve_triangular(L, half.T, lower=True))[::-1]
+    whole = jax.scipy.linalg.solve_triangular(L, half.T, lower=True)
+    _checks.finite_result("A", whole)
+    return jnp.linalg.eigvalsh(whole)[::-1]
 
 
 class RunningFisherState(NamedTuple):
@@ -303,6 +320,6 @@ def running_fisher(decay: float = 0.9) -> RunningFisher:
             _checks.reject("G", requirement, f"shape {G.shape}", "Start anew with init(p).")
         total = decay * state.total + (1 - decay) * C
         new = RunningFisherState(total, decay * state.weight + (1 - decay))
-        return new.total / new.weight, new
+        return (new.total / new.weight).astype(C.dtype), new
 
     return RunningFisher(init, update)

@@ -351,8 +351,8 @@ def ledger(
     Reference:
         T. George, "What is the empirical Fisher?", 2018.
     """
-    budget = float(_checks.one_number("budget", _checks.positive("budget", budget)))
-    damping = float(_checks.one_number("damping", _checks.damping(damping)))
+    budget = float(_checks.one_positive("budget", budget, float))
+    damping = float(_checks.one_damping(damping, float))
     if break_line is not None:
         _checks.one_of(
             "break_line", break_line, tuple(name for name in BREAKS if damping or name not in DAMPED)

@@ -54,7 +54,7 @@ def per_example_gradients(
         ValueError: As in `per_example_losses`; chunk_size < 1; a gradient that is not finite (its row is named).
     """
     n = _checks.scalar_loss(loss_fn, params, x, y)
-    chunk_size = n if chunk_size is None else min(_checks.at_least_one("chunk_size", chunk_size), n)
+    chunk_size = n if chunk_size is None else _chunk(chunk_size, n)
     theta, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda theta, x, y: loss_fn(unravel(theta), x, y))
     if chunk_size == n:
@@ -63,6 +63,10 @@ def per_example_gradients(
         G = lax.map(lambda example: gradient(theta, *example), (x, y), batch_size=chunk_size)
     _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
+
+
+def _chunk(chunk_size, n):
+    return min(_checks.at_least_one("chunk_size", chunk_size, "For all at once, leave it out."), n)
 
 
 def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Float[Array, "n k p"]:

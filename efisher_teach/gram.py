@@ -18,7 +18,9 @@ def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
         K (n, n), symmetric, positive semi-definite.
 
     Raises:
-        ValueError: G is not 2-D, is empty, or has rows that are not finite.
+        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
     """
     G = _checks.gradients(G)
-    return dot(G, G.T) / G.shape[0]
+    K = dot(G, G.T) / G.shape[0]
+    _checks.finite_result("G", K)
+    return K

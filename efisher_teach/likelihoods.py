@@ -34,10 +34,12 @@ class Likelihood(NamedTuple):
 
 
 def _gaussian_labels(z):
-    """z ± √d eₖ for each of d outputs, equally likely: mean z, covariance I."""
+    """z, and z ± s√d eₖ for each of d outputs: mean z, covariance I. An s ≥ |z| is not lost in the rounding of z."""
     d = jnp.size(z)
-    offsets = jnp.sqrt(d) * jnp.eye(d, dtype=z.dtype).reshape(d, *z.shape)
-    return jnp.concatenate([z + offsets, z - offsets]), jnp.full(2 * d, 1 / (2 * d), z.dtype)
+    s = jax.lax.stop_gradient(2 ** jnp.ceil(jnp.log2(jnp.maximum(1, jnp.max(jnp.abs(z))))))
+    offsets = s * jnp.sqrt(d) * jnp.eye(d, dtype=z.dtype).reshape(d, *z.shape)
+    weights = jnp.full(2 * d, 1 / (2 * d), z.dtype) / s / s
+    return jnp.concatenate([z[None], z + offsets, z - offsets]), jnp.append(1 - 1 / s / s, weights)
 
 
 gaussian = Likelihood(

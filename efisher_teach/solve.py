@@ -87,7 +87,13 @@ def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Fl
         ValueError: A bad G, or a damping that is negative or not finite.
     """
     G = _checks.gradients(G)
-    damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
+    u = _dual(G, _checks.one_damping(damping, G.dtype))
+    _checks.finite_result("G", u)
+    return u
+
+
+@jax.jit
+def _dual(G, damping):
     n, K = G.shape[0], gram(G)
     visible, shift = _visible(K, damping)
     return lax.cond(
@@ -114,16 +120,29 @@ def solve_primal(
         ValueError: C is not square, symmetric and finite; g does not fit; damping is negative or not finite;
             damping is 0 and g has a part outside the range of C (the problem is then unbounded).
     """
-    C, g = _checks.linear_system(C, g)
-    damping = _checks.one_number("damping", _checks.damping(damping)).astype(C.dtype)
-    visible, shift = _visible(C, damping)
-    if _checks.is_concrete(C, g, damping) and not visible:
-        kept, _, V = _range(C)
-        _checks.same_sample(g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
+    return _solve("C", *_checks.linear_system("C", C, g), damping)
+
+
+def _solve(argument, A, g, damping):
+    damping = _checks.one_damping(damping, A.dtype)
+    if _checks.is_concrete(A, g, damping) and not _visible(A, damping)[0]:
+        kept, _, V = _range(A)
+        _checks.same_sample(argument, g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
+    u = _primal(A, g, damping)
+    action = (
+        "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
+    )
+    _checks.finite_result(argument, u, action=action)
+    return u
+
+
+@jax.jit
+def _primal(A, g, damping):
+    visible, shift = _visible(A, damping)
     return lax.cond(
         visible,
-        lambda: jnp.linalg.solve(C + shift * jnp.eye(C.shape[0], dtype=C.dtype), g),
-        lambda: _pseudo_inverse(C, g),
+        lambda: jnp.linalg.solve(A + shift * jnp.eye(A.shape[0], dtype=A.dtype), g),
+        lambda: _pseudo_inverse(A, g),
     )
 
 
@@ -146,17 +165,23 @@ def solve_rank_one(
         damping: ε > 0.
 
     Returns:
-        u (p,). Takes O(m²p) and never forms a p × p matrix.
+        u (p,). Takes O(m²p) and never forms a p × p matrix. Its relative error is about eps·(λmax + ε)/ε: in float32,
+            keep ε above 1e-4 of the largest eigenvalue.
 
     Raises:
-        ValueError: rows or g is not finite or does not fit; a weight is negative; damping is not positive.
+        ValueError: rows or g is not finite or does not fit; a weight is negative; damping is not positive; an overflow.
 
     Reference:
         S. P. Singh, D. Alistarh, "WoodFisher", NeurIPS 2020; E. Frantar, E. Kurtic, D. Alistarh, "M-FAC", NeurIPS 2021.
     """
     rows, weights, g = _checks.weighted_rows(rows, weights, g)
-    damping = _checks.one_number("damping", _checks.positive("damping", damping)).astype(rows.dtype)
+    u = _rank_one(rows, weights, g, _checks.one_positive("damping", damping, rows.dtype))
+    _checks.finite_result("rows", u)
+    return u
 
+
+@jax.jit
+def _rank_one(rows, weights, g, damping):
     def divide_out(k, solved):  # every vector that is still needed, by one more row
         pull = dot(solved, rows[k])  # rᵢᵀFₖ₋₁⁻¹rₖ
         return solved - jnp.outer(weights[k] * pull / (1 + weights[k] * pull[k]), solved[k])
@@ -193,23 +218,53 @@ def precondition(
     Raises:
         ValueError: As in `solve_primal`; an unknown form; a root of an indefinite matrix.
     """
-    A, g = _checks.linear_system(A, g)
-    damping = _checks.one_number("damping", _checks.damping(damping)).astype(A.dtype)
+    A, g = _checks.linear_system("A", A, g)
+    damping = _checks.one_damping(damping, A.dtype)
     _checks.one_of("form", form, get_args(Form))
     if form == "full":
-        return solve_primal(A, g, damping)
+        return _solve("A", A, g, damping)
     if form == "none":
         return g
-    if form in ("diagonal", "diagonal root"):
-        eigenvalues, V = jnp.diag(A), jnp.eye(A.shape[0], dtype=A.dtype)
+    values, V = jnp.linalg.eigh(A) if form == "root" else (jnp.diag(A), jnp.eye(A.shape[0], dtype=A.dtype))
+    cut = A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(values))
+    _checks.semi_definite("A", values, cut)
+    shifted = jnp.where((values > cut) | (damping > cut), values + damping, 0)
+    _checks.same_sample("A", g, dot(V, jnp.where(shifted > 0, 0, dot(V.T, g))))
+    if form == "root":
+        u = _inverse_root(A, g, damping)
     else:
-        eigenvalues, V = jnp.linalg.eigh(A)
-    cut = A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(eigenvalues))
-    _checks.semi_definite("A", eigenvalues, cut)
-    kept, shifted = _safe(jnp.where((eigenvalues > cut) | (damping > cut), eigenvalues + damping, 0))
-    along = dot(V.T, g)
-    _checks.same_sample(g, dot(V, jnp.where(kept, 0, along)))
-    return dot(V, jnp.where(kept, along / (shifted if form == "diagonal" else jnp.sqrt(shifted)), 0))
+        kept, shifted = _safe(shifted)
+        u = jnp.where(kept, g / (shifted if form == "diagonal" else jnp.sqrt(shifted)), 0)
+    _checks.finite_result("A", u)
+    return u
+
+
+@jax.custom_jvp
+def _inverse_root(A, g, damping):
+    """(A + εI)^(-1/2) g, and at ε = 0 the pseudo-inverse of the root."""
+    root, V = _root(A, damping)
+    return dot(V, root * dot(V.T, g))
+
+
+@_inverse_root.defjvp
+def _inverse_root_jvp(primals, tangents):
+    """By divided differences of λ^(-1/2), which are smooth where eigenvalues repeat: -1/(√a√b(√a + √b))."""
+    (A, g, damping), (A_dot, g_dot, damping_dot) = primals, tangents
+    root, V = _root(A, damping)
+    total = root[:, None] + root
+    # -1/(√a√b(√a + √b)) in terms of 1/√a and 1/√b; 0 where either is cut.
+    divided = -((root[:, None] * root) ** 2) / jnp.where(total > 0, total, 1)
+    turned = dot(V.T, dot(A_dot + damping_dot * jnp.eye(A.shape[0], dtype=A.dtype), V))
+    u_dot = dot(V, dot(divided * turned, dot(V.T, g)) + root * dot(V.T, g_dot))
+    return _inverse_root(A, g, damping), u_dot
+
+
+def _root(A, damping):
+    """(λ + ε)^(-1/2), 0 where that is cut, and the eigenvectors."""
+    values, V = jnp.linalg.eigh(A)
+    cut = A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(values))
+    kept, shifted = _safe(jnp.where((values > cut) | (damping > cut), values + damping, 0))
+    return jnp.where(kept, 1 / jnp.sqrt(shifted), 0), V
 
 
 class Regression(NamedTuple):
@@ -241,7 +296,7 @@ def regress(G: Float[Array, "n p"], target: Real[Array, " n"], damping: Real[Arr
     """
     G = _checks.gradients(G)
     target = _checks.target(target, G.shape[0]).astype(G.dtype)
-    return _regression(G, target, _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype))
+    return _regression(G, target, _checks.one_damping(damping, G.dtype))
 
 
 @jax.custom_jvp

@@ -20,8 +20,6 @@ from efisher_teach._precision import dot
 from efisher_teach.gradients import cancels, loss_changes, mean_gradient
 from efisher_teach.solve import Form, precondition, regress, spectrum
 
-RESCALE = "Its scale leaves no room in this precision: rescale the loss."
-
 
 class Step(NamedTuple):
     """A step and what it does. With u = (C + εI)⁻¹g; `damping_path` puts a leading axis on every field."""
@@ -112,10 +110,8 @@ def targeted_step(
 
 
 def _step(G, target, damping, *, budget, learning_rate):
-    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
-    scale = _checks.positive(given, budget if given == "budget" else learning_rate)
-    scale = _checks.one_number(given, scale).astype(G.dtype)
-    damping = _checks.one_number("damping", _checks.damping(damping)).astype(G.dtype)
+    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, G.dtype)
+    damping = _checks.one_damping(damping, G.dtype)
 
     wishes = target[:, None] * G
     g = jnp.mean(wishes, axis=0)
@@ -125,7 +121,7 @@ def _step(G, target, damping, *, budget, learning_rate):
     u, weights = (part - jnp.where(still, lax.stop_gradient(part), 0) for part in (u, weights))
     decrease = dot(G, u)
     power = jnp.where(still, 1, jnp.mean(decrease**2))  # uᵀCu
-    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if given == "budget" else scale
+    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if budgeted else scale
 
     left = dot(G.T, decrease) / G.shape[0] + damping * u - g
     size = jnp.linalg.norm(jnp.where(still, 1, g))
@@ -141,7 +137,8 @@ def _step(G, target, damping, *, budget, learning_rate):
         weights=weights,
         effective_rank=effective_rank,
     )
-    _checks.finite_rows("G", step.delta[None], RESCALE)
+    _checks.finite_result("G", step.delta)
+    _checks.not_lost("G", step.delta, still)
     return step
 
 
@@ -165,7 +162,7 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
         _checks.reject("dampings", "1-D and non-empty", got, "Use e.g. jnp.logspace(-6, 2, 50).")
     G = _checks.gradients(G)
     path = jax.vmap(lambda damping: empirical_fisher_step(G, damping=damping, budget=budget))(dampings)
-    _checks.finite_rows("G", path.delta, RESCALE)
+    _checks.finite_result("G", path.delta)
     return path
 
 
@@ -212,8 +209,15 @@ def two_budget_step(
         ValueError: A bad G; budget or radius not positive; a step that is not finite.
     """
     G = _checks.gradients(G)
-    budget = _checks.one_number("budget", _checks.positive("budget", budget)).astype(G.dtype)
-    radius = _checks.one_number("radius", _checks.positive("radius", radius)).astype(G.dtype)
+    budget = _checks.one_positive("budget", budget, G.dtype)
+    step = _two_budgets(G, budget, _checks.one_positive("radius", radius, G.dtype))
+    _checks.finite_result("G", step.delta)
+    _checks.not_lost("G", step.delta, ~(step.budget_binds | step.radius_binds))
+    return step
+
+
+@jax.jit
+def _two_budgets(G, budget, radius):
     g, ones, wanted = mean_gradient(G), jnp.ones(G.shape[0], G.dtype), budget / radius**2
     still = cancels(G, g)
 
@@ -227,9 +231,8 @@ def two_budget_step(
 
     factors = jax.tree.map(lax.stop_gradient, spectrum(G))
     both = budget_binds & radius_binds
-    beside = jnp.log(
-        jnp.where(still, 1, jnp.sum(factors.eigenvalues))
-    )  # a harmless ε where log ε is not used
+    # A harmless ε where log ε is not used.
+    beside = jnp.log(jnp.where(still, 1, jnp.sum(factors.eigenvalues)))
 
     def excess(log_damping):
         return jnp.log(jnp.where(still, 1, cost(regress(G, ones, jnp.exp(log_damping)).direction) / wanted))
@@ -251,7 +254,7 @@ def two_budget_step(
     power = jnp.where(still, 1, jnp.mean(decrease**2))
     rate = jnp.where(still, 0, jnp.where(budget_binds, jnp.sqrt(budget / power), radius / length))
     multiplier = jnp.where(still, 0, 1 / (2 * jnp.where(still, 1, rate)))
-    step = TwoBudgetStep(
+    return TwoBudgetStep(
         delta=-rate * u,
         damping=jnp.where(radius_binds & ~budget_binds, jnp.inf, damping),
         learning_rate=jnp.where(radius_binds & ~budget_binds, jnp.inf, rate),
@@ -263,8 +266,6 @@ def two_budget_step(
         budget_binds=budget_binds,
         radius_binds=radius_binds,
     )
-    _checks.finite_rows("G", step.delta[None], RESCALE)
-    return step
 
 
 def _crossing(factors, wanted):
@@ -328,17 +329,16 @@ def preconditioned_step(
         ValueError: As in `precondition`; budget or learning_rate not positive, both or none of them; a step that costs
             nothing in A, so that no length spends the budget.
     """
-    A, g = _checks.linear_system(A, g)
-    given = _checks.exactly_one(budget=budget, learning_rate=learning_rate)
-    scale = _checks.positive(given, budget if given == "budget" else learning_rate)
-    scale = _checks.one_number(given, scale).astype(A.dtype)
+    A, g = _checks.linear_system("A", A, g)
+    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, A.dtype)
     u = precondition(A, g, damping, form)
     still, power = ~jnp.any(g), jnp.sum(u * dot(A, u))
-    if given == "budget":
+    if budgeted:
         _checks.costs("A", power, still)
-    rate = jnp.where(still, 0, jnp.sqrt(scale / jnp.where(still, 1, power))) if given == "budget" else scale
+    rate = jnp.where(still, 0, jnp.sqrt(scale / jnp.where(still, 1, power))) if budgeted else scale
     delta = -rate * u
-    _checks.finite_rows("g", delta[None], RESCALE)
+    _checks.finite_result("g", delta)
+    _checks.not_lost("g", delta, still)
     return PreconditionedStep(delta, rate, rate**2 * power, jnp.sum(g * delta))
 
 

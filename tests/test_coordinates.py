@@ -364,7 +364,7 @@ def flow(velocity, end=END):
     return found.y[:, -1]
 
 
-def halves(errors):
+def assert_halves(errors):
     """A gap a/N + b/N² + …: the ratio at N and 2N is 2 + b/(aN), so twice the second ratio less the first is 2.
 
     0.02 is for the next term.
@@ -381,10 +381,10 @@ def test_trajectories_meet_as_the_step_shrinks(name, x64):
     grid = (40, 80, 160)
     direct, there = ([walking(chart)(steps) for steps in grid] for chart in ("identity", name))
     assert np.linalg.norm(end - THETA) > 0.1
-    halves([np.linalg.norm(theta - end) for theta in there])
+    assert_halves([np.linalg.norm(theta - end) for theta in there])
     gaps = [np.linalg.norm(a - b) for a, b in zip(direct, there, strict=True)]
     assert gaps[0] > 1e-5
-    halves(gaps)
+    assert_halves(gaps)
 
 
 @pytest.mark.parametrize("name", ["exponential", "polar"])
@@ -398,7 +398,9 @@ def test_gradient_descent_has_a_flow_for_each_chart(name, x64):
             return -J @ J.T @ gradients_at(theta).mean(axis=0)
 
         ends.append(flow(velocity, 1.0))
-        halves([np.linalg.norm(walking(chart, "none")(steps, 1.0) - ends[-1]) for steps in (40, 80, 160)])
+        assert_halves(
+            [np.linalg.norm(walking(chart, "none")(steps, 1.0) - ends[-1]) for steps in (40, 80, 160)]
+        )
     gaps = [
         np.linalg.norm(walking(name, "none")(steps, 1.0) - walking("identity", "none")(steps, 1.0))
         for steps in (40, 80, 160)
@@ -413,8 +415,8 @@ def test_natural_gradient_has_one_flow_too(x64):
         [walking(chart, fisher=True)(steps) for steps in (40, 80, 160)] for chart in ("identity", "polar")
     )
     for path in (direct, there):
-        halves([np.linalg.norm(theta - end) for theta in path])
-    halves([np.linalg.norm(a - b) for a, b in zip(direct, there, strict=True)])
+        assert_halves([np.linalg.norm(theta - end) for theta in path])
+    assert_halves([np.linalg.norm(a - b) for a, b in zip(direct, there, strict=True)])
 
 
 # 4.3: fewer examples than parameters.
@@ -1068,7 +1070,7 @@ def test_curvature():
         with raises("`curvature` must be finite; got NaN or infinity in 1 of 2 rows: 0."):
             step_in(charts.identity, THETA, budget=0.1, form=form, curvature=jnp.eye(2).at[0, 0].set(NAN))
     # A matrix that does not see all of g, as in solve_primal.
-    with raises("`g` must lie in the range of `C` when `damping` is 0; got a part g⊥"):
+    with raises("`g` must lie in the range of `A` when `damping` is 0; got a part g⊥"):
         step_in(charts.exponential, THETA, budget=0.1, curvature=jnp.diag(jnp.array([1.0, 0.0])))
     with raises("must be positive semi-definite here"):
         step_in(charts.exponential, THETA, budget=0.1, form="root", curvature=-jnp.eye(2))

@@ -279,7 +279,7 @@ def test_undamped_another_sample_is_refused_with_the_length_outside(name, x64):
     assert abs(outside @ C @ outside) < 10 * EPS * values[-1] * (outside @ outside)
     np.testing.assert_allclose(-g @ outside, -outside @ outside, rtol=1e-12)
     for scale in ({"budget": BUDGET}, {"learning_rate": 1.0}):
-        with pytest.raises(ValueError, match="must lie in the range of `C` when `damping` is 0") as refusal:
+        with pytest.raises(ValueError, match="must lie in the range of `A` when `damping` is 0") as refusal:
             ef.preconditioned_step(C, g, **scale)
         stray, size = re.search(r"g⊥ of length (\S+) \(of (\S+)\) outside", str(refusal.value)).groups()
         # Three digits are printed.

@@ -129,7 +129,7 @@ def double():
     torch.set_default_dtype(before)
 
 
-def agree(theirs, ours, tolerance=ROUNDING):
+def assert_agrees(theirs, ours, tolerance=ROUNDING):
     """Shape, precision and numbers."""
     theirs = theirs.detach()
     assert theirs.dtype == torch.float64
@@ -137,7 +137,7 @@ def agree(theirs, ours, tolerance=ROUNDING):
     assert oracles.relative(theirs, ours) < tolerance
 
 
-def solves(u, ours, cost, tolerance):
+def assert_solves(u, ours, cost, tolerance):
     """Their (C + εI)⁻¹g is ours by every way, and so is the step; `cost` is their ΔᵀCΔ. Residual first."""
     u = u.detach()
     left = ours.C @ u.numpy() + DAMPING * u.numpy() - ours.g
@@ -145,9 +145,9 @@ def solves(u, ours, cost, tolerance):
     close = ours.condition * tolerance
     assert np.linalg.norm(left) < close * np.linalg.norm(ours.g)
     for direction in ours.directions.values():
-        agree(u, direction, close)
+        assert_agrees(u, direction, close)
     delta = -((BUDGET / cost(u)) ** 0.5) * u
-    agree(delta, ours.step.delta, close)
+    assert_agrees(delta, ours.step.delta, close)
     np.testing.assert_allclose(cost(delta), ours.step.budget_spent, rtol=ROUNDING)
 
 
@@ -182,32 +182,32 @@ def test_same_network(ours, theirs):
     _, theta = torch_outputs(theirs)
     np.testing.assert_array_equal(theta, ours.theta)
     assert all(layer["b"].all() for layer in ours.params)
-    agree(theirs.losses(theirs.x, theirs.y), ours.losses)
+    assert_agrees(theirs.losses(theirs.x, theirs.y), ours.losses)
 
 
 def test_torch_empirical_fisher(ours, theirs):
     G = torch_gradients(theirs, theirs.y)
-    agree(G, ours.G)
-    agree(G.mean(dim=0), ours.g)
-    agree(G.T @ G / N, ours.C)
+    assert_agrees(G, ours.G)
+    assert_agrees(G.mean(dim=0), ours.g)
+    assert_agrees(G.T @ G / N, ours.C)
 
 
 def test_torch_fisher_and_hessian(ours, theirs):
     """E[Jᵀ(diag π - ππᵀ)J] is the Fisher and Gauss-Newton; the Hessian is that of the mean loss."""
     logits, theta = torch_outputs(theirs)
     J, pi = torch.func.jacrev(logits)(theta), torch.softmax(logits(theta), dim=1)
-    agree(J, ours.J)
+    assert_agrees(J, ours.J)
     F = torch.einsum("nkp,nkl,nlq->pq", J, torch.diag_embed(pi) - pi[:, :, None] * pi[:, None, :], J) / N
-    agree(F, ours.F)
-    agree(F, ours.gauss_newton)
+    assert_agrees(F, ours.F)
+    assert_agrees(F, ours.gauss_newton)
     loss = lambda theta: torch.nn.functional.cross_entropy(logits(theta), theirs.y)  # noqa: E731
-    agree(torch.func.hessian(loss)(theta), ours.H)
+    assert_agrees(torch.func.hessian(loss)(theta), ours.H)
 
 
 def test_torch_sampled_fisher(ours, theirs):
     """A model that always draws its likeliest class: its sampled Fisher is an empirical Fisher with those labels."""
     G = torch_gradients(theirs, theirs.model(theirs.x).argmax(dim=1))
-    agree(G.T @ G / N, ours.sure)
+    assert_agrees(G.T @ G / N, ours.sure)
 
 
 # NNGeometry. Its Fishers are MEANS over the examples (1/n), also where these come in batches.
@@ -228,17 +228,19 @@ def nngeometry_empirical_fisher(nngeometry, theirs, representation, batch=N):
 
 @pytest.mark.parametrize("batch", [N, BATCH])
 def test_nngeometry_empirical_fisher(nngeometry, batch, ours, theirs):
-    agree(nngeometry_empirical_fisher(nngeometry, theirs, "PMatDense", batch).to_torch(), ours.C)
-    agree(nngeometry_empirical_fisher(nngeometry, theirs, "PMatDiag", batch).get_diag(), ours.diagonal)
+    assert_agrees(nngeometry_empirical_fisher(nngeometry, theirs, "PMatDense", batch).to_torch(), ours.C)
+    assert_agrees(
+        nngeometry_empirical_fisher(nngeometry, theirs, "PMatDiag", batch).get_diag(), ours.diagonal
+    )
 
 
 def test_nngeometry_covariance_and_gram(nngeometry, ours, theirs):
     """`centering` gives Σ = C - ggᵀ, a mean. Its Gram matrix is GGᵀ WITHOUT 1/n: n times ours."""
     backend = nngeometry.backend.TorchHooksJacobianBackend(theirs.model, theirs.losses, centering=True)
     centred = nngeometry.object.PMatDense(generator=backend, examples=theirs.batches(N))
-    agree(centred.to_torch(), ours.covariance)
+    assert_agrees(centred.to_torch(), ours.covariance)
     K = nngeometry.GramMatrix(theirs.model, theirs.batches(N), function=theirs.losses)
-    agree(K.to_torch().reshape(N, N) / N, ours.K)
+    assert_agrees(K.to_torch().reshape(N, N) / N, ours.K)
 
 
 FISHERS = {  # its name, our likelihood, and which outputs of the network are taken
@@ -269,16 +271,18 @@ def test_nngeometry_fisher(nngeometry, name, ours, theirs):
     )
     # "classif_logits" divides by 1 - Σπ + eps, down to the least likely class: a dozen eps become that many times 1/π.
     tolerance = ROUNDING + 12 * float(np.finfo(float).eps) / ours.probabilities.min()
-    agree(found.to_torch(), fisher(ours.params, ours.x), tolerance)
+    assert_agrees(found.to_torch(), fisher(ours.params, ours.x), tolerance)
 
 
 def test_nngeometry_hessian(nngeometry, ours, theirs):
     """It ADDS UP the Hessians of what `function` says of each batch: a mean needs a single batch, a sum needs 1/n."""
     loss, dense = torch.nn.functional.cross_entropy, nngeometry.object.PMatDense
-    agree(nngeometry.Hessian(theirs.model, theirs.batches(N), dense, function=loss).to_torch(), ours.H)
+    assert_agrees(
+        nngeometry.Hessian(theirs.model, theirs.batches(N), dense, function=loss).to_torch(), ours.H
+    )
     total = lambda logits, y: loss(logits, y, reduction="sum")  # noqa: E731
     H = nngeometry.Hessian(theirs.model, theirs.batches(BATCH), dense, function=total)
-    agree(H.to_torch() / N, ours.H)
+    assert_agrees(H.to_torch() / N, ours.H)
 
 
 @pytest.mark.parametrize("representation", ["PMatDense", "PMatLowRank"])
@@ -287,15 +291,15 @@ def test_nngeometry_damped_step(nngeometry, representation, ours, theirs):
     C = nngeometry_empirical_fisher(nngeometry, theirs, representation)
     theirs.losses(theirs.x, theirs.y).mean().backward()
     g = nngeometry.object.PVector.from_model_grad(theirs.model)
-    agree(g.to_torch(), ours.g)
+    assert_agrees(g.to_torch(), ours.g)
 
     def vector(u):
         return nngeometry.object.PVector(g.layer_collection, vector_repr=u)
 
-    solves(C.solve(g, regul=DAMPING).to_torch(), ours, lambda u: C.vTMv(vector(u)), ROUNDING)
+    assert_solves(C.solve(g, regul=DAMPING).to_torch(), ours, lambda u: C.vTMv(vector(u)), ROUNDING)
     G = nngeometry.Jacobian(theirs.model, theirs.batches(N), function=theirs.losses)
     changes = G.jvp(vector(torch.tensor(ours.step.delta))).to_torch()[0]
-    agree(changes, ours.step.predicted_changes, ours.condition * ROUNDING)
+    assert_agrees(changes, ours.step.predicted_changes, ours.condition * ROUNDING)
 
 
 # curvlinops. Products with a matrix of a PyTorch loss, whose `reduction` says whether it is a MEAN or a SUM.
@@ -322,7 +326,9 @@ def test_curvlinops_matrices(curvlinops, name, reduction, ours, theirs):
     """With "mean" it is ours, over all batches; with "sum" n times that, for the empirical Fisher too: Σ gᵢgᵢᵀ."""
     loss = torch.nn.CrossEntropyLoss(reduction=reduction)
     matrix = dense(curvlinops_matrix(curvlinops, name, theirs, loss))
-    agree(matrix / {"mean": 1, "sum": N}[reduction], {"EF": ours.C, "GGN": ours.F, "Hessian": ours.H}[name])
+    assert_agrees(
+        matrix / {"mean": 1, "sum": N}[reduction], {"EF": ours.C, "GGN": ours.F, "Hessian": ours.H}[name]
+    )
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -330,7 +336,7 @@ def test_curvlinops_least_squares(curvlinops, reduction, ours, theirs):
     """MSELoss lacks our ½, and its "mean" is over the outputs too: 2/10 of ours; its "sum" is 2n times ours."""
     targets = theirs._replace(y=torch.nn.functional.one_hot(theirs.y, CLASSES).double())
     matrix = dense(curvlinops_matrix(curvlinops, "GGN", targets, torch.nn.MSELoss(reduction=reduction)))
-    agree(matrix / {"mean": 2 / CLASSES, "sum": 2 * N}[reduction], ours.least_squares)
+    assert_agrees(matrix / {"mean": 2 / CLASSES, "sum": 2 * N}[reduction], ours.least_squares)
 
 
 @pytest.mark.parametrize("solver", ["CG", "LSMR"])
@@ -340,7 +346,7 @@ def test_curvlinops_damped_step(curvlinops, solver, reduction, ours, theirs):
     scale = {"mean": 1, "sum": N}[reduction]
     C = curvlinops_matrix(curvlinops, "EF", theirs, torch.nn.CrossEntropyLoss(reduction=reduction))
     g = torch.cat([each.ravel() for each in C.gradient_and_loss()[0]])
-    agree(g / scale, ours.g)
+    assert_agrees(g / scale, ours.g)
     shapes = [each.shape for each in theirs.model.parameters()]
     identity = need("curvlinops.examples").IdentityLinearOperator(shapes, theirs.x.device, theirs.x.dtype)
     options = {  # where they stop by themselves is meant for training
@@ -349,7 +355,7 @@ def test_curvlinops_damped_step(curvlinops, solver, reduction, ours, theirs):
     }
     inverse = getattr(curvlinops, f"{solver}InverseLinearOperator")
     u = inverse(C + scale * DAMPING * identity, **options[solver]) @ g
-    solves(u, ours, lambda u: u @ (C @ u) / scale, ROUNDING + STOP)
+    assert_solves(u, ours, lambda u: u @ (C @ u) / scale, ROUNDING + STOP)
 
 
 # Labels that are drawn: three generators, each as near to the expectation as chance allows.

@@ -424,6 +424,13 @@ def test_a_large_parameter_that_cancels_does_not_hide_a_small_one():
     np.testing.assert_allclose(step.delta, [0, -0.1], rtol=1e-5, atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{"budget": BUDGET}, {"learning_rate": 0.1}])
+def test_a_gradient_that_underflows_is_an_error(options):
+    """Its squares are 0 in float32: not a silent step of 0, with a budget or without."""
+    with pytest.raises(ValueError, match="rescale the loss"):
+        ef.empirical_fisher_step(jnp.asarray(1e-25 * EXAMPLE, jnp.float32), **options)
+
+
 def test_derivative_at_a_minimum(x64):
     """g = 0: no step, but the next gradient will make one. With ε and η it is smooth there (facts 3.10)."""
     G = jnp.array([[1.0, 2.0], [-1.0, -2.0]])
