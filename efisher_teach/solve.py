@@ -226,14 +226,12 @@ def precondition(
     if form == "none":
         return g
     values, V = jnp.linalg.eigh(A) if form == "root" else (jnp.diag(A), jnp.eye(A.shape[0], dtype=A.dtype))
-    cut = A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(values))
+    kept, shifted, cut = _shift(values, damping)
     _checks.semi_definite("A", values, cut)
-    shifted = jnp.where((values > cut) | (damping > cut), values + damping, 0)
-    _checks.same_sample("A", g, dot(V, jnp.where(shifted > 0, 0, dot(V.T, g))))
+    _checks.same_sample("A", g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     if form == "root":
         u = _inverse_root(A, g, damping)
     else:
-        kept, shifted = _safe(shifted)
         u = jnp.where(kept, g / (shifted if form == "diagonal" else jnp.sqrt(shifted)), 0)
     _checks.finite_result("A", u)
     return u
@@ -262,9 +260,14 @@ def _inverse_root_jvp(primals, tangents):
 def _root(A, damping):
     """(λ + ε)^(-1/2), 0 where that is cut, and the eigenvectors."""
     values, V = jnp.linalg.eigh(A)
-    cut = A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(jnp.abs(values))
-    kept, shifted = _safe(jnp.where((values > cut) | (damping > cut), values + damping, 0))
+    kept, shifted, _ = _shift(values, damping)
     return jnp.where(kept, 1 / jnp.sqrt(shifted), 0), V
+
+
+def _shift(values, damping):
+    """Which of λ + ε can be told from 0, their values (1 in place of the others), and the cut-off of λ."""
+    cut = values.shape[0] * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
+    return *_safe(jnp.where((values > cut) | (damping > cut), values + damping, 0)), cut
 
 
 class Regression(NamedTuple):
