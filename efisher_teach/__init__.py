@@ -41,8 +41,9 @@ from efisher_teach.gradients import (
     per_example_losses,
     weighted_gradient,
 )
-from efisher_teach.gram import gram
+from efisher_teach.gram import Leaf, LossGram, gram, loss_gram
 from efisher_teach.likelihoods import Likelihood
+from efisher_teach.optimizer import Report, make_update
 from efisher_teach.problems import (
     Problem,
     breast_cancer,
@@ -58,6 +59,7 @@ from efisher_teach.solve import (
     precondition,
     regress,
     solve_dual,
+    solve_gram,
     solve_primal,
     solve_rank_one,
     solve_spectral,
@@ -86,13 +88,16 @@ __all__ = [
     "Coordinates",
     "Explorer",
     "InvarianceGap",
+    "Leaf",
     "Ledger",
     "Likelihood",
     "Line",
+    "LossGram",
     "Outcome",
     "PreconditionedStep",
     "Problem",
     "Regression",
+    "Report",
     "RunningFisher",
     "RunningFisherState",
     "Spectrum",
@@ -120,6 +125,8 @@ __all__ = [
     "linear_regression",
     "logistic_regression",
     "loss_changes",
+    "loss_gram",
+    "make_update",
     "mean_gradient",
     "mean_loss",
     "outcome",
@@ -135,6 +142,7 @@ __all__ = [
     "running_fisher",
     "scenes",
     "solve_dual",
+    "solve_gram",
     "solve_primal",
     "solve_rank_one",
     "solve_spectral",

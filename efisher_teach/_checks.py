@@ -203,6 +203,36 @@ def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
     return n
 
 
+def floating(argument: str, tree: Any) -> None:
+    """A pytree whose leaves are all floating-point arrays, and at least one."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    for path, leaf in leaves:
+        if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
+            got = (
+                f"{getattr(leaf, 'dtype', type(leaf).__name__)} at {jax.tree_util.keystr(path) or 'the root'}"
+            )
+            action = "Only these have a gradient: close over the others in loss_fn (in equinox: partition and combine)."
+            reject(argument, "a pytree of floating-point arrays", got, action)
+    if not leaves:
+        reject(argument, "a pytree of floating-point arrays", "no array at all", "Give at least one.")
+
+
+def mesh_axes(mesh: Any, known: tuple[str, ...]) -> None:
+    """A mesh of devices with axes that have a meaning here."""
+    names = getattr(mesh, "axis_names", None)
+    if not names or not set(names) <= set(known):
+        got = f"axes {tuple(names)}" if names else type(mesh).__name__
+        action = f'Use e.g. jax.make_mesh((jax.device_count(),), ("{known[0]}",)).'
+        reject("mesh", "a jax.sharding.Mesh with axes named " + " or ".join(map(repr, known)), got, action)
+
+
+def multiple(argument: str, n: int, parts: int) -> None:
+    """A number of examples that devices can share evenly."""
+    if n % parts:
+        action = "Leave out the rest, or use fewer devices."
+        reject(argument, f"a multiple of {parts} examples, the devices of the mesh", f"{n}", action)
+
+
 def exactly_one(**options: Any) -> str:
     """The name of the one option that is not None."""
     given = [name for name, value in options.items() if value is not None]

@@ -103,6 +103,47 @@ def _dual(G, damping):
     )
 
 
+def solve_gram(
+    K: Float[Array, "n n"], damping: Real[ArrayLike, ""] = 0.0, target: Real[Array, " n"] | None = None
+) -> Float[Array, " n"]:
+    """The weights α = (K + εI)⁻¹t of the dual, where only K is known: Gᵀα is then (C + εI)⁻¹Gᵀt.
+
+    A Cholesky factorisation where there is one. Where rounding has left none (repeated examples, an ε that is small
+    beside the errors of K), the eigenvalues that can be told from 0.
+
+    Args:
+        K: The Gram matrix (n, n), as of `loss_gram`.
+        damping: ε ≥ 0; 0 gives K⁺t.
+        target: t (n,); None means 1/n each, and Gᵀt is g.
+
+    Returns:
+        α (n,). Not made to be differentiated: for that, see `solve_dual`.
+
+    Raises:
+        ValueError: K is not square, symmetric and finite; damping is negative or not finite; target does not fit.
+    """
+    K = _checks.symmetric("K", K)
+    n = len(K)
+    target = jnp.full(n, 1 / n, K.dtype) if target is None else _checks.target(target, n).astype(K.dtype)
+    weights = _gram_weights(K, _checks.one_damping(damping, K.dtype), target)
+    _checks.finite_result("K", weights)
+    return weights
+
+
+@jax.jit
+def _gram_weights(K, damping, target):
+    visible, shift = _visible(K, damping)
+    L = lax.linalg.cholesky(K + shift * jnp.eye(len(K), dtype=K.dtype), symmetrize_input=False)
+    weights = jax.scipy.linalg.cho_solve((L, True), target)
+
+    def by_eigenvalues():
+        kept, values, U = _range(K)
+        shifted = jnp.where(visible, values + damping, values)
+        return dot(U, jnp.where(kept, dot(U.T, target) / jnp.where(kept, shifted, 1), 0))
+
+    return lax.cond(visible & jnp.all(jnp.isfinite(weights)), lambda: weights, by_eigenvalues)
+
+
 def solve_primal(
     C: Float[Array, "p p"], g: Float[Array, " p"], damping: Real[ArrayLike, ""] = 0.0
 ) -> Float[Array, " p"]:
