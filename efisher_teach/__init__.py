@@ -43,7 +43,14 @@ from efisher_teach.gradients import (
 )
 from efisher_teach.gram import Leaf, LossGram, gram, loss_gram
 from efisher_teach.likelihoods import Likelihood
-from efisher_teach.optimizer import Report, make_update
+from efisher_teach.optimizer import (
+    Fit,
+    Report,
+    ScaleByEmpiricalFisherState,
+    fit,
+    make_update,
+    scale_by_empirical_fisher,
+)
 from efisher_teach.problems import (
     Problem,
     breast_cancer,
@@ -87,6 +94,7 @@ __all__ = [
     "ChartStep",
     "Coordinates",
     "Explorer",
+    "Fit",
     "InvarianceGap",
     "Leaf",
     "Ledger",
@@ -100,6 +108,7 @@ __all__ = [
     "Report",
     "RunningFisher",
     "RunningFisherState",
+    "ScaleByEmpiricalFisherState",
     "Spectrum",
     "Step",
     "TwoBudgetStep",
@@ -113,6 +122,7 @@ __all__ = [
     "empirical_fisher_diagonal",
     "empirical_fisher_step",
     "fisher",
+    "fit",
     "gauss_newton",
     "generalised_eigenvalues",
     "gradient_covariance",
@@ -140,6 +150,7 @@ __all__ = [
     "quadratic_form",
     "regress",
     "running_fisher",
+    "scale_by_empirical_fisher",
     "scenes",
     "solve_dual",
     "solve_gram",

@@ -233,6 +233,48 @@ def multiple(argument: str, n: int, parts: int) -> None:
         reject(argument, f"a multiple of {parts} examples, the devices of the mesh", f"{n}", action)
 
 
+def batch(size: Any, n: int, key: Any) -> int:
+    """A number of examples for one step, and a key for their order."""
+    size = at_least_one("batch_size", size, "For all examples, leave it out.")
+    if size > n:
+        reject(
+            "batch_size", f"at most {n}, the number of examples", f"{size}", "For all examples, leave it out."
+        )
+    if key is None:
+        reject("key", "a jax.random.key where batch_size is given", "None", "Use e.g. jax.random.key(0).")
+    return size
+
+
+def same_arrays(argument: str, path: Any, saved: list, expected: list, count: int) -> None:
+    """A file with the arrays that this run would have written."""
+    got, wanted = [np.shape(array) for array in saved], [np.shape(array) for array in expected]
+    if got[: len(wanted)] != wanted or len(saved) != count:
+        reject(
+            argument,
+            f"a file of these parameters, with arrays of shapes {wanted}",
+            f"{got} in {path}",
+            "Give another file name, or delete the file to start anew.",
+        )
+
+
+def decay_and_memory(decay: Any, memory: Any) -> None:
+    """What a running average forgets by, and how many rows it is made of."""
+    if not 0 <= decay < 1:
+        reject("decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches.")
+    if decay > 0 and memory is None:
+        action = "It is how many past per-example gradients are kept, e.g. ten batches of them."
+        reject("memory", "a number of rows where decay is given", "None", action)
+    if memory is not None:
+        at_least_one("memory", memory)
+
+
+def fits_memory(n: int, memory: int) -> None:
+    """A batch that a running average can hold."""
+    if n > memory:
+        action = "Make memory a few batches large, or the batches smaller."
+        reject("updates", f"of at most {memory} examples, the memory", f"{n} examples", action)
+
+
 def exactly_one(**options: Any) -> str:
     """The name of the one option that is not None."""
     given = [name for name, value in options.items() if value is not None]

@@ -7,23 +7,33 @@ Around it: the same direction as a gradient transformation for optax, and a loop
 interrupted, and goes on where it stopped.
 """
 
-from collections.abc import Callable
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
 from efisher_teach.gradients import per_example_losses
-from efisher_teach.gram import loss_gram
+from efisher_teach.gram import gram, loss_gram
 from efisher_teach.solve import solve_gram
 
+if TYPE_CHECKING:
+    import optax
+
 EXAMPLES, PARAMETERS = "examples", "parameters"  # the axes of a mesh that `make_update` knows
+SECONDS_BETWEEN_CHECKPOINTS = 30
 
 
 class Report(NamedTuple):
@@ -145,3 +155,205 @@ def _longest(mesh, leaf):
     axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0]
     longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
     return [PARAMETERS if axis == longest else None for axis in range(leaf.ndim)]
+
+
+class ScaleByEmpiricalFisherState(NamedTuple):
+    """Past per-example gradients, newest first: C̄ = Σₖ wₖ rₖrₖᵀ."""
+
+    rows: Float[Array, "m p"]
+    weights: Float[Array, " m"]
+    """(1 - β)βᵗ⁻ˢ/n for a row of batch s; 0 where nothing is stored yet."""
+    total: Float[Array, ""]
+    """1 - βᵗ: what the weights of all batches, also of forgotten ones, sum to."""
+
+
+def scale_by_empirical_fisher(
+    damping: Real[Array, ""] | float, *, decay: float = 0.0, memory: int | None = None
+) -> "optax.GradientTransformation":
+    """The direction (C + εI)⁻¹g as a gradient transformation: from per-example gradients to a step, for `optax.chain`.
+
+    Its updates come in with the examples on the first axis, as `jax.vmap(jax.grad(loss_fn), (None, 0, 0))` makes them,
+    and go out shaped like the parameters. Ascent: follow it by `optax.scale_by_learning_rate(η)`, which may be a
+    schedule. G is formed, n × p numbers; `make_update` avoids that.
+
+    Args:
+        damping: ε ≥ 0 without, ε > 0 with a running average; also a traced value, as of `optax.inject_hyperparams`.
+        decay: β in [0, 1) of the running average C̄ₜ = Σₛ βᵗ⁻ˢ Cₛ / Σₛ βᵗ⁻ˢ over batches; 0 takes C of this batch only.
+        memory: m, how many past per-example gradients C̄ is made of, at least n; the oldest are forgotten, which leaves
+            out terms of C̄. The state holds m × p numbers. Needed where decay > 0.
+
+    Returns:
+        An `optax.GradientTransformation`.
+
+    Raises:
+        ValueError: damping negative or not finite; decay outside [0, 1); decay without memory; more examples in a batch
+            than memory.
+    """
+    import optax
+
+    damping = _checks.one_number("damping", _checks.damping(damping))
+    _checks.decay_and_memory(decay, memory)
+
+    def init(params):
+        theta, _ = ravel_pytree(params)
+        m = memory or 0
+        return ScaleByEmpiricalFisherState(
+            jnp.zeros((m, theta.size), theta.dtype), jnp.zeros(m, theta.dtype), jnp.zeros((), theta.dtype)
+        )
+
+    def update(updates, state, params=None):
+        _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], updates))
+        G = jax.vmap(lambda example: ravel_pytree(example)[0])(updates)
+        n, m = len(G), len(state.rows)
+        if m == 0:
+            return unravel(dot(G.T, solve_gram(gram(G), damping))), state
+        _checks.fits_memory(n, m)
+        state = ScaleByEmpiricalFisherState(
+            jnp.concatenate([G, state.rows])[:m],
+            jnp.concatenate([jnp.full(n, (1 - decay) / n, G.dtype), decay * state.weights])[:m],
+            decay * state.total + (1 - decay),
+        )
+        # C̄ = RᵀR and g = Rᵀt: the dual again, though g is of the last batch only.
+        R = jnp.sqrt(state.weights / state.total)[:, None] * state.rows
+        size = jnp.sqrt((1 - decay) / n / state.total)
+        target = jnp.where(jnp.arange(m) < n, 1 / (n * size), 0)
+        return unravel(dot(R.T, solve_gram(dot(R, R.T), damping, target))), state
+
+    return optax.GradientTransformation(init, update)
+
+
+class Fit(NamedTuple):
+    """Where a loop of updates arrived."""
+
+    params: PyTree
+    """After the last step."""
+    best: PyTree
+    """The parameters with the lowest reported loss. Where batches are small, that is a matter of luck, too."""
+    reports: Any
+    """What the updates reported, with the steps on the first axis (NumPy); () before the first one."""
+    stopped: str
+    """Why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
+
+
+def fit(
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]],
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    key: Array | None = None,
+    callbacks: Iterable[Callable[[int, PyTree, Any], bool | None]] = (),
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Repeat an update, with a progress bar. It can be interrupted, and goes on from a checkpoint.
+
+    Args:
+        update: `update(params, x, y) -> (params, report)`, of `make_update` or any other; the report is a NamedTuple
+            with a `loss`, that before the step. A state of its own (of Adam, say) may be part of `params`.
+        params: Where to start, any pytree of arrays.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        steps: How many updates, those of a checkpoint included.
+        batch_size: How many examples a step sees; None means all. Each pass goes through a new order of the examples,
+            and leaves out the rest that does not fill a batch.
+        key: A `jax.random.key`, for the order of the examples. Needed for batches.
+        callbacks: Each is called as `callback(step, params, report)` after a step, and ends the loop by returning True.
+        checkpoint: A file (.npz). If it exists, the loop goes on from there, as if it had never stopped; it is written
+            every half minute and at the end, also of an interruption or an error.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A `Fit`; also after an interruption (Ctrl-C, or the stop button of a notebook) and after a loss or step that is
+        not finite, which ends the loop.
+
+    Raises:
+        ValueError: steps or batch_size is out of range; batches without a key; a checkpoint of other parameters.
+    """
+    from tqdm.auto import tqdm
+
+    n, steps = _checks.examples(x, y), _checks.at_least_one("steps", steps)
+    if batch_size is not None:
+        batch_size = _checks.batch(batch_size, n, key)
+    path, saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
+    run, reports = _Run(params, params, math.inf, 0), []
+    if path is not None and path.exists():
+        _, report = jax.eval_shape(update, params, x, y)
+        run, reports = _load(path, run, report)
+    stopped = "all steps done"
+    try:
+        with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
+            for batch in _batches(x, y, n, batch_size, key, range(run.steps, steps)):
+                moved, report = update(run.params, *batch)
+                loss = float(report.loss)
+                best = (run.params, loss) if loss < run.best_loss else (run.best, run.best_loss)
+                reports.append(jax.device_get(report))
+                run = _Run(moved, *best, run.steps + 1)
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+                bar.update()
+                if not (math.isfinite(loss) and getattr(report, "finite", True)):
+                    stopped = "not finite"
+                    break
+                wishes = [callback(run.steps - 1, moved, report) for callback in callbacks]
+                if any(wishes):
+                    stopped = "by a callback"
+                    break
+                if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    _save(path, run, _stack(reports))
+                    saved = time.monotonic()
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    finally:
+        if path is not None and run.steps:
+            _save(path, run, _stack(reports[: run.steps]))
+    return Fit(run.params, run.best, _stack(reports[: run.steps]), stopped)
+
+
+class _Run(NamedTuple):
+    params: Any
+    best: Any
+    best_loss: Any
+    steps: Any
+
+
+def _batches(x, y, n, size, key, steps):
+    """The examples of each step. They depend on the key and the step only: a resumed run sees the same."""
+    if size is None:
+        yield from ((x, y) for _ in steps)
+        return
+    order, of_epoch = jnp.arange(n), -1
+    for step in steps:
+        epoch, part = divmod(step, n // size)
+        if epoch != of_epoch:
+            order, of_epoch = jax.random.permutation(jax.random.fold_in(key, epoch), n), epoch
+        chosen = order[part * size : (part + 1) * size]
+        yield jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (x, y))
+
+
+def _stack(reports):
+    return jax.tree.map(lambda *values: np.stack(values), *reports) if reports else ()
+
+
+def _save(path, run, reports):
+    """Written beside and put in place, so that a crash leaves the old file or the new one."""
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((run, reports))]
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        np.savez(file, *arrays)
+    beside.replace(path)
+
+
+def _load(path, start, report):
+    """A run as it was saved, and its reports."""
+    leaves, tree = jax.tree.flatten((start, report))
+    with np.load(path) as file:
+        saved = list(file.values())
+    _checks.same_arrays("checkpoint", path, saved, jax.tree.leaves(start), len(leaves))
+    # NumPy does not know bfloat16 and gives back bytes.
+    saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]
+    run, stacked = jax.tree.unflatten(tree, saved)
+    params, best = jax.tree.map(jnp.asarray, (run.params, run.best))
+    reports = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(int(run.steps))]
+    return _Run(params, best, float(run.best_loss), int(run.steps)), reports
