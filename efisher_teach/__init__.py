@@ -45,10 +45,13 @@ from efisher_teach.gram import Leaf, LossGram, gram, loss_gram
 from efisher_teach.likelihoods import Likelihood
 from efisher_teach.optimizer import (
     Fit,
+    OptaxReport,
     Report,
     ScaleByEmpiricalFisherState,
     fit,
+    make_natural_update,
     make_update,
+    optax_update,
     scale_by_empirical_fisher,
 )
 from efisher_teach.problems import (
@@ -101,6 +104,7 @@ __all__ = [
     "Likelihood",
     "Line",
     "LossGram",
+    "OptaxReport",
     "Outcome",
     "PreconditionedStep",
     "Problem",
@@ -136,9 +140,11 @@ __all__ = [
     "logistic_regression",
     "loss_changes",
     "loss_gram",
+    "make_natural_update",
     "make_update",
     "mean_gradient",
     "mean_loss",
+    "optax_update",
     "outcome",
     "per_example_gradients",
     "per_example_jacobians",

@@ -27,6 +27,7 @@ from efisher_teach import _checks
 from efisher_teach._precision import dot
 from efisher_teach.gradients import per_example_losses
 from efisher_teach.gram import gram, loss_gram
+from efisher_teach.likelihoods import Likelihood
 from efisher_teach.solve import solve_gram
 
 if TYPE_CHECKING:
@@ -107,31 +108,55 @@ def _update(settings, params, x, y, damping, scale):
     params = _shared(mesh, params, partial(_longest, mesh))
     known = loss_gram(loss_fn, params, x, y)
     K, n = _shared(mesh, known.K, lambda leaf: ()), len(known.losses)
-    damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
-
-    weights = solve_gram(K, damping)
-    decrease = n * dot(K, weights)  # Gu, with u = Gᵀα
-    still = jnp.all(jnp.abs(decrease) <= 4 * jnp.finfo(K.dtype).eps * n * dot(jnp.abs(K), jnp.abs(weights)))
-    power = jnp.where(still, 1, jnp.mean(decrease**2))  # uᵀCu
-    rate = jnp.where(still, 0, jnp.sqrt(scale / power) if budgeted else scale)
-    moved = jax.tree.map(jnp.add, params, known.pull(-rate * weights))
+    found = _find(K, jnp.full(n, 1 / n, K.dtype), n, damping, budgeted, scale)
+    moved = jax.tree.map(jnp.add, params, known.pull(-found.learning_rate * found.weights))
     moved = _shared(mesh, moved, partial(_longest, mesh))
+    return _take(loss_fn, params, moved, x, y, jnp.mean(known.losses), found, measure)
 
-    loss = jnp.mean(known.losses)
-    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else loss
-    finite = jnp.isfinite(
-        jax.tree.reduce(lambda total, leaf: total + jnp.sum(leaf**2), (moved, loss, after), 0.0)
+
+class _Found(NamedTuple):
+    """A direction u = Rᵀα, and what is known of the step -ηu without it."""
+
+    weights: Array
+    learning_rate: Array
+    budget_spent: Array
+    agreement: Array  # gᵀu
+    residual: Array
+
+
+def _find(K, target, n, damping, budgeted, scale):
+    """u = (A + εI)⁻¹g for the matrix A = RᵀR/n and the gradient g = Rᵀt, from K = RRᵀ/n alone."""
+    damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
+    weights = solve_gram(K, damping, target)
+    along = n * dot(K, weights)  # Ru
+    still = jnp.all(jnp.abs(along) <= 4 * jnp.finfo(K.dtype).eps * n * dot(jnp.abs(K), jnp.abs(weights)))
+    power = jnp.where(still, 1, jnp.sum(along**2) / n)  # uᵀAu
+    rate = jnp.where(still, 0, jnp.sqrt(scale / power) if budgeted else scale)
+    left = target - dot(K, weights) - damping * weights  # (A + εI)u - g is -Rᵀ of it
+    size = jnp.where(still, 1, jnp.sum(target * dot(K, target)))  # ‖g‖²/n
+    return _Found(
+        weights=weights,
+        learning_rate=rate,
+        budget_spent=jnp.where(still, 0, rate**2 * power),
+        agreement=jnp.where(still, 0, jnp.sum(target * along)),
+        residual=jnp.where(still, 0, jnp.sqrt(jnp.sum(left * dot(K, left)) / size)),
     )
-    left = 1 / n - dot(K, weights) - damping * weights  # (C + εI)u - g = -Gᵀ of it
-    size = jnp.where(still, 1, jnp.sum(K) / n)  # ‖g‖²
+
+
+def _take(loss_fn, params, moved, x, y, loss, found, measure):
+    """The step, if it is finite, and the report."""
+    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else loss
+    finite = jnp.isfinite(loss) & jnp.isfinite(after)
+    for leaf in jax.tree.leaves(moved):
+        finite &= jnp.all(jnp.isfinite(leaf))
     report = Report(
         loss=loss,
         actual_decrease=loss - after if measure else None,
-        predicted_decrease=rate * jnp.mean(decrease),
-        budget_spent=jnp.where(still, 0, rate**2 * power),
-        learning_rate=rate,
-        agreement=jnp.mean(decrease),
-        residual=jnp.where(still, 0, jnp.sqrt(n * jnp.sum(left * dot(K, left)) / size)),
+        predicted_decrease=found.learning_rate * found.agreement,
+        budget_spent=found.budget_spent,
+        learning_rate=found.learning_rate,
+        agreement=found.agreement,
+        residual=found.residual,
         finite=finite,
     )
     return jax.tree.map(partial(jnp.where, finite), moved, params), report
@@ -155,6 +180,102 @@ def _longest(mesh, leaf):
     axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0]
     longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
     return [PARAMETERS if axis == longest else None for axis in range(leaf.ndim)]
+
+
+def make_natural_update(
+    output_fn: Callable,
+    likelihood: Likelihood,
+    *,
+    damping: Real[Array, ""] | float,
+    budget: Real[Array, ""] | float | None = None,
+    learning_rate: Real[Array, ""] | float | None = None,
+    measure: bool = True,
+) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
+    """The natural-gradient update, to compare with: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
+
+    The dual again, with a row for each label that the model believes in, weighted by the root of its probability: for m
+    labels about m times the price of `make_update`.
+
+    Args:
+        output_fn: `output_fn(params, x)`, the output z of one example.
+        likelihood: p(y | z), of `efisher_teach.likelihoods`: the loss is its -log p(y | z).
+        damping: ε ≥ 0.
+        budget: c > 0, spent in the metric of F: ΔᵀFΔ = c is twice the divergence KL of the model from what it was.
+        learning_rate: η > 0, instead of a budget.
+        measure: As in `make_update`.
+
+    Returns:
+        `update(params, x, y) -> (params, Report)`, as of `make_update`; "C" in its report is F.
+
+    Raises:
+        ValueError: As in `make_update`.
+    """
+    damping = _checks.one_number("damping", _checks.damping(damping))
+    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, damping.dtype)
+    return lambda params, x, y: _natural(
+        (output_fn, likelihood, budgeted, measure), params, x, y, damping, scale
+    )
+
+
+@partial(jax.jit, static_argnums=0)
+def _natural(settings, params, x, y, damping, scale):
+    output_fn, likelihood, budgeted, measure = settings
+    n = _checks.examples(x, y)
+
+    def loss_fn(params, x, y):
+        return likelihood.loss(output_fn(params, x), y)
+
+    def rows(x, y):  # ∂z of Σₖ wₖ∇ℓₖ∇ℓₖᵀ = BᵀB, and t with Bᵀt = ∂ℓ/∂z
+        z = output_fn(params, x)
+        labels, weights = likelihood.labels(z)
+        believed = jax.vmap(jax.grad(likelihood.loss), in_axes=(None, 0))(z, labels)
+        B = jnp.sqrt(weights)[:, None] * believed.reshape(len(weights), -1)
+        return B.reshape(believed.shape), dot(
+            jnp.linalg.pinv(B.T), jnp.ravel(jax.grad(likelihood.loss)(z, y))
+        )
+
+    B, target = jax.vmap(rows)(x, y)
+    labels = B.shape[1]
+    B, target = B.reshape(n * labels, *B.shape[2:]), target.reshape(n * labels) / n
+    x_of_row = jax.tree.map(lambda leaf: jnp.repeat(leaf, labels, axis=0), x)
+    known = loss_gram(lambda params, x, b: jnp.sum(b * output_fn(params, x)), params, x_of_row, B)
+    found = _find(labels * known.K, target, n, damping, budgeted, scale)
+    moved = jax.tree.map(jnp.add, params, known.pull(-found.learning_rate * found.weights))
+    loss = jnp.mean(per_example_losses(loss_fn, params, x, y))
+    return _take(loss_fn, params, moved, x, y, loss, found, measure)
+
+
+class OptaxReport(NamedTuple):
+    """What is known of a step of another optimizer."""
+
+    loss: Float[Array, "*steps"]
+    """The mean loss before the step."""
+
+
+def optax_update(
+    loss_fn: Callable, optimizer: "optax.GradientTransformation"
+) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, OptaxReport]]:
+    """Any optimizer of optax as an update for `fit`, by the mean gradient.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        optimizer: Such as `optax.adam(1e-3)`.
+
+    Returns:
+        `update((params, state), x, y) -> ((params, state), OptaxReport)`, to begin with
+        `(params, optimizer.init(params))`.
+    """
+
+    @jax.jit
+    def update(carry, x, y):
+        params, state = carry
+        loss, gradient = jax.value_and_grad(
+            lambda params: jnp.mean(per_example_losses(loss_fn, params, x, y))
+        )(params)
+        delta, state = optimizer.update(gradient, state, params)
+        return (jax.tree.map(jnp.add, params, delta), state), OptaxReport(loss)
+
+    return update
 
 
 class ScaleByEmpiricalFisherState(NamedTuple):
