@@ -246,22 +246,34 @@ def batch(size: Any, n: int, key: Any) -> int:
 
 
 def same_arrays(argument: str, path: Any, saved: list, expected: list, count: int) -> None:
-    """A file with the arrays that this run would have written."""
-    got, wanted = [np.shape(array) for array in saved], [np.shape(array) for array in expected]
+    """A file with the arrays that this run would have written. NumPy does not know bfloat16 and gives back bytes."""
+
+    def look(array):
+        dtype = np.asarray(array).dtype
+        return f"{'bfloat16' if dtype.kind == 'V' else dtype}{list(np.shape(array))}"
+
+    got, wanted = [look(array) for array in saved], [look(array) for array in expected]
     if got[: len(wanted)] != wanted or len(saved) != count:
-        reject(
-            argument,
-            f"a file of these parameters, with arrays of shapes {wanted}",
-            f"{got} in {path}",
-            "Give another file name, or delete the file to start anew.",
+        found = (
+            f"{type(saved[0]).__name__}: {saved[0]}" if isinstance(saved[0], Exception) else ", ".join(got)
         )
+        action = "Give another file name, or delete the file to start anew."
+        reject(
+            argument, "a checkpoint of these parameters: " + ", ".join(wanted), f"{found} in {path}", action
+        )
+
+
+def folder(argument: str, path: Any) -> None:
+    """A file in a folder that exists."""
+    if not path.parent.is_dir():
+        reject(argument, "in a folder that exists", f"{path}", "Make the folder first.")
 
 
 def decay_and_memory(decay: Any, memory: Any) -> None:
     """What a running average forgets by, and how many rows it is made of."""
-    if not 0 <= decay < 1:
+    if is_concrete(decay) and not 0 <= decay < 1:
         reject("decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches.")
-    if decay > 0 and memory is None:
+    if is_concrete(decay) and decay > 0 and memory is None:
         action = "It is how many past per-example gradients are kept, e.g. ten batches of them."
         reject("memory", "a number of rows where decay is given", "None", action)
     if memory is not None:

@@ -10,6 +10,7 @@ interrupted, and goes on where it stopped.
 import math
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, PyTree, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
@@ -62,9 +63,9 @@ class Report(NamedTuple):
 def make_update(
     loss_fn: Callable,
     *,
-    damping: Real[Array, ""] | float,
-    budget: Real[Array, ""] | float | None = None,
-    learning_rate: Real[Array, ""] | float | None = None,
+    damping: Real[ArrayLike, ""],
+    budget: Real[ArrayLike, ""] | None = None,
+    learning_rate: Real[ArrayLike, ""] | None = None,
     mesh: Mesh | None = None,
     measure: bool = True,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
@@ -91,8 +92,7 @@ def make_update(
             with other axes. The update itself: as in `loss_gram`, except that it reports what is not finite; n is no
             multiple of the devices that share it.
     """
-    damping = _checks.one_number("damping", _checks.damping(damping))
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, damping.dtype)
+    damping, budgeted, scale = _settings(damping, budget, learning_rate)
     if mesh is not None:
         _checks.mesh_axes(mesh, (EXAMPLES, PARAMETERS))
         mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
@@ -114,6 +114,14 @@ def _update(settings, params, x, y, damping, scale):
     return _take(loss_fn, params, moved, x, y, jnp.mean(known.losses), found, measure)
 
 
+def _settings(damping, budget, learning_rate):
+    damping = _checks.one_number("damping", _checks.damping(damping))
+    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, damping.dtype)
+    # Without weak types, which JAX gives to Python's numbers: other numbers are then no reason to compile again.
+    damping, scale = (lax.convert_element_type(number, number.dtype) for number in (damping, scale))
+    return damping, budgeted, scale
+
+
 class _Found(NamedTuple):
     """A direction u = Rᵀα, and what is known of the step -ηu without it."""
 
@@ -129,7 +137,8 @@ def _find(K, target, n, damping, budgeted, scale):
     damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
     weights = solve_gram(K, damping, target)
     along = n * dot(K, weights)  # Ru
-    still = jnp.all(jnp.abs(along) <= 4 * jnp.finfo(K.dtype).eps * n * dot(jnp.abs(K), jnp.abs(weights)))
+    rounding = 4 * jnp.finfo(K.dtype).eps * dot(jnp.abs(K), jnp.abs(target))
+    still = jnp.all(jnp.abs(dot(K, target)) <= rounding)  # Rg/n: nowhere to go
     power = jnp.where(still, 1, jnp.sum(along**2) / n)  # uᵀAu
     rate = jnp.where(still, 0, jnp.sqrt(scale / power) if budgeted else scale)
     left = target - dot(K, weights) - damping * weights  # (A + εI)u - g is -Rᵀ of it
@@ -186,9 +195,9 @@ def make_natural_update(
     output_fn: Callable,
     likelihood: Likelihood,
     *,
-    damping: Real[Array, ""] | float,
-    budget: Real[Array, ""] | float | None = None,
-    learning_rate: Real[Array, ""] | float | None = None,
+    damping: Real[ArrayLike, ""],
+    budget: Real[ArrayLike, ""] | None = None,
+    learning_rate: Real[ArrayLike, ""] | None = None,
     measure: bool = True,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
     """The natural-gradient update, to compare with: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
@@ -210,8 +219,7 @@ def make_natural_update(
     Raises:
         ValueError: As in `make_update`.
     """
-    damping = _checks.one_number("damping", _checks.damping(damping))
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, damping.dtype)
+    damping, budgeted, scale = _settings(damping, budget, learning_rate)
     return lambda params, x, y: _natural(
         (output_fn, likelihood, budgeted, measure), params, x, y, damping, scale
     )
@@ -289,7 +297,7 @@ class ScaleByEmpiricalFisherState(NamedTuple):
 
 
 def scale_by_empirical_fisher(
-    damping: Real[Array, ""] | float, *, decay: float = 0.0, memory: int | None = None
+    damping: Real[ArrayLike, ""], *, decay: Real[ArrayLike, ""] = 0.0, memory: int | None = None
 ) -> "optax.GradientTransformation":
     """The direction (C + εI)⁻¹g as a gradient transformation: from per-example gradients to a step, for `optax.chain`.
 
@@ -395,11 +403,13 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    n, steps = _checks.examples(x, y), _checks.at_least_one("steps", steps)
+    n, steps, callbacks = _checks.examples(x, y), _checks.at_least_one("steps", steps), tuple(callbacks)
     if batch_size is not None:
         batch_size = _checks.batch(batch_size, n, key)
     path, saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
     run, reports = _Run(params, params, math.inf, 0), []
+    if path is not None:
+        _checks.folder("checkpoint", path)
     if path is not None and path.exists():
         _, report = jax.eval_shape(update, params, x, y)
         run, reports = _load(path, run, report)
@@ -469,8 +479,12 @@ def _save(path, run, reports):
 def _load(path, start, report):
     """A run as it was saved, and its reports."""
     leaves, tree = jax.tree.flatten((start, report))
-    with np.load(path) as file:
-        saved = list(file.values())
+    saved: list[Any]
+    try:
+        with np.load(path) as file:
+            saved = list(file.values())
+    except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+        saved = [error]
     _checks.same_arrays("checkpoint", path, saved, jax.tree.leaves(start), len(leaves))
     # NumPy does not know bfloat16 and gives back bytes.
     saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]

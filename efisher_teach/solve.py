@@ -138,8 +138,7 @@ def _gram_weights(K, damping, target):
 
     def by_eigenvalues():
         kept, values, U = _range(K)
-        shifted = jnp.where(visible, values + damping, values)
-        return dot(U, jnp.where(kept, dot(U.T, target) / jnp.where(kept, shifted, 1), 0))
+        return dot(U, jnp.where(kept, dot(U.T, target) / (values + damping), 0))
 
     return lax.cond(visible & jnp.all(jnp.isfinite(weights)), lambda: weights, by_eigenvalues)
 

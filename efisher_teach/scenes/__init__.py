@@ -2,6 +2,7 @@
 
 from efisher_teach.scenes.damping import damping
 from efisher_teach.scenes.ellipsoid import ellipsoid
+from efisher_teach.scenes.race import race
 from efisher_teach.scenes.scene import Axis, Handle, Scene, Table, paint, show, tabulate
 
-__all__ = ["Axis", "Handle", "Scene", "Table", "damping", "ellipsoid", "paint", "show", "tabulate"]
+__all__ = ["Axis", "Handle", "Scene", "Table", "damping", "ellipsoid", "paint", "race", "show", "tabulate"]

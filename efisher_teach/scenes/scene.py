@@ -37,8 +37,10 @@ UNDAMPED = "#88B7D5"  # a tint of it: the same step at ε = 0
 DESCENT = "#D55E00"
 CONSTRAINT = "#444444"
 CANDIDATE = "#CC79A7"
+NATURAL = "#E69F00"  # the Fisher and the natural gradient
 TRUTH = "#009E73"
 DATA = "#56B4E9"
+OTHER = "#7A7A7A"  # what the course is not about
 FAINT = "#C8C8C8"
 WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
 MOVING = 10  # the z-order from which on artists move

@@ -1,0 +1,172 @@
+"""Race: learning curves of four optimizers, against steps and against what the steps cost.
+
+The runs come from outside: training takes seconds, a slider milliseconds. What moves is which of the empirical
+Fisher's runs is shown, and where along the race one looks.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from matplotlib.ticker import NullFormatter
+
+from efisher_teach import _checks
+from efisher_teach.scenes.scene import (
+    CONSTRAINT,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    NATURAL,
+    OTHER,
+    Axis,
+    Scene,
+    dots,
+    label,
+    line,
+    scientific,
+)
+
+WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
+RIVALS = {"descent": ("SGD", DESCENT), "adam": ("Adam", OTHER), "natural": ("natural gradient", NATURAL)}
+
+
+def race(
+    rivals: dict[str, Float[np.ndarray, " steps"]],
+    losses: Float[np.ndarray, "a b steps"],
+    seconds: dict[str, float],
+    dampings: Sequence[float],
+    budgets: Sequence[float],
+    *,
+    start: tuple[float, float],
+) -> Scene:
+    """Learning curves of SGD, Adam, the natural gradient, and the empirical Fisher at any ε and c.
+
+    Args:
+        rivals: The losses (steps,) of "descent", "adam" and "natural", one a step.
+        losses: The losses (a, b, steps) of the empirical Fisher, at each ε and c.
+        seconds: What one step takes, of each of the three and of "ours".
+        dampings: ε of each run, ascending (a,).
+        budgets: c of each run, ascending (b,).
+        start: (ε, c), what is shown first.
+
+    Returns:
+        A `Scene` with the axes "step", "damping" and "budget".
+
+    Raises:
+        ValueError: A rival is missing; losses do not fit the dampings, budgets and rivals.
+    """
+    for argument, given, wanted in (("rivals", rivals, RIVALS), ("seconds", seconds, [*RIVALS, "ours"])):
+        if set(given) != set(wanted):
+            _checks.reject(
+                argument, f"a dict of {', '.join(wanted)}", ", ".join(given) or "nothing", "Name them all."
+            )
+    shape, steps = np.shape(losses), len(rivals["descent"])
+    if shape != (len(dampings), len(budgets), steps):
+        wanted = f"of shape ({len(dampings)}, {len(budgets)}, {steps}): every ε, c and step"
+        _checks.reject("losses", wanted, f"shape {shape}", "Run them all for as many steps.")
+    data = {
+        "rivals": {name: _smooth(rivals[name]) for name in RIVALS},
+        "ours": _smooth(losses),
+        "seconds": {name: jnp.asarray(value, float) for name, value in seconds.items()},
+        "dampings": jnp.asarray(dampings, float),
+        "budgets": jnp.asarray(budgets, float),
+    }
+    at = np.arange(1.0, steps + 1)
+    return Scene(
+        title="Race: what a step brings, and what it costs",
+        axes=(
+            Axis("step", "after step", at, float(steps), lambda value: f"{value:.0f}"),
+            Axis("damping", "damping ε", np.asarray(dampings, float), start[0], scientific),
+            Axis("budget", "budget c", np.asarray(budgets, float), start[1], scientific),
+        ),
+        data=data,
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 4.4),
+    )
+
+
+WORDS = (
+    "After {step} steps the training loss is {descent:.2g} with SGD, {adam:.2g} with Adam and {natural:.2g} with the "
+    "natural gradient, each at the best of its settings; with the empirical Fisher it is {ours:.2g} at ε = {damping}, "
+    "c = {budget}."
+)
+
+
+def background(data):
+    """The curves of the rivals, and limits that hold for every ε and c."""
+    steps, seconds = len(data["rivals"]["descent"]), data["seconds"]
+    at = jnp.arange(1, steps + 1, dtype=float)
+    curves = {
+        name: jnp.stack([at, at * seconds[name], curve], axis=-1) for name, curve in data["rivals"].items()
+    }
+    lowest = jnp.min(jnp.stack([jnp.min(curve) for curve in data["rivals"].values()]))
+    reach = 1.6 * steps * jnp.max(jnp.stack([seconds["descent"], seconds["adam"], seconds["ours"]]))
+    return curves | {
+        "limits": jnp.stack([lowest / 1.5, 6.0 + 0 * lowest]),
+        "reach": jnp.stack([at[-1], reach]),
+    }
+
+
+def respond(data, state):
+    """The run at ε and c, and where everyone is after so many steps."""
+    steps = len(data["rivals"]["descent"])
+    at, seconds = jnp.arange(1, steps + 1, dtype=float), data["seconds"]
+    i = jnp.argmin(jnp.abs(jnp.log(data["dampings"] / state["damping"])))
+    j = jnp.argmin(jnp.abs(jnp.log(data["budgets"] / state["budget"])))
+    ours, now = data["ours"][i, j], jnp.round(state["step"]).astype(int) - 1
+    found = {
+        "by_step": jnp.stack([at, ours], axis=-1),
+        "by_cost": jnp.stack([at * seconds["ours"], ours], axis=-1),
+        "ours": ours[now],
+    }
+    for name, curve in (data["rivals"] | {"ours": ours}).items():
+        found |= {
+            name: curve[now],
+            f"{name}_step": jnp.stack([at[now], curve[now]]),
+            f"{name}_cost": jnp.stack([at[now] * seconds[name], curve[now]]),
+        }
+    return found
+
+
+def draw(figure, background, arrays):
+    """The same curves twice: against steps at the left, against seconds at the right."""
+    grid = figure.add_gridspec(1, 2, left=0.075, right=0.985, bottom=0.14, top=0.9, wspace=0.16)
+    by_step, by_cost = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    steps, seconds = background["reach"]
+    for axes, unit, reach in ((by_step, "steps", steps), (by_cost, "seconds", seconds)):
+        axes.set(xlim=(0, 1.02 * reach), ylim=background["limits"], yscale="log", xlabel=unit)
+        axes.set_title(f"Training loss against {unit}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
+        axes.set_ylim(*background["limits"])
+        axes.grid(axis="y", color=FAINT, lw=0.5)
+    moving = {}
+    for name, (_, color) in RIVALS.items():
+        at, cost, curve = background[name].T
+        by_step.plot(at, curve, color=color, lw=1.8)
+        by_cost.plot(cost, curve, color=color, lw=1.8)
+        moving[f"{name}_step"] = dots(by_step, arrays[f"{name}_step"], color)
+        moving[f"{name}_cost"] = dots(by_cost, arrays[f"{name}_cost"], color)
+    names = [*RIVALS.values(), ("empirical Fisher", EMPIRICAL_FISHER)]
+    for row, (said, color) in enumerate(names):
+        label(by_step, 0.03, 0.05 + 0.07 * (len(names) - 1 - row), said, color, transform=by_step.transAxes)
+    label(by_cost, 0.97, 0.92, "the same runs", CONSTRAINT, transform=by_cost.transAxes, ha="right")
+    return moving | {
+        "by_step": line(by_step, arrays["by_step"], EMPIRICAL_FISHER, 2.6),
+        "by_cost": line(by_cost, arrays["by_cost"], EMPIRICAL_FISHER, 2.6),
+        "ours_step": dots(by_step, arrays["ours_step"], EMPIRICAL_FISHER, 9, order=3),
+        "ours_cost": dots(by_cost, arrays["ours_cost"], EMPIRICAL_FISHER, 9, order=3),
+    }
+
+
+def _smooth(losses):
+    """The geometric mean over the last few steps; fewer at the start. A run that blew up ends in the view's attic."""
+    logs = np.log(np.clip(np.nan_to_num(np.asarray(losses, float), nan=1e3, posinf=1e3), 1e-6, 1e3))
+    steps = np.arange(logs.shape[-1])
+    sums = np.concatenate([np.zeros((*logs.shape[:-1], 1)), np.cumsum(logs, axis=-1)], axis=-1)
+    first = np.maximum(steps + 1 - WINDOW, 0)
+    return jnp.asarray(np.exp((sums[..., steps + 1] - sums[..., first]) / (steps + 1 - first)), float)
