@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, PyTree
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot, einsum
-from efisher_teach._trace import evaluate, move, terms, trace_gradients, varies
+from efisher_teach._trace import convolve, evaluate, move, terms, trace_gradients, varies
 from efisher_teach.gradients import weighted_gradient
 
 NUMBERS = 2**26  # how many may be held beside what the loss itself needs: 256 MiB in float32
@@ -303,12 +303,10 @@ class _Convolution(NamedTuple):
     def inner_products(self, factors, V, limit):
         left, right = factors
         numbers = self.equation.params["dimension_numbers"]
-        convolve = partial(self.equation.primitive.bind, **self.equation.params)
+        rows = jax.vmap(partial(convolve, self.equation))
         axis, channel = 1 + numbers.rhs_spec[0], numbers.out_spec[1]
         width = limit // (len(left) * self.core.size // self.core.shape[channel])
-        return _in_columns(
-            lambda right, V: jax.vmap(convolve)(left, right) + V, right, axis, V, channel, width
-        )
+        return _in_columns(lambda right, V: rows(left, right) + V, right, axis, V, channel, width)
 
 
 def _shared(layer, read):

@@ -7,6 +7,7 @@ Around it: the same direction as a gradient transformation for optax, and a loop
 interrupted, and goes on where it stopped.
 """
 
+import contextlib
 import math
 import os
 import time
@@ -96,7 +97,13 @@ def make_update(
     if mesh is not None:
         _checks.mesh_axes(mesh, (EXAMPLES, PARAMETERS))
         mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
-    return lambda params, x, y: _update((loss_fn, budgeted, mesh, measure), params, x, y, damping, scale)
+
+    def update(params, x, y):
+        # The mesh's own axes, automatic ones, also where the caller has set a mesh of another kind.
+        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return _update((loss_fn, budgeted, mesh, measure), params, x, y, damping, scale)
+
+    return update
 
 
 @partial(jax.jit, static_argnums=0)
