@@ -217,6 +217,18 @@ def floating(argument: str, tree: Any) -> None:
         reject(argument, "a pytree of floating-point arrays", "no array at all", "Give at least one.")
 
 
+def hashable(argument: str, function: Any) -> None:
+    """A function that JAX can remember having compiled."""
+    try:
+        hash(function)
+    except TypeError:
+        got, action = (
+            type(function).__name__,
+            "Wrap it in a function: lambda params, x, y: loss(params, x, y).",
+        )
+        reject(argument, "hashable, as it is compiled once", got, action)
+
+
 def mesh_axes(mesh: Any, known: tuple[str, ...]) -> None:
     """A mesh of devices with axes that have a meaning here."""
     names = getattr(mesh, "axis_names", None)

@@ -68,7 +68,7 @@ def evaluate(jaxpr: Any, constants: Any, inputs: Any) -> Callable[[Any], Any]:
             read_inner = evaluate(bare, getattr(inner, "consts", ()), arguments)
             results = [read_inner(out) for out in bare.outvars]
         elif equation.primitive.name == "conv_general_dilated":
-            results = [convolve(equation, *arguments)]
+            results = [convolve(equation.params, *arguments)]
         else:
             bound = equation.primitive.get_bind_params(equation.params)
             functions, settings = bound if isinstance(bound, tuple) else ((), bound)  # a tuple in JAX 0.8
@@ -78,15 +78,15 @@ def evaluate(jaxpr: Any, constants: Any, inputs: Any) -> Callable[[Any], Any]:
     return read
 
 
-def convolve(equation: Any, left: Any, right: Any) -> Any:
-    """A convolution as its equation says, with the channels of its output made first and then moved to their place.
+def convolve(settings: dict, left: Any, right: Any) -> Any:
+    """A convolution by the settings of its equation; its output's channels are made first, then put in their place.
 
     Where they come last, XLA (as of JAX 0.10) splits the gradients of many examples over devices wrongly.
     """
-    numbers = equation.params["dimension_numbers"]
+    numbers = settings["dimension_numbers"]
     batch, channel, *space = numbers.out_spec
     turned = numbers._replace(out_spec=(1, 0, *range(2, 2 + len(space))))
-    out = equation.primitive.bind(left, right, **equation.params | {"dimension_numbers": turned})
+    out = lax.conv_general_dilated_p.bind(left, right, **settings | {"dimension_numbers": turned})
     order = [channel, batch, *space]
     return lax.transpose(out, [order.index(axis) for axis in range(out.ndim)])
 

@@ -15,7 +15,7 @@ instead: all at once while they are few, otherwise a part at a time. Exact all t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -70,10 +70,10 @@ class Leaf(NamedTuple):
 class LossGram:
     """K = GGᵀ/n of a loss, and w ↦ Gᵀw, without G."""
 
-    losses: Float[Array, " n"]
+    losses: Float[Array, "*m n"]
     """ℓᵢ(θ) of every example."""
-    K: Float[Array, "n n"]
-    """GGᵀ/n, symmetric, positive semi-definite."""
+    K: Float[Array, "*m n n"]
+    """GGᵀ/n, symmetric (under `jit` to rounding), positive semi-definite."""
     pull: Callable[[Float[Array, " n"]], PyTree]
     """w ↦ Gᵀw, shaped like the parameters: with w = (K + εI)⁻¹1/n it is the direction (C + εI)⁻¹g."""
     leaves: tuple[Leaf, ...]
@@ -86,7 +86,8 @@ def loss_gram(
     """The Gram matrix of any loss, for about the price of one gradient.
 
     Args:
-        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar. Compiled once: what else it reads, such as
+            a global, counts as it was then.
         params: The parameters θ, any pytree of floating-point arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
@@ -101,8 +102,11 @@ def loss_gram(
     """
     _checks.scalar_loss(loss_fn, params, x, y)
     _checks.floating("params", params)
+    _checks.hashable("loss_fn", loss_fn)
     chunk_size = None if chunk_size is None else _checks.at_least_one("chunk_size", chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
+    if _checks.is_concrete(result.K):
+        result = replace(result, K=(result.K + result.K.T) / 2)
     action = "Its value or its gradient overflows or is undefined at these examples."
     _checks.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.K)]), action)
     return result
@@ -121,7 +125,8 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
         layers = [layer._replace(way="blocks") if isinstance(layer, _Rows) else layer for layer in layers]
 
     def run(x, y):
-        return evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, x, y)))
+        read = evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, x, y)))
+        return lambda var: _wide(read(var))
 
     def examine(x, y):  # one example: its loss, and what each layer needs to know of it
         read = run(x, y)
@@ -140,7 +145,6 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
             K = K + layer.inner_products(factors, constant, limit)
     if n * width > limit:
         K = K + _in_blocks(jax.vmap(rows), x, y, max(1, limit // (2 * width)))
-    K = (jnp.tril(K) + jnp.tril(K, -1).T) / n  # symmetric to the last bit
 
     def pull(params, x, y, taken, shared, weights):
         arrays, tree = jax.tree.flatten(params)
@@ -158,11 +162,16 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     leaves = tuple(
         Leaf(keystr(path), layer.way, layer.why) for (path, _), layer in zip(paths, layers, strict=True)
     )
-    return LossGram(losses, K, Partial(pull, params, x, y, taken, shared), leaves)
+    return LossGram(losses, K / n, Partial(jax.jit(pull), params, x, y, taken, shared), leaves)
 
 
 def _first(x, y):
     return jax.tree.map(lambda leaf: leaf[0], (x, y))
+
+
+def _wide(array):
+    """At least float32: K is a sum of many products, and a difference of them is what counts."""
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 # The ways into K. `take` is about one example; what it took comes back with all examples on the first axis.
@@ -174,7 +183,7 @@ def _layer(trace, out, n, limit):
     constants = tuple(term for term in found if not varies(trace, term.var))
     made = [term for term in found if varies(trace, term.var)]
     names = {term.equation.primitive.name if term.equation else "the data" for term in made}
-    if names == {"dot_general"}:
+    if names == {"dot_general"} and any(_both_vary(trace, term.equation) for term in made):
         products = [_product(term.equation, term.moves) for term in made]
         *_, core, (h, a, b), moves = products[0]
         if all(product[2:4] == (core, (h, a, b)) and str(product[4]) == str(moves) for product in products):
@@ -189,6 +198,11 @@ def _layer(trace, out, n, limit):
         if settings["feature_group_count"] == settings["batch_group_count"] == 1:
             return _Convolution(made[0].equation, made[0].moves, constants)
     return _Rows(out, "made by " + ", ".join(sorted(names)) if names else "the same for every example")
+
+
+def _both_vary(trace, equation):
+    """Whether the factors belong to the example, both. In the gradient of a bias, one is the weights that follow."""
+    return all(varies(trace, var) and var.aval.size for var in equation.invars)
 
 
 def _product(equation, moves) -> tuple[Any, ...]:
@@ -298,12 +312,12 @@ class _Convolution(NamedTuple):
         return tuple(map(read, self.equation.invars))
 
     def shared(self, read):
-        return _shared(self, read) if self.constants else jnp.zeros(self.core.shape, self.core.dtype)
+        return _shared(self, read) if self.constants else jnp.zeros(self.core.shape)
 
     def inner_products(self, factors, V, limit):
         left, right = factors
         numbers = self.equation.params["dimension_numbers"]
-        rows = jax.vmap(partial(convolve, self.equation))
+        rows = jax.vmap(partial(convolve, self.equation.params | {"preferred_element_type": None}))
         axis, channel = 1 + numbers.rhs_spec[0], numbers.out_spec[1]
         width = limit // (len(left) * self.core.size // self.core.shape[channel])
         return _in_columns(lambda right, V: rows(left, right) + V, right, axis, V, channel, width)
@@ -311,8 +325,10 @@ class _Convolution(NamedTuple):
 
 def _shared(layer, read):
     """The terms that are the same for every example, where the products are: before the moves."""
-    V = sum(move(term.moves, read(term.var)) for term in layer.constants)
-    return jax.linear_transpose(partial(move, layer.moves), layer.core)(V)[0]
+    there = partial(move, layer.moves)
+    V = jnp.asarray(sum(move(term.moves, read(term.var)) for term in layer.constants))
+    V = V.astype(jax.eval_shape(there, layer.core).dtype)
+    return _wide(jax.linear_transpose(there, layer.core)(V)[0])
 
 
 def _in_columns(rows, right, axis, V, channel, width):
@@ -350,4 +366,5 @@ def _in_blocks(rows, x, y, size):
         )
 
     K = jnp.zeros((blocks * size, blocks * size), jax.eval_shape(rows, x, y).dtype)
-    return lax.fori_loop(0, blocks, add, K)[:n, :n]
+    K = lax.fori_loop(0, blocks, add, K)[:n, :n]
+    return jnp.tril(K) + jnp.tril(K, -1).T

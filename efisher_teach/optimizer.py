@@ -93,6 +93,7 @@ def make_update(
             with other axes. The update itself: as in `loss_gram`, except that it reports what is not finite; n is no
             multiple of the devices that share it.
     """
+    _checks.hashable("loss_fn", loss_fn)
     damping, budgeted, scale = _settings(damping, budget, learning_rate)
     if mesh is not None:
         _checks.mesh_axes(mesh, (EXAMPLES, PARAMETERS))
@@ -136,15 +137,18 @@ class _Found(NamedTuple):
     learning_rate: Array
     budget_spent: Array
     agreement: Array  # gᵀu
+    length: Array  # ‖ηu‖²
     residual: Array
 
 
 def _find(K, target, n, damping, budgeted, scale):
     """u = (A + εI)⁻¹g for the matrix A = RᵀR/n and the gradient g = Rᵀt, from K = RRᵀ/n alone."""
+    K = lax.optimization_barrier(K)  # made once, not again for each use
     damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
     weights = solve_gram(K, damping, target)
     along = n * dot(K, weights)  # Ru
-    rounding = 4 * jnp.finfo(K.dtype).eps * dot(jnp.abs(K), jnp.abs(target))
+    sizes = jnp.sqrt(jnp.abs(jnp.diag(K)))
+    rounding = 4 * jnp.finfo(K.dtype).eps * sizes * jnp.sum(sizes * jnp.abs(target))
     still = jnp.all(jnp.abs(dot(K, target)) <= rounding)  # Rg/n: nowhere to go
     power = jnp.where(still, 1, jnp.sum(along**2) / n)  # uᵀAu
     rate = jnp.where(still, 0, jnp.sqrt(scale / power) if budgeted else scale)
@@ -155,6 +159,7 @@ def _find(K, target, n, damping, budgeted, scale):
         learning_rate=rate,
         budget_spent=jnp.where(still, 0, rate**2 * power),
         agreement=jnp.where(still, 0, jnp.sum(target * along)),
+        length=rate**2 * jnp.sum(weights * along),
         residual=jnp.where(still, 0, jnp.sqrt(jnp.sum(left * dot(K, left)) / size)),
     )
 
@@ -162,9 +167,10 @@ def _find(K, target, n, damping, budgeted, scale):
 def _take(loss_fn, params, moved, x, y, loss, found, measure):
     """The step, if it is finite, and the report."""
     after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else loss
-    finite = jnp.isfinite(loss) & jnp.isfinite(after)
+    finite = jnp.isfinite(loss) & jnp.isfinite(after) & jnp.isfinite(found.length)
     for leaf in jax.tree.leaves(moved):
-        finite &= jnp.all(jnp.isfinite(leaf))
+        if jnp.finfo(leaf.dtype).bits < 32:  # a step of finite length may still be too long for these
+            finite &= jnp.all(jnp.isfinite(leaf))
     report = Report(
         loss=loss,
         actual_decrease=loss - after if measure else None,

@@ -133,7 +133,10 @@ def solve_gram(
 @jax.jit
 def _gram_weights(K, damping, target):
     visible, shift = _visible(K, damping)
-    L = lax.linalg.cholesky(K + shift * jnp.eye(len(K), dtype=K.dtype), symmetrize_input=False)
+    shifted = K + shift * jnp.eye(len(K), dtype=K.dtype)
+    L = lax.linalg.cholesky(
+        shifted.T, symmetrize_input=False
+    )  # .T: LAPACK goes by columns, and K was made by rows
     weights = jax.scipy.linalg.cho_solve((L, True), target)
 
     def by_eigenvalues():
