@@ -48,11 +48,13 @@ from efisher_teach.optimizer import (
     OptaxReport,
     Report,
     ScaleByEmpiricalFisherState,
+    Trial,
     fit,
     make_natural_update,
     make_update,
     optax_update,
     scale_by_empirical_fisher,
+    tune,
 )
 from efisher_teach.problems import (
     Problem,
@@ -115,6 +117,7 @@ __all__ = [
     "ScaleByEmpiricalFisherState",
     "Spectrum",
     "Step",
+    "Trial",
     "TwoBudgetStep",
     "breast_cancer",
     "coordinates",
@@ -168,6 +171,7 @@ __all__ = [
     "step_in",
     "targeted_step",
     "trajectory_in",
+    "tune",
     "two_budget_step",
     "weighted_gradient",
 ]

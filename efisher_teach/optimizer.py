@@ -274,17 +274,17 @@ class OptaxReport(NamedTuple):
 
 
 def optax_update(
-    loss_fn: Callable, optimizer: "optax.GradientTransformation"
-) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, OptaxReport]]:
-    """Any optimizer of optax as an update for `fit`, by the mean gradient.
+    loss_fn: Callable, optimizer: "optax.GradientTransformation", params: PyTree
+) -> tuple[Callable[[PyTree, PyTree, PyTree], tuple[PyTree, OptaxReport]], PyTree]:
+    """Any optimizer of optax as an update for `fit` or `tune`, by the mean gradient.
 
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
         optimizer: Such as `optax.adam(1e-3)`.
+        params: Where it starts, for its state.
 
     Returns:
-        `update((params, state), x, y) -> ((params, state), OptaxReport)`, to begin with
-        `(params, optimizer.init(params))`.
+        `update` and its start `(params, state)`, as `update((params, state), x, y) -> ((params, state), OptaxReport)`.
     """
 
     @jax.jit
@@ -296,7 +296,7 @@ def optax_update(
         delta, state = optimizer.update(gradient, state, params)
         return (jax.tree.map(jnp.add, params, delta), state), OptaxReport(loss)
 
-    return update
+    return update, (params, optimizer.init(params))
 
 
 class ScaleByEmpiricalFisherState(NamedTuple):
@@ -453,6 +453,59 @@ def fit(
         if path is not None and run.steps:
             _save(path, run, _stack(reports[: run.steps]))
     return Fit(run.params, run.best, _stack(reports[: run.steps]), stopped)
+
+
+class Trial(NamedTuple):
+    """A run with one setting."""
+
+    losses: np.ndarray
+    """Of each step (steps,): the mean loss of its batch, before it."""
+    seconds: float
+    """What one step took, without compiling."""
+    params: PyTree
+    """Where it ended."""
+
+
+def tune(
+    make: Callable[[float], tuple[Callable, PyTree]],
+    settings: Iterable[float],
+    x: PyTree,
+    y: PyTree,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    key: Array | None = None,
+    progress: bool = True,
+) -> dict[float, Trial]:
+    """Run an update with each of a few settings, on the same batches.
+
+    Args:
+        make: `make(setting) -> (update, start)`.
+        settings: To try, such as learning rates or budgets.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        steps: As in `fit`.
+        batch_size: As in `fit`.
+        key: As in `fit`.
+        progress: Whether to show a progress bar, over the settings.
+
+    Returns:
+        A `Trial` of each setting.
+
+    Raises:
+        ValueError: As in `fit`.
+    """
+    from tqdm.auto import tqdm
+
+    trials, batches = {}, {"batch_size": batch_size, "key": key, "progress": False}
+    for setting in tqdm(list(settings), unit="run", leave=False, disable=not progress):
+        update, start = make(setting)
+        fit(update, start, x, y, steps=1, **batches)  # compiles
+        begin = time.perf_counter()
+        run = fit(update, start, x, y, steps=steps, **batches)
+        seconds = (time.perf_counter() - begin) / len(run.reports.loss)
+        trials[setting] = Trial(run.reports.loss, seconds, run.params)
+    return trials
 
 
 class _Run(NamedTuple):

@@ -1,7 +1,7 @@
 """Run the notebooks and store what they show: `make notebooks`. A second run changes nothing.
 
 Outputs and counts are kept, for readers without a kernel and for the tests, which compare them. What only a live kernel
-understands is dropped: widget state, and widget views that have a picture beside them.
+understands is dropped: widget state, widget views that have a picture beside them, and progress bars.
 """
 
 import sys
@@ -21,6 +21,8 @@ def store(path: Path) -> None:
     ).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
                 output.data.pop(LIVE, None)
@@ -29,6 +31,11 @@ def store(path: Path) -> None:
         "language_info": {"name": "python"},
     }
     nbformat.write(book, path)
+
+
+def _is_progress(output):
+    """A widget view with no picture: a bar that has done its work."""
+    return LIVE in output.get("data", {}) and "image/png" not in output.data
 
 
 if __name__ == "__main__":

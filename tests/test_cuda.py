@@ -114,7 +114,8 @@ def natural(params, x, y, damping, scale):
 
 def by_adam(params, x, y):
     optimizer = pytest.importorskip("optax").adam(1e-3)
-    return ef.optax_update(network, optimizer)((params, optimizer.init(params)), x, y)
+    update, start = ef.optax_update(network, optimizer, params)
+    return update(start, x, y)
 
 
 def scaled(options, G, damping):

@@ -5,4 +5,15 @@ from efisher_teach.scenes.ellipsoid import ellipsoid
 from efisher_teach.scenes.race import race
 from efisher_teach.scenes.scene import Axis, Handle, Scene, Table, paint, show, tabulate
 
-__all__ = ["Axis", "Handle", "Scene", "Table", "damping", "ellipsoid", "paint", "race", "show", "tabulate"]
+__all__ = [
+    "Axis",
+    "Handle",
+    "Scene",
+    "Table",
+    "damping",
+    "ellipsoid",
+    "paint",
+    "race",
+    "show",
+    "tabulate",
+]

@@ -4,14 +4,12 @@ The runs come from outside: training takes seconds, a slider milliseconds. What 
 Fisher's runs is shown, and where along the race one looks.
 """
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 from matplotlib.ticker import NullFormatter
 
 from efisher_teach import _checks
+from efisher_teach.optimizer import Trial
 from efisher_teach.scenes.scene import (
     CONSTRAINT,
     DESCENT,
@@ -24,7 +22,6 @@ from efisher_teach.scenes.scene import (
     dots,
     label,
     line,
-    scientific,
 )
 
 WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
@@ -32,53 +29,52 @@ RIVALS = {"descent": ("SGD", DESCENT), "adam": ("Adam", OTHER), "natural": ("nat
 
 
 def race(
-    rivals: dict[str, Float[np.ndarray, " steps"]],
-    losses: Float[np.ndarray, "a b steps"],
-    seconds: dict[str, float],
-    dampings: Sequence[float],
-    budgets: Sequence[float],
-    *,
-    start: tuple[float, float],
+    rivals: dict[str, dict[float, Trial]], ours: dict[float, dict[float, Trial]], *, damping: float
 ) -> Scene:
     """Learning curves of SGD, Adam, the natural gradient, and the empirical Fisher at any ε and c.
 
     Args:
-        rivals: The losses (steps,) of "descent", "adam" and "natural", one a step.
-        losses: The losses (a, b, steps) of the empirical Fisher, at each ε and c.
-        seconds: What one step takes, of each of the three and of "ours".
-        dampings: ε of each run, ascending (a,).
-        budgets: c of each run, ascending (b,).
-        start: (ε, c), what is shown first.
+        rivals: The runs of "descent", "adam" and "natural" by their settings, from `tune`. The best of each is shown:
+            the one with the lowest mean loss over its last ten steps.
+        ours: The runs of the empirical Fisher by ε and c, of every ε with every c.
+        damping: The ε that is shown first, at its best c.
 
     Returns:
         A `Scene` with the axes "step", "damping" and "budget".
 
     Raises:
-        ValueError: A rival is missing; losses do not fit the dampings, budgets and rivals.
+        ValueError: A rival, or a pair of ε and c, is missing.
     """
-    for argument, given, wanted in (("rivals", rivals, RIVALS), ("seconds", seconds, [*RIVALS, "ours"])):
-        if set(given) != set(wanted):
-            _checks.reject(
-                argument, f"a dict of {', '.join(wanted)}", ", ".join(given) or "nothing", "Name them all."
-            )
-    shape, steps = np.shape(losses), len(rivals["descent"])
-    if shape != (len(dampings), len(budgets), steps):
-        wanted = f"of shape ({len(dampings)}, {len(budgets)}, {steps}): every ε, c and step"
-        _checks.reject("losses", wanted, f"shape {shape}", "Run them all for as many steps.")
+    if set(rivals) != set(RIVALS):
+        _checks.reject("rivals", f"the runs of {', '.join(RIVALS)}", ", ".join(rivals) or "none", "Name all.")
+    if damping not in ours or len({tuple(sorted(runs)) for runs in ours.values()}) != 1:
+        got = "; ".join(f"ε = {e:g} with c = {sorted(runs)}" for e, runs in ours.items()) or "none"
+        _checks.reject("ours", f"runs of every ε, also of {damping:g}, with every c", got, "Run all of them.")
+    best = {name: runs[_best(runs)] for name, runs in rivals.items()}
+    dampings, budgets = sorted(ours), sorted(ours[damping])
+    grid = [ours[e][c] for e in dampings for c in budgets]
+    steps = max(len(run.losses) for run in [*best.values(), *grid])
+    curves = np.reshape([_padded(run, steps) for run in grid], (len(dampings), len(budgets), steps))
     data = {
-        "rivals": {name: _smooth(rivals[name]) for name in RIVALS},
-        "ours": _smooth(losses),
-        "seconds": {name: jnp.asarray(value, float) for name, value in seconds.items()},
+        "rivals": {name: _smooth(_padded(best[name], steps)) for name in RIVALS},
+        "ours": _smooth(curves),
+        "seconds": {name: jnp.asarray(best[name].seconds, float) for name in RIVALS}
+        | {"ours": jnp.asarray(np.median([run.seconds for run in grid]), float)},
         "dampings": jnp.asarray(dampings, float),
         "budgets": jnp.asarray(budgets, float),
     }
-    at = np.arange(1.0, steps + 1)
     return Scene(
         title="Race: what a step brings, and what it costs",
         axes=(
-            Axis("step", "after step", at, float(steps), lambda value: f"{value:.0f}"),
-            Axis("damping", "damping ε", np.asarray(dampings, float), start[0], scientific),
-            Axis("budget", "budget c", np.asarray(budgets, float), start[1], scientific),
+            Axis("step", "after step", np.arange(1.0, steps + 1), float(steps), lambda value: f"{value:.0f}"),
+            Axis("damping", "damping ε", np.asarray(dampings, float), damping, lambda value: f"{value:g}"),
+            Axis(
+                "budget",
+                "budget c",
+                np.asarray(budgets, float),
+                _best(ours[damping]),
+                lambda value: f"{value:g}",
+            ),
         ),
         data=data,
         background=background,
@@ -163,6 +159,18 @@ def draw(figure, background, arrays):
         "ours_step": dots(by_step, arrays["ours_step"], EMPIRICAL_FISHER, 9, order=3),
         "ours_cost": dots(by_cost, arrays["ours_cost"], EMPIRICAL_FISHER, 9, order=3),
     }
+
+
+def _best(runs):
+    """The setting whose run ends lowest."""
+    return min(
+        runs, key=lambda setting: float(np.mean(np.nan_to_num(runs[setting].losses[-10:], nan=np.inf)))
+    )
+
+
+def _padded(run, steps):
+    """A run that ended early has blown up."""
+    return np.pad(np.asarray(run.losses, float), (0, steps - len(run.losses)), constant_values=np.inf)
 
 
 def _smooth(losses):
