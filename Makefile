@@ -8,10 +8,11 @@ ROOT   := $(if $(filter 0,$(shell id -u)),--allow-root)
 LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annotate --custom-compile-command "make lock" pyproject.toml
 HOOKS   = --jaxtyping-packages=efisher_teach,beartype.beartype
 PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
+PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 numpy
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
-MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py
+MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers lint notebooks figures bench lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers lint notebooks figures bench bench-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -33,7 +34,7 @@ test-browser: $(VENV)/.dev ## a real JupyterLab in a real Chromium
 test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	@set -e; for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
 	  test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
-	  $(BIN)/uv pip install -q --python $$env/bin/python "$$pin" jaxtyping beartype pytest hypothesis numpy scikit-learn; \
+	  $(BIN)/uv pip install -q --python $$env/bin/python "$$pin" jaxtyping beartype pytest hypothesis numpy scikit-learn optax tqdm; \
 	  echo "== $$pin"; $$env/bin/python -m pytest --rootdir=. -p no:cacheprovider $(MATHS); done
 
 # uv does not read pip's settings: UV_FIND_LINKS shows it the wheels that pip would find, such as a PyTorch without CUDA.
@@ -54,6 +55,12 @@ figures: $(VENV)/.dev ## a contact sheet of every scene
 
 bench: $(VENV)/.dev ## ratios, all measured in one run
 	$(BIN)/python benchmarks/sliders.py
+	$(BIN)/python benchmarks/price.py
+
+bench-peers: $(VENV)/.dev ## the price of a step, beside PyTorch's packages
+	@set -e; env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python $(PRICED)
+	$(BIN)/python benchmarks/price.py --peers
 
 lock: $(VENV)/.dev ## pin every requirement anew
 	$(LOCK) --extra lab --upgrade -o requirements.txt

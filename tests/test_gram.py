@@ -970,3 +970,30 @@ def test_names_the_example_that_is_not_finite(way, y, chunk_size):
         ef.loss_gram(
             loss, {"W": jnp.ones((4, 3))}, jnp.ones((4, 6, 4)), jnp.asarray(y), chunk_size=chunk_size
         )
+
+
+@pytest.mark.parametrize(
+    "kept", [jnp.bfloat16, jnp.float32], ids=["bfloat16 parameters", "bfloat16 inside only"]
+)
+def test_low_precision_is_summed_in_float32(kept):
+    """The factors have eight bits; K, made from them, adds no error of its own, and can be solved with."""
+
+    def loss(params, x, y):
+        low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (params, x))
+        return jnp.sum((jnp.tanh(low[1] @ low[0][0]) @ low[0][1]).astype(jnp.float32) ** 2) * y
+
+    rng = np.random.default_rng(5)
+    params = [jnp.asarray(rng.normal(size=shape) / 4, kept) for shape in ((16, 32), (32, 8))]
+    x, y = jnp.asarray(rng.normal(size=(6, 16)), jnp.float32), jnp.ones(6)
+    known = ef.loss_gram(loss, params, x, y)
+    rows = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(params, x, y)
+    G = np.concatenate(
+        [np.float64(leaf).reshape(6, -1) for leaf in rows], axis=1
+    )  # rounded to bfloat16, each entry
+    assert known.K.dtype == jnp.float32
+    assert oracles.relative(known.K, G @ G.T / 6) < 3e-3
+    weights = ef.solve_gram(known.K, 0.01)
+    for pulled, leaf in zip(known.pull(weights), rows, strict=True):
+        assert pulled.dtype == kept
+        expected = np.einsum("n,nab->ab", np.float64(weights), np.float64(leaf))
+        assert oracles.relative(pulled, expected) < 2e-2

@@ -14,7 +14,7 @@ import efisher_teach as ef
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "efisher_teach"
-MATHEMATICS = ["likelihoods", "gradients", "curvature", "gram", "solve", "step", "optimizer"]
+MATHEMATICS = ["likelihoods", "gradients", "curvature", "_ways", "gram", "solve", "step", "optimizer"]
 PRODUCTS = {"dot", "matmul", "einsum", "vdot", "inner", "tensordot", "dot_general", "vecdot", "multi_dot"}
 PURE = """
 import json, sys, jax

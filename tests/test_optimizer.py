@@ -950,3 +950,46 @@ def test_errors_of_the_loop():
     with raises("`x and y` must be arrays with one example a row"):
         oracles.bare(ef.fit)(descend, jnp.asarray(THETA), jnp.asarray(XS), jnp.ones(3), steps=1)
     assert go(steps=1, batch_size=N, key=key).stopped == "all steps done"
+
+
+# What it is compared with
+
+
+@pytest.mark.parametrize("name", ["digits", "logistic", "linear"])
+@pytest.mark.parametrize("way", ["budget", "learning_rate"])
+def test_natural_update_is_the_step_by_the_dense_fisher(name, way):
+    """For each likelihood: the labels that the model believes in make rows of the same F, with g in their range."""
+    with jax.enable_x64(True):
+        problems = {"digits": partial(ef.digits, (5,)), "logistic": ef.logistic_regression}
+        problem = (problems | {"linear": ef.linear_regression})[name]()
+        x, y = problem.x[:12], problem.y[:12]
+        known = {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
+        F = ef.fisher(problem.loss_fn, problem.params, x, **known)
+        G = ef.per_example_gradients(problem.loss_fn, problem.params, x, y)
+        step = ef.preconditioned_step(F, ef.mean_gradient(G), damping=0.01, **{way: 0.02})
+        update = ef.make_natural_update(*known.values(), damping=0.01, **{way: 0.02})
+        moved, report = update(problem.params, x, y)
+        delta = ravel_pytree(moved)[0] - ravel_pytree(problem.params)[0]
+        np.testing.assert_allclose(delta, step.delta, rtol=1e-8, atol=1e-10 * np.abs(step.delta).max())
+        np.testing.assert_allclose(report.budget_spent, delta @ F @ delta, rtol=1e-8)
+        np.testing.assert_allclose(report.predicted_decrease, -step.predicted_change, rtol=1e-8)
+        losses = ef.per_example_losses(problem.loss_fn, problem.params, x, y)
+        np.testing.assert_allclose(report.loss, jnp.mean(losses), rtol=1e-12)
+        assert report.residual < 1e-9
+
+
+def test_tune_runs_every_setting_on_the_same_batches():
+    optax = pytest.importorskip("optax")
+    pytest.importorskip("tqdm")
+    problem = ef.logistic_regression()
+    options = {"steps": 6, "batch_size": 16, "key": jax.random.key(3), "progress": False}
+    make = lambda rate: ef.optax_update(problem.loss_fn, optax.sgd(rate), problem.params)  # noqa: E731
+    trials = ef.tune(make, [0.1, 0.5], problem.x, problem.y, **options)
+    assert list(trials) == [0.1, 0.5]
+    for rate, trial in trials.items():
+        alone = ef.fit(*make(rate), problem.x, problem.y, **options)
+        np.testing.assert_array_equal(trial.losses, alone.reports.loss)
+        np.testing.assert_array_equal(trial.params[0], alone.params[0])
+        assert 0 < trial.seconds < 60
+    assert trials[0.1].losses[0] == trials[0.5].losses[0]  # the same first batch
+    assert trials[0.1].losses[-1] != trials[0.5].losses[-1]
