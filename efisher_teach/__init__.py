@@ -44,17 +44,13 @@ from efisher_teach.gradients import (
 from efisher_teach.gram import Leaf, LossGram, gram, loss_gram
 from efisher_teach.likelihoods import Likelihood
 from efisher_teach.optimizer import (
-    Fit,
     OptaxReport,
     Report,
     ScaleByEmpiricalFisherState,
-    Trial,
-    fit,
     make_natural_update,
     make_update,
     optax_update,
     scale_by_empirical_fisher,
-    tune,
 )
 from efisher_teach.problems import (
     Problem,
@@ -89,6 +85,7 @@ from efisher_teach.step import (
     targeted_step,
     two_budget_step,
 )
+from efisher_teach.training import Fit, Trial, fit, tune
 
 if TYPE_CHECKING:
     from efisher_teach import scenes

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 import efisher_teach as ef
-from efisher_teach import optimizer
+from efisher_teach import training
 
 BUDGET = 0.01
 DAMPINGS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 0.0)
@@ -658,7 +658,7 @@ def test_goes_on_as_if_it_had_never_stopped(way, stop, batch_size, tmp_path, mon
         assert part.stopped == "interrupted"
         assert len(part.reports.loss) == stop
     else:  # what lies there while it runs, as after a power cut
-        monkeypatch.setattr(optimizer, "SECONDS_BETWEEN_CHECKPOINTS", -1)
+        monkeypatch.setattr(training, "SECONDS_BETWEEN_CHECKPOINTS", -1)
         kept = tmp_path / "kept.npz"
 
         def copy(step, params, report):

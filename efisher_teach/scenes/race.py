@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from efisher_teach import _checks
-from efisher_teach.optimizer import Trial
 from efisher_teach.scenes.scene import (
     CONSTRAINT,
     DESCENT,
@@ -23,6 +22,7 @@ from efisher_teach.scenes.scene import (
     label,
     line,
 )
+from efisher_teach.training import Trial
 
 WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
 RIVALS = {"descent": ("SGD", DESCENT), "adam": ("Adam", OTHER), "natural": ("natural gradient", NATURAL)}

@@ -1,0 +1,217 @@
+"""Training: a loop of updates that shows its progress, can be interrupted, and goes on where it stopped.
+
+It knows of an update only that it takes parameters and a batch, and returns new ones and a report with a loss.
+"""
+
+import math
+import os
+import time
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from efisher_teach import _checks
+
+SECONDS_BETWEEN_CHECKPOINTS = 30
+
+
+class Fit(NamedTuple):
+    """Where a loop of updates arrived."""
+
+    params: PyTree
+    """After the last step."""
+    best: PyTree
+    """The parameters with the lowest reported loss. Where batches are small, that is a matter of luck, too."""
+    reports: Any
+    """What the updates reported, with the steps on the first axis (NumPy); () before the first one."""
+    stopped: str
+    """Why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
+
+
+def fit(
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]],
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    key: Array | None = None,
+    callbacks: Iterable[Callable[[int, PyTree, Any], bool | None]] = (),
+    checkpoint: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Repeat an update, with a progress bar. It can be interrupted, and goes on from a checkpoint.
+
+    Args:
+        update: `update(params, x, y) -> (params, report)`, of `make_update` or any other; the report is a NamedTuple
+            with a `loss`, that before the step. A state of its own (of Adam, say) may be part of `params`.
+        params: Where to start, any pytree of arrays.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        steps: How many updates, those of a checkpoint included.
+        batch_size: How many examples a step sees; None means all. Each pass goes through a new order of the examples,
+            and leaves out the rest that does not fill a batch.
+        key: A `jax.random.key`, for the order of the examples. Needed for batches.
+        callbacks: Each is called as `callback(step, params, report)` after a step, and ends the loop by returning True.
+        checkpoint: A file (.npz). If it exists, the loop goes on from there, as if it had never stopped; it is written
+            every half minute and at the end, also of an interruption or an error.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A `Fit`; also after an interruption (Ctrl-C, or the stop button of a notebook) and after a loss or step that is
+        not finite, which ends the loop.
+
+    Raises:
+        ValueError: steps or batch_size is out of range; batches without a key; a checkpoint of other parameters.
+    """
+    from tqdm.auto import tqdm
+
+    n, steps, callbacks = _checks.examples(x, y), _checks.at_least_one("steps", steps), tuple(callbacks)
+    if batch_size is not None:
+        batch_size = _checks.batch(batch_size, n, key)
+    path, saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
+    run, reports = _Run(params, params, math.inf, 0), []
+    if path is not None:
+        _checks.folder("checkpoint", path)
+    if path is not None and path.exists():
+        _, report = jax.eval_shape(update, params, x, y)
+        run, reports = _load(path, run, report)
+    stopped = "all steps done"
+    try:
+        with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
+            for batch in _batches(x, y, n, batch_size, key, range(run.steps, steps)):
+                moved, report = update(run.params, *batch)
+                loss = float(report.loss)
+                best = (run.params, loss) if loss < run.best_loss else (run.best, run.best_loss)
+                reports.append(jax.device_get(report))
+                run = _Run(moved, *best, run.steps + 1)
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+                bar.update()
+                if not (math.isfinite(loss) and getattr(report, "finite", True)):
+                    stopped = "not finite"
+                    break
+                wishes = [callback(run.steps - 1, moved, report) for callback in callbacks]
+                if any(wishes):
+                    stopped = "by a callback"
+                    break
+                if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    _save(path, run, _stack(reports))
+                    saved = time.monotonic()
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    finally:
+        if path is not None and run.steps:
+            _save(path, run, _stack(reports[: run.steps]))
+    return Fit(run.params, run.best, _stack(reports[: run.steps]), stopped)
+
+
+class Trial(NamedTuple):
+    """A run with one setting."""
+
+    losses: np.ndarray
+    """Of each step (steps,): the mean loss of its batch, before it."""
+    seconds: float
+    """What one step took, without compiling."""
+    params: PyTree
+    """Where it ended."""
+
+
+def tune(
+    make: Callable[[float], tuple[Callable, PyTree]],
+    settings: Iterable[float],
+    x: PyTree,
+    y: PyTree,
+    *,
+    steps: int,
+    batch_size: int | None = None,
+    key: Array | None = None,
+    progress: bool = True,
+) -> dict[float, Trial]:
+    """Run an update with each of a few settings, on the same batches.
+
+    Args:
+        make: `make(setting) -> (update, start)`.
+        settings: To try, such as learning rates or budgets.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        steps: As in `fit`.
+        batch_size: As in `fit`.
+        key: As in `fit`.
+        progress: Whether to show a progress bar, over the settings.
+
+    Returns:
+        A `Trial` of each setting.
+
+    Raises:
+        ValueError: As in `fit`.
+    """
+    from tqdm.auto import tqdm
+
+    trials, batches = {}, {"batch_size": batch_size, "key": key, "progress": False}
+    for setting in tqdm(list(settings), unit="run", leave=False, disable=not progress):
+        update, start = make(setting)
+        fit(update, start, x, y, steps=1, **batches)  # compiles
+        begin = time.perf_counter()
+        run = fit(update, start, x, y, steps=steps, **batches)
+        seconds = (time.perf_counter() - begin) / len(run.reports.loss)
+        trials[setting] = Trial(run.reports.loss, seconds, run.params)
+    return trials
+
+
+class _Run(NamedTuple):
+    params: Any
+    best: Any
+    best_loss: Any
+    steps: Any
+
+
+def _batches(x, y, n, size, key, steps):
+    """The examples of each step. They depend on the key and the step only: a resumed run sees the same."""
+    if size is None:
+        yield from ((x, y) for _ in steps)
+        return
+    order, of_epoch = jnp.arange(n), -1
+    for step in steps:
+        epoch, part = divmod(step, n // size)
+        if epoch != of_epoch:
+            order, of_epoch = jax.random.permutation(jax.random.fold_in(key, epoch), n), epoch
+        chosen = order[part * size : (part + 1) * size]
+        yield jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (x, y))
+
+
+def _stack(reports):
+    return jax.tree.map(lambda *values: np.stack(values), *reports) if reports else ()
+
+
+def _save(path, run, reports):
+    """Written beside and put in place, so that a crash leaves the old file or the new one."""
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((run, reports))]
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        np.savez(file, *arrays)
+    beside.replace(path)
+
+
+def _load(path, start, report):
+    """A run as it was saved, and its reports."""
+    leaves, tree = jax.tree.flatten((start, report))
+    saved: list[Any]
+    try:
+        with np.load(path) as file:
+            saved = list(file.values())
+    except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+        saved = [error]
+    _checks.same_arrays("checkpoint", path, saved, jax.tree.leaves(start), len(leaves))
+    # NumPy does not know bfloat16 and gives back bytes.
+    saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]
+    run, stacked = jax.tree.unflatten(tree, saved)
+    params, best = jax.tree.map(jnp.asarray, (run.params, run.best))
+    reports = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(int(run.steps))]
+    return _Run(params, best, float(run.best_loss), int(run.steps)), reports
