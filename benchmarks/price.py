@@ -166,7 +166,7 @@ def draw(points, path):
         left.annotate("one gradient", (1, 1), xycoords=("axes fraction", "data"), xytext=(-2, -5),
                       textcoords="offset points", ha="right", va="top", color=CONSTRAINT)  # fmt: skip
         left.set_title("Price of an exact step, in plain gradients")
-        left.set_ylim(0.8, 1.3 * max(point["price_min"] for point in points))  # room for a label
+        left.set_ylim(0.7, 1.3 * max(point["price_min"] for point in points))  # room for a label
         ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50) if tick < left.get_ylim()[1]]
         for what, colour, label in (
             ("memory", EMPIRICAL_FISHER, "ours"),

@@ -64,7 +64,9 @@ def make_update(
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
     """The empirical-Fisher update of a network: θ ← θ - η(C + εI)⁻¹g, with η given or such that ΔᵀCΔ = c.
 
-    It is compiled once for a loss and its shapes: a new update with another ε, c or η costs nothing.
+    It is compiled once for a loss and its shapes: a new update with another ε, c or η costs nothing. Made for n < p. In
+    float32 its relative error is below 1e-5 for smooth networks; on GPUs only where the model's own products are not
+    rounded to TF32, which leaves three digits: `jax.default_matmul_precision("highest")`.
 
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
