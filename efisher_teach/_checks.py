@@ -270,9 +270,7 @@ def same_arrays(argument: str, path: Any, saved: list, expected: list, count: in
             f"{type(saved[0]).__name__}: {saved[0]}" if isinstance(saved[0], Exception) else ", ".join(got)
         )
         action = "Give another file name, or delete the file to start anew."
-        reject(
-            argument, "a checkpoint of these parameters: " + ", ".join(wanted), f"{found} in {path}", action
-        )
+        reject(argument, "a file of these parameters: " + ", ".join(wanted), f"{found} in {path}", action)
 
 
 def folder(argument: str, path: Any) -> None:

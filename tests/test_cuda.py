@@ -215,6 +215,7 @@ NOT_EXPORTED = {
     "linear_regression": "draws data, in NumPy",
     "logistic_regression": "draws data, in NumPy",
     "scenes": "a module: its tables are exported below",
+    "tune": "a loop in Python, over updates that are exported",
 }
 
 
