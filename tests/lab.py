@@ -86,7 +86,7 @@ def listen(page: Page) -> list[str]:
 
 def open_notebook(page: Page, url: str, token: str, name: str) -> None:
     """Open a notebook in a fresh workspace, as if for the first time, and wait for its kernel."""
-    page.goto(f"{url}lab/workspaces/{name.split('.')[0]}/tree/{name}?reset&token={token}")
+    page.goto(f"{url}lab/workspaces/{Path(name).stem}/tree/{name}?reset&token={token}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
 
@@ -257,10 +257,23 @@ def click_at(track: Locator, fraction: float) -> None:
     track.page.mouse.click(box["x"] + box["width"] * fraction, box["y"] + box["height"] / 2)
 
 
+def still(element: Locator) -> dict[str, float]:
+    """Where an element is, once it stays there: JupyterLab draws the cells above it when they come into view."""
+    element.scroll_into_view_if_needed()
+    box = element.bounding_box()
+    for _ in range(50):
+        before = box
+        element.page.wait_for_timeout(200)
+        element.scroll_into_view_if_needed()
+        box = element.bounding_box()
+        if box == before:
+            return box
+    raise AssertionError(f"it never stands still: {before}, {box}")
+
+
 def drag(slider: Locator, moves: int = 12) -> Iterator[int]:
     """Pull a native slider with the mouse from end to end; stops after each move."""
-    slider.scroll_into_view_if_needed()
-    box, mouse = slider.bounding_box(), slider.page.mouse
+    box, mouse = still(slider), slider.page.mouse
     half = 8  # of Chromium's thumb
     for move in range(moves):
         mouse.move(
