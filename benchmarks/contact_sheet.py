@@ -1,24 +1,29 @@
-"""Draw every scene at its default and at both ends of its slider, for eyes: `make figures` writes docs/figures/."""
+"""Draw every scene at its default and in two extreme states, for eyes: `make figures` writes docs/figures/."""
 
+import sys
 from pathlib import Path
 
-import efisher_teach as ef
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import gallery
 
 OUT = Path(__file__).parent.parent / "docs" / "figures"
 
 
 def main() -> None:
     """Write three pictures a scene."""
-    two = ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5)
-    thirty = ef.descend(ef.breast_cancer(None), steps=50, learning_rate=0.5)
     OUT.mkdir(parents=True, exist_ok=True)
-    for name, scene in {"ellipsoid": ef.scenes.ellipsoid(two), "damping": ef.scenes.damping(thirty)}.items():
-        explorer = ef.Explorer(scene)
-        axis = scene.axes[0]
-        for place, value in (("first", axis.values[0]), ("default", axis.default), ("last", axis.values[-1])):
-            setattr(explorer, axis.name, float(value))
-            (OUT / f"{name}_{place}.png").write_bytes(explorer.to_png(ratio=1))
-            print(f"{name}, {axis.label} = {axis.say(value)}: {explorer.words}")
+    for name in gallery.BARE:
+        explorer = gallery.explorer(name)
+        axes = explorer.scene.axes
+        ends = {
+            "default": {axis.name: axis.default for axis in axes},
+            "first": {axis.name: float(axis.values[0]) for axis in axes},
+            "last": {axis.name: float(axis.values[-1]) for axis in axes},
+        }
+        for state, values in ends.items():
+            explorer.restore(**values)
+            (OUT / f"{name}_{state}.png").write_bytes(explorer.to_png(ratio=1))
+            print(f"{name}, {state}: {explorer.words}")
 
 
 if __name__ == "__main__":

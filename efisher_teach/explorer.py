@@ -1,39 +1,30 @@
-"""What makes a scene live: its table packed for the browser, the widget, the picture, and the words.
+"""What makes a scene live: the widget, its picture and its words, and the page that needs no kernel.
 
-matplotlib draws what stands still, once. What moves is turned into figure pixels with matplotlib's own transforms,
-over every value of every slider, and packed into one buffer; the browser (static/explorer.js) overlays it in
-matplotlib's own colours and widths. So a drag never waits for the kernel, and picture, words and browser show one
-table.
+The whole table goes to the browser once (`_pack`), and the browser (static/explorer.js) moves what moves. So a drag
+never waits for the kernel, and picture, words and browser show one table.
 """
 
-import zlib
+import inspect
+import json
+from base64 import b64encode
 from collections.abc import Callable
-from io import BytesIO
 from math import isclose
 from pathlib import Path
-from string import Formatter
-from textwrap import wrap
-from threading import RLock
-from typing import Any, NamedTuple, cast
+from threading import RLock, Thread
+from typing import Any
+from weakref import WeakSet
 
 import anywidget
 import ipywidgets
-import matplotlib as mpl
 import numpy as np
 import traitlets
-from matplotlib.artist import Artist
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
+from IPython.core.getipython import get_ipython
 
-from efisher_teach.scenes.scene import DPI, STYLE, Scene, Table, paint, show, tabulate
+from efisher_teach._pack import RATIO, Shown, draw_whole, pack, prepare
+from efisher_teach.scenes.scene import DPI, Scene, Table, tabulate
 
 STATIC = Path(__file__).with_name("static")
-RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
-STEPS = 16  # a packed coordinate counts sixteenths of a CSS pixel
-LIMIT = 300_000  # bytes of a packed table
+KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
 class _Place(traitlets.Float):
@@ -48,15 +39,8 @@ class _Place(traitlets.Float):
         return value
 
 
-class _Shown(NamedTuple):
-    """What an explorer shows now; replaced as a whole."""
-
-    scene: Scene
-    table: Table
-    figure: Figure
-    artists: dict[str, Artist]
-    picture: bytes
-    """PNG of what stands still."""
+class _Cancelled(Exception):  # noqa: N818  # nothing went wrong: the reader has asked for something else
+    """Raised in a builder by `progress`."""
 
 
 class Explorer(anywidget.AnyWidget):
@@ -64,15 +48,18 @@ class Explorer(anywidget.AnyWidget):
 
     Each axis of the scene is a trait of the same name that can be read, set, observed and `jslink`ed. `controls` are
     ordinary ipywidgets; when one changes, `scene(**values)` is called in the kernel and its table replaces the old
-    one. Shown alone, an explorer brings its controls along; inside a box, `explorer.panel` does.
+    one. Shown alone, an explorer brings its controls along; inside a box, `explorer.panel` does. When the cell that
+    made an explorer runs again, the old one is closed and frees what it holds.
 
     Args:
-        scene: A `Scene`, or a function of the controls' values that returns one.
+        scene: A `Scene`, or a function of the controls' values that returns one. If the function has an argument
+            `progress`, it runs beside the notebook: it calls `progress(part)` with the part done, in [0, 1], and the
+            reader sees a bar and may cancel.
         **controls: ipywidgets with a `value`, by the name of the function's argument.
 
     Raises:
         TypeError: Controls are given but `scene` is not a function.
-        ValueError: The packed table is larger than 300 kB; the largest array is named.
+        ValueError: The packed table is larger than 1 MB; the largest array is named.
 
     Example:
         >>> import efisher_teach as ef
@@ -87,6 +74,12 @@ class Explorer(anywidget.AnyWidget):
     _css = STATIC / "explorer.css"
     _reply = traitlets.Dict().tag(sync=True)
     _busy = traitlets.Int(0).tag(sync=True)
+    _progress = traitlets.Float(-1).tag(sync=True)
+    _asked = traitlets.Unicode("wide").tag(sync=True)
+
+    controls: dict[str, Any] = {}  # noqa: RUF012  # of one that failed to come to life, too, `close` is called
+    panel = _row = None
+    _shown: Shown | None = None
 
     def __init__(self, scene: Scene | Callable[..., Scene], **controls: Any):
         if isinstance(scene, Scene) and controls:
@@ -94,28 +87,37 @@ class Explorer(anywidget.AnyWidget):
                 "`scene` must be a function of the controls' values, as controls are given; got a Scene."
             )
         self._build = (lambda: scene) if isinstance(scene, Scene) else scene
+        self._slow = "progress" in inspect.signature(self._build).parameters
         self._lock = RLock()  # JupyterLab may call from several threads
-        self._serial = 0
+        self._serial = self._turn = 0
         self.controls = controls
-        self._good = {name: control.value for name, control in controls.items()}
-        first = self._build(**self._good)
-        self._shown = _draw(first, tabulate(first))
+        self._good = self._first = {name: control.value for name, control in controls.items()}
+        first = self._build(**self._good, **({"progress": lambda part: None} if self._slow else {}))
+        self._shown = prepare(first, tabulate(first), ("wide",))
         self.add_traits(**{axis.name: _Place(axis.default).tag(sync=True) for axis in first.axes})
         super().__init__(_reply=self._answer(self._shown))
-        row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
-        self.panel = ipywidgets.VBox([row, self]) if controls else self
+        self._row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
+        self.panel = ipywidgets.VBox([self._row, self]) if controls else self
         for control in controls.values():
             control.observe(self._recompute, names="value")
+        self.observe(self._reform, names="_asked")
+        self.on_msg(self._told)
+        _settle(self)
+
+    def _now(self) -> Shown:
+        if not self._shown:
+            raise RuntimeError("This explorer is closed: its cell ran again. Use the new one.")
+        return self._shown
 
     @property
     def scene(self) -> Scene:
         """The scene that is shown now."""
-        return self._shown.scene
+        return self._now().scene
 
     @property
     def table(self) -> Table:
         """The whole response of the scene over its axes."""
-        return self._shown.table
+        return self._now().table
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -137,13 +139,39 @@ class Explorer(anywidget.AnyWidget):
     @property
     def words(self) -> str:
         """The current state in words, the same that the browser shows."""
-        said = []
-        for part in self._reply["words"]:
-            if isinstance(part, dict):
-                place = np.asarray(part["index"])[tuple(self.indices[axis] for axis in part["axes"])]
-                part = part["said"][place]
-            said.append(part)
-        return "".join(said)
+        return self._now().say(self.indices)
+
+    def restore(self, **state: Any) -> None:
+        """Set axes and controls by name; "Copy state" below the figure gives the line that restores what it shows.
+
+        Raises:
+            ValueError: A name is neither an axis nor a control.
+        """
+        axes = [axis.name for axis in self.scene.axes]
+        for name, value in state.items():
+            if name not in axes and name not in self.controls:
+                known = ", ".join([*axes, *self.controls])
+                raise ValueError(f"`{name}` must be an axis or a control of this explorer; it has: {known}.")
+            if name in self.controls:
+                self.controls[name].value = value
+            else:
+                setattr(self, name, value)
+
+    def link(self, other: "Explorer", *names: str) -> None:
+        """Let axes of two explorers move together, in the browser: those named, or all that both have.
+
+        Raises:
+            ValueError: An explorer lacks the axis, or they have none in common.
+        """
+        mine, its = ([axis.name for axis in each.scene.axes] for each in (self, other))
+        names = names or tuple(name for name in mine if name in its)
+        if not names or not {*names} <= {*mine} & {*its}:
+            raise ValueError(
+                f"`names` must be axes of both explorers; got {', '.join(names) or 'none in common'}. "
+                f"They have {', '.join(mine)} and {', '.join(its)}."
+            )
+        for name in names:
+            ipywidgets.jslink((self, name), (other, name))
 
     def to_png(self, *, ratio: float = RATIO, caption: bool = False) -> bytes:
         """The whole figure in the current state, drawn by matplotlib, as PNG.
@@ -153,11 +181,66 @@ class Explorer(anywidget.AnyWidget):
             caption: Whether the words stand below the picture.
         """
         with self._lock:
-            arrays = self.table.at(self.indices)
-            for name, artist in self._shown.artists.items():
-                show(artist, arrays[name])
-                artist.set_visible(True)
-            return _png(self._shown.figure, DPI * ratio / RATIO, self.words if caption else "")
+            caption_words = self.words if caption else ""
+            return draw_whole(self._now(), self.indices, "png", DPI * ratio / RATIO, caption_words)
+
+    def save(self, path: str | Path) -> None:
+        """Write the figure in its current state, drawn by matplotlib; or, as .html, the live page of `to_html`.
+
+        Args:
+            path: Ends in .png, .svg, .pdf or .html.
+
+        Raises:
+            ValueError: Another ending.
+        """
+        path = Path(path)
+        kind = path.suffix.removeprefix(".").lower()
+        if kind == "html":
+            return self.to_html(path)
+        if kind not in KINDS:
+            raise ValueError(
+                f"`path` must end in .png, .svg, .pdf or .html; got '{path.name}'. Rename the file."
+            )
+        with self._lock:
+            path.write_bytes(draw_whole(self._now(), self.indices, kind, DPI))
+
+    def to_html(self, path: str | Path) -> None:
+        """Write a page that holds this explorer, with no kernel behind it and no request to any host.
+
+        Its axes are live; controls of the kernel are said as they stand.
+        """
+        with self._lock:
+            shown = prepare(self.scene, self.table, self._forms(narrow=True), self._shown)
+            reply = pack(shown) | {
+                "serial": 1,
+                "error": "",
+                "controls": self._said(),
+                "state": self.state,
+            }
+        page = (STATIC / "page.html").read_text()
+        # one pass over the template: what is put in may itself contain a mark
+        parts = {
+            "title": self.scene.title,
+            "css": (STATIC / "explorer.css").read_text(),
+            "js": (STATIC / "explorer.js").read_text(),
+            "reply": json.dumps(reply, default=lambda data: b64encode(data).decode()).replace("</", "<\\/"),
+        }
+        for piece in page.split("<!--")[1:]:
+            name = piece.partition("-->")[0]
+            page = page.replace(f"<!--{name}-->", parts[name], 1)
+        Path(path).write_text(page, encoding="utf-8")
+
+    def close(self) -> None:
+        """End the widget, and free the table and the figures."""
+        for control in self.controls.values():
+            control.unobserve(self._recompute, names="value")
+        for box in {self._row, self.panel} - {self, None}:
+            box.layout.close()
+            box.close()
+        self.layout.close()
+        super().close()
+        self._shown = None
+        self.set_trait("_reply", {})
 
     def _repr_mimebundle_(self, **kwargs) -> Any:
         """The live widget; the picture and the words where there is no kernel; the words for the tests."""
@@ -170,60 +253,110 @@ class Explorer(anywidget.AnyWidget):
         return data | stored, metadata | {"image/png": picture}
 
     def _recompute(self, _change) -> None:
-        """Answer a control with one atomic reply, or say what is wrong and set the controls back."""
+        """A control has moved: compute its scene, beside the notebook if that is slow."""
         with self._lock:
             values = {name: control.value for name, control in self.controls.items()}
             if all(_same(value, self._good[name]) for name, value in values.items()):
                 return
+            self._turn += 1
             self._busy = self._serial + 1
-            try:
-                scene = self._build(**values)
-                shown = _draw(scene, tabulate(scene), self._shown)
-                reply = self._answer(shown)
-            except Exception as error:  # whatever the builder raises is for the reader, not for a log
-                self._serial += 1
-                self._reply = self._reply | {
-                    "serial": self._serial,
-                    "error": f"{type(error).__name__}: {error}",
-                }
-                for name, value in self._good.items():
-                    self.controls[name].value = value
-            else:
-                self._good, self._shown, self._reply = values, shown, reply
+            job = (values, self._turn)
+        if self._slow:
+            Thread(target=self._compute, args=job, daemon=True).start()
+        else:
+            self._compute(*job)
 
-    def _answer(self, shown: _Shown) -> dict[str, Any]:
-        """Everything that the browser needs to show a scene, in one message."""
-        scene = shown.scene
-        layers, pieces = _layers(shown)
-        packed = zlib.compress(b"".join(pieces.values()), 6)
-        if len(packed) > LIMIT:
-            name = max(pieces, key=lambda name: len(pieces[name]))
-            raise ValueError(
-                f"The table of '{scene.title}' packs to {len(packed)} bytes, at most {LIMIT} are sent; "
-                f"`{name}` is the largest array: give it fewer points, or its axis fewer values."
-            )
+    def _compute(self, values: dict[str, Any], turn: int) -> None:
+        """Answer a control with one atomic reply, or say what is wrong and set the controls back."""
+
+        def progress(part: float) -> None:
+            if turn != self._turn:
+                raise _Cancelled
+            self._progress = float(part)
+
+        try:
+            scene = self._build(**values, **({"progress": progress} if self._slow else {}))
+            table = tabulate(scene)
+            with self._lock:
+                if turn != self._turn:
+                    return
+                shown = prepare(scene, table, self._forms(), self._shown)
+                reply = self._answer(shown, values)
+                self._good, self._shown, self._progress, self._reply = values, shown, -1.0, reply
+        except _Cancelled:
+            return
+        except Exception as error:  # whatever the builder raises is for the reader, not for a log
+            with self._lock:
+                if turn == self._turn:
+                    self._go_back(f"{type(error).__name__}: {error}")
+
+    def _go_back(self, error: str) -> None:
+        """Say what is wrong, and set the controls back to what is shown."""
         self._serial += 1
-        return {
-            "serial": self._serial,
-            "error": "",
-            "title": scene.title,
-            "size": [100 * inches for inches in scene.size],
-            "steps": STEPS,
-            "picture": shown.picture,
-            "table": packed,
-            "layers": layers,
-            "axes": [
-                {
-                    "name": axis.name,
-                    "label": axis.label,
-                    "values": [float(value) for value in axis.values],
-                    "said": [axis.say(value) for value in axis.values],
-                }
-                for axis in scene.axes
-            ],
-            "words": _words(scene, shown.table),
-            "handle": scene.handle._asdict() if scene.handle else None,
-        }
+        self._progress = -1.0
+        self._reply = self._reply | {"serial": self._serial, "error": error}
+        for name, value in self._good.items():
+            self.controls[name].value = value
+
+    def _reform(self, _change) -> None:
+        """A view is narrow: draw that form too, from now on."""
+        with self._lock:
+            self._shown = prepare(self.scene, self.table, self._forms(), self._shown)
+            self._reply = self._answer(self._shown)
+
+    def _forms(self, *, narrow: bool = False) -> tuple[str, ...]:
+        return (
+            ("wide", "narrow")
+            if self._now().scene.narrow and (narrow or self._asked == "narrow")
+            else ("wide",)
+        )
+
+    def _told(self, _widget, message: dict[str, Any], _buffers) -> None:
+        """What the bar of buttons asks of the kernel."""
+        if kind := message.get("save"):
+            with self._lock:
+                data = draw_whole(self._now(), self.indices, kind, DPI)
+            self.send({"file": f"figure.{kind}", "kind": KINDS[kind]}, [data])
+        elif message.get("reset"):
+            for name, value in self._first.items():
+                self.controls[name].value = value
+        elif message.get("cancel"):
+            with self._lock:
+                self._turn += 1  # what still computes learns of it at its next `progress`
+                self._go_back("")
+
+    def _said(self, values: dict[str, Any] | None = None) -> list[dict[str, str]]:
+        """The controls: how each is named, how it stands, and its value as Python."""
+        found = []
+        for name, value in (values or self._good).items():
+            label = self.controls[name].description or name
+            said = getattr(self.controls[name], "label", None) or f"{value}"
+            found.append({"name": name, "label": label, "said": said, "code": repr(value)})
+        return found
+
+    def _answer(self, shown: Shown, values: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Everything that the browser needs to show a scene, in one message."""
+        reply = pack(shown)
+        self._serial += 1
+        return reply | {"serial": self._serial, "error": "", "controls": self._said(values)}
+
+
+_LIVING: dict[str, tuple[str, WeakSet]] = {}  # by cell: the run that made them, and its explorers
+
+
+def _settle(explorer: Explorer) -> None:
+    """Close the explorers that an earlier run of the same cell has made."""
+    parent = getattr(get_ipython(), "get_parent", dict)()  # a kernel knows the message that it answers
+    cell, run = parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id")
+    if not cell:
+        return
+    last, explorers = _LIVING.get(cell, (run, WeakSet()))
+    if last != run:
+        for old in list(explorers):
+            old.close()
+        explorers = WeakSet()
+    explorers.add(explorer)
+    _LIVING[cell] = run, explorers
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -231,99 +364,3 @@ def _same(value: Any, other: Any) -> bool:
     if isinstance(value, float) and isinstance(other, float):
         return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
     return value == other
-
-
-def _draw(scene: Scene, table: Table, last: _Shown | None = None) -> _Shown:
-    """Draw what stands still, unless the last picture serves again."""
-    if last and last.scene.draw is scene.draw and last.scene.size == scene.size:
-        old, new = last.table.background, table.background
-        if all(np.array_equal(old[name], new[name]) for name in new):
-            return last._replace(scene=scene, table=table)
-    figure, artists = paint(scene, table, tuple(axis.nearest(axis.default) for axis in scene.axes))
-    for artist in artists.values():
-        artist.set_visible(False)
-    return _Shown(scene, table, figure, artists, _png(figure))
-
-
-def _png(figure: Figure, dpi: float = DPI, caption: str = "") -> bytes:
-    """A figure as PNG; level 1 packs three times faster than the default and costs a tenth in size."""
-    buffer = BytesIO()
-    with mpl.rc_context(STYLE):
-        width, height = figure.get_size_inches()
-        lines = wrap(caption, int(13 * width))
-        text = figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=10, linespacing=1.4)
-        page = Bbox([[0, -0.21 * len(lines)], [width, height]])
-        figure.savefig(buffer, dpi=dpi, bbox_inches=page, pil_kwargs={"compress_level": 1})
-        text.remove()
-    return buffer.getvalue()
-
-
-def _layers(shown: _Shown) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """For each moving artist how it looks, and where its points are: sixteenths of CSS pixels from the top left."""
-    height, artists = shown.figure.bbox.height, cast(dict[str, Any], shown.artists)
-    layers, pieces, offset = [], {}, 0
-    for name, artist in sorted(artists.items(), key=lambda item: item[1].get_zorder()):
-        array, depends = shown.table.arrays[name], shown.table.depends[name]
-        shape = array.shape[: len(depends)]
-        pixels = artist.axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
-        counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
-        counts = counts.reshape(int(np.prod(shape)), -1)
-        pieces[name] = np.diff(counts, axis=0, prepend=np.zeros_like(counts[:1])).tobytes()
-        place = {
-            "axes": list(depends),
-            "shape": list(shape),
-            "points": counts.shape[1] // 2,
-            "offset": offset,
-        }
-        layers.append({"name": name} | place | _look(artist, height))
-        offset += counts.size
-    return layers, pieces
-
-
-def _look(artist: Any, height: float) -> dict[str, Any]:
-    """How an artist looks, in CSS pixels: what the browser needs to draw it as matplotlib does."""
-    point = DPI / 72 / RATIO
-    left, bottom, right, top = np.rint(artist.axes.bbox.extents)  # Agg clips at whole pixels
-    look: dict[str, Any] = {
-        "clip": [side / RATIO for side in (left, height - top, right - left, top - bottom)]
-    }
-    if isinstance(artist, PolyCollection):
-        face: Any = artist.get_facecolor()
-        return look | {"kind": "polygons", "color": to_hex(face[0]), "corners": 4}
-    color = artist.get_color() if isinstance(artist, Line2D) else artist.get_edgecolor()
-    look |= {"color": to_hex(color), "width": artist.get_linewidth() * point}
-    if not isinstance(artist, Line2D):
-        style, scale = artist.get_arrowstyle(), artist.get_mutation_scale() * point
-        return look | {"kind": "arrow", "head": [style.head_length * scale, style.head_width * scale]}
-    if artist.get_marker() == "o":
-        edge = {
-            "edge": to_hex(artist.get_markeredgecolor()),
-            "edge_width": artist.get_markeredgewidth() * point,
-        }
-        radius = artist.get_markersize() / 2 * point
-        return look | {"kind": "dots", "color": to_hex(artist.get_markerfacecolor()), "radius": radius} | edge
-    dashes: Any = artist._dash_pattern  # type: ignore  # there is no public way to what is drawn
-    return look | {"kind": "line", "dashes": [dash * point for dash in dashes[1] or ()]}
-
-
-def _words(scene: Scene, table: Table) -> list[Any]:
-    """The words in parts: plain text, or all the texts that a number takes and which of them each state has."""
-    parts: list[Any] = []
-    names = [axis.name for axis in scene.axes]
-    for literal, field, spec, _ in Formatter().parse(scene.words):
-        if literal:
-            parts.append(literal)
-        if field in names:
-            axis = scene.axes[names.index(field)]
-            said, axes = [axis.say(value) for value in axis.values], [names.index(field)]
-            index = np.arange(len(said))
-        elif field:
-            array = table.arrays[field]
-            texts = [format(float(value), spec or "").replace("-", "−") for value in array.reshape(-1)]
-            said = sorted(set(texts))
-            place = {text: i for i, text in enumerate(said)}
-            index, axes = np.reshape([place[text] for text in texts], array.shape), list(table.depends[field])
-        else:
-            continue
-        parts.append({"said": said, "axes": axes, "index": index.tolist()})
-    return parts

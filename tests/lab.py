@@ -19,6 +19,7 @@ import nbformat
 import numpy as np
 from jupyter_client import BlockingKernelClient
 from playwright.sync_api import Locator, Page, sync_playwright
+from scipy import ndimage
 
 # Without these, Chromium looks for the network at its start.
 QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -65,11 +66,11 @@ def server(folder: Path):
 
 
 @contextmanager
-def browser(scale: float = 1):
+def browser(scale: float = 1, **options: Any):
     """A Chromium window, 1500 × 1000, with `scale` device pixels a CSS pixel."""
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
-        yield window.new_page(viewport={"width": 1500, "height": 1000}, device_scale_factor=scale)
+        yield window.new_page(viewport={"width": 1500, "height": 1000}, device_scale_factor=scale, **options)
         window.close()
 
 
@@ -180,7 +181,7 @@ READ = """(root) => new Promise((done) => requestAnimationFrame(() => requestAni
       words: root.querySelector(".ef-words").textContent,
       label: root.querySelector(".ef-figure").getAttribute("aria-label"),
       said: [...root.querySelectorAll("output")].map((output) => output.textContent),
-      places: [...root.querySelectorAll("input")].map((input) => input.valueAsNumber),
+      places: [...root.querySelectorAll(".ef-axis input")].map((input) => input.valueAsNumber),
       state: root.dataset.state.split(",").map(Number),
       serial: Number(root.dataset.serial),
       error: root.querySelector(".ef-error").textContent,
@@ -241,6 +242,18 @@ def photograph(figure: Locator) -> np.ndarray:
     shot = figure.page.screenshot(clip=figure.bounding_box())
     figure.evaluate("(node) => { node.style.top = ''; }")
     return matplotlib.image.imread(BytesIO(shot))[..., :3]
+
+
+def unlike(picture, other, radius=2, tolerance=0.1):
+    """Spots of `picture` whose colour lies outside the range of colours that `other` has within a CSS pixel.
+
+    Two device pixels are one CSS pixel. A spot is at least 2 × 2 device pixels: thinner differences are two renderers'
+    ways to smooth an edge, or to round the frame that they clip at.
+    """
+    size = (2 * radius + 1, 2 * radius + 1, 1)
+    low, high = ndimage.minimum_filter(other, size), ndimage.maximum_filter(other, size)
+    outside = ((picture < low - tolerance) | (picture > high + tolerance)).any(axis=-1)
+    return ndimage.binary_opening(outside, np.ones((2, 2)))
 
 
 def press(explorer: Locator, slider: Locator, key: str) -> dict:

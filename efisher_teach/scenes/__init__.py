@@ -3,11 +3,13 @@
 from efisher_teach.scenes.damping import damping
 from efisher_teach.scenes.ellipsoid import ellipsoid
 from efisher_teach.scenes.race import race
-from efisher_teach.scenes.scene import Axis, Handle, Scene, Table, paint, show, tabulate
+from efisher_teach.scenes.scene import Axis, Handle, Orbit, Preset, Scene, Table, paint, show, tabulate, view
 
 __all__ = [
     "Axis",
     "Handle",
+    "Orbit",
+    "Preset",
     "Scene",
     "Table",
     "damping",
@@ -16,4 +18,5 @@ __all__ = [
     "race",
     "show",
     "tabulate",
+    "view",
 ]

@@ -1,7 +1,8 @@
 """Damping: what ε does to one step of a fixed cost, from -C⁺g (ε = 0) to the direction of -g (ε = ∞).
 
-Five views of one step: on the ellipse, as a filter λ/(λ + ε) of C's eigendirections, by its length and the bound on
-it, in the change it asks of each example, and in the loss that the linear model promises beside the loss one gets.
+Six views of one step: on the ellipse, as a filter λ/(λ + ε) of C's eigendirections, by its length and the bound on
+it, in the change it asks of each example, in the loss that the linear model promises beside the loss one gets, and in
+the budget that three rules for η spend.
 """
 
 import jax
@@ -19,19 +20,22 @@ from efisher_teach.scenes.scene import (
     DESCENT,
     EMPIRICAL_FISHER,
     FAINT,
+    OTHER,
     TRUTH,
     UNDAMPED,
     WIDEST,
     Axis,
+    Preset,
     Scene,
     arrow,
     bars,
     changes,
     dots,
     gradients,
-    label,
+    key,
     line,
     look_at,
+    panels,
     rectangles,
     scientific,
 )
@@ -40,7 +44,7 @@ from efisher_teach.step import damping_path, empirical_fisher_step
 
 DAMPINGS = np.logspace(-7, 1, 161)
 SHOWN = 36  # examples with a bar of their own
-ASPECT = 1.98  # width by height of the panel of the ellipse
+ASPECT = 1.25  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
 
 
@@ -73,7 +77,9 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         respond=respond,
         draw=draw,
         words=WORDS,
-        size=(10.0, 6.2),
+        size=(10.0, 6.4),
+        narrow=(4.8, 16.0),
+        presets=PRESETS,
     )  # fmt: skip
 
 
@@ -81,8 +87,19 @@ WORDS = (
     "At ε = {damping} the step is {length:.3f} long (bound {bound:.3f}), {turn:.0f}° from −g, and keeps "
     "{kept_least:.0f} % to {kept_most:.0f} % of the undamped components. The linear model promises a mean loss change "
     "of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the "
-    "training examples get worse. Every ε spends √c = {cost:.3f}."
+    "training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would spend "
+    "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
 )
+
+
+PRESETS = (
+    Preset("Undamped", {"damping": 1e-7}, "Every direction is kept, however little C knows of it: the step is long.",
+           "The step is the best one there is: why would anyone shorten it?"),
+    Preset("A little", {"damping": 1e-3}, "What C hardly knows is filtered out: the promise comes closer to the truth.",
+           "Which examples still gain as much as without damping?"),
+    Preset("Strong", {"damping": 10.0}, "Far above every eigenvalue the direction is that of −g.",
+           "What must happen to η so that the step does not shrink to nothing?"),
+)  # fmt: skip
 
 
 def background(data):
@@ -116,6 +133,12 @@ def respond(data, state):
     descent = -g * jnp.sqrt(budget / jnp.mean(dot(G, g) ** 2))
     undamped = empirical_fisher_step(G, budget=budget)
 
+    u = -path.delta / path.learning_rate[:, None]  # (C + εI)⁻¹g
+    square, rise = jnp.sum(u**2, axis=1), dot(u, g)  # rise − ε|u|² is uᵀCu
+    naive, constant = 1 - dampings * square / rise, (rise - dampings * square) / undamped.agreement
+    spent = jnp.stack([jnp.ones_like(naive), naive, constant])
+    here = jnp.argmin(jnp.abs(dampings - epsilon))
+
     lam = jnp.logspace(-7, 1, 65)
     bound = path.learning_rate * jnp.sqrt(path.agreement / dampings) / 2
     length = jnp.linalg.norm(step.delta)
@@ -145,6 +168,10 @@ def respond(data, state):
         "length_dot": jnp.stack([epsilon, length]),
         "bars": rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
         "changes": jnp.stack([places, actual[:SHOWN] / rms], axis=-1),
+        "exact": jnp.stack([dampings, spent[0]], axis=-1),
+        "naive": jnp.stack([dampings, spent[1]], axis=-1),
+        "constant": jnp.stack([dampings, spent[2]], axis=-1),
+        "spent": jnp.stack([jnp.broadcast_to(epsilon, 3), spent[:, here]], axis=-1),
         "promised": jnp.stack([stretch, stretch * predicted], axis=-1),
         "true": jnp.stack([stretch, along], axis=-1),
         "held_out": jnp.stack([stretch, unseen_along], axis=-1),
@@ -156,6 +183,8 @@ def respond(data, state):
         "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(step.delta - forward * downhill), forward)),
         "kept_least": 100 * jnp.min(kept),
         "kept_most": 100 * jnp.max(kept),
+        "naive_spent": 100 * spent[1, here],
+        "constant_spent": 100 * spent[2, here],
         "cost": jnp.sqrt(step.budget_spent),
         "predicted": predicted,
         "actual": jnp.mean(actual),
@@ -165,41 +194,47 @@ def respond(data, state):
 
 
 def draw(figure, background, arrays):
-    """The ellipse at the left, the four readings of the same step at the right and below."""
-    grid = figure.add_gridspec(2, 6, left=0.075, right=0.98, bottom=0.1, top=0.92, wspace=1.6, hspace=0.5)
-    plane = figure.add_subplot(grid[0, :3])
-    kept, length = figure.add_subplot(grid[0, 3:]), figure.add_subplot(grid[1, 4:])
-    each, loss = figure.add_subplot(grid[1, :2]), figure.add_subplot(grid[1, 2:4])
+    """The ellipse, and five readings of the same step."""
+    axes = panels(figure, "ABC;DEF", "A;B;C;D;E;F")
+    plane, kept, length, each, loss, spent = (axes[name] for name in "ABCDEF")
     reach = background["reach"]
     plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
     plane.set(xlabel="along −g", ylabel="across", title="The step on the ellipse")
+    if np.isclose(reach[0], ASPECT * reach[1]):
+        plane.set_aspect("equal")
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
-    label(plane, 0.02, 0.13, "−C⁺g: ε = 0", UNDAMPED, transform=plane.transAxes)
-    label(plane, 0.02, 0.03, "−g: ε = ∞", DESCENT, transform=plane.transAxes)
-    label(plane, 0.98, 0.03, "the step at ε", EMPIRICAL_FISHER, transform=plane.transAxes, ha="right")
+    key(plane, "lower left", ("−C⁺g: ε = 0", UNDAMPED), ("−g: ε = ∞", DESCENT))
+    key(plane, "lower right", ("the step at ε", EMPIRICAL_FISHER))
 
     kept.set(xscale="log", xlim=(1e-7, 10), ylim=(0, 1.05), xlabel="eigenvalue λ of C")
     kept.set_title("What is kept: λ/(λ + ε)")
     length.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["length_limits"])
     length.set(xlabel="damping ε", title="Length of the step")
     length.yaxis.set_minor_formatter(NullFormatter())
-    label(length, 0.04, 0.05, "bound η√ρ/(2√ε)", CONSTRAINT, transform=length.transAxes)
+    key(length, "lower left", ("bound η√ρ/(2√ε)", CONSTRAINT))
 
     each.set(xlim=(-1, SHOWN), ylim=background["change_limits"], xlabel=f"{SHOWN} of the examples", xticks=[])
     each.set_title("Change of each loss, in √c")
     each.axhline(0, color=FAINT, lw=1)
     each.axhline(-1, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
-    label(each, 0.03, 0.91, "first order", DATA, transform=each.transAxes)
-    label(each, 0.97, 0.91, "true", TRUTH, transform=each.transAxes, ha="right")
+    key(each, "upper left", ("first order", DATA))
+    key(each, "upper right", ("true", TRUTH))
 
     loss.set(xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
     loss.set_title("Change of the mean loss")
     loss.axhline(0, color=FAINT, lw=1)
-    label(loss, 0.05, 0.22, "promised", CONSTRAINT, transform=loss.transAxes)
-    label(loss, 0.05, 0.13, "true", TRUTH, transform=loss.transAxes)
-    label(loss, 0.05, 0.04, "held out (dashed)", TRUTH, transform=loss.transAxes)
+    key(loss, "lower left", ("promised", CONSTRAINT), ("true", TRUTH), ("held out (dashed)", TRUTH))
+
+    spent.set(xscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=(0, 1.75), xlabel="damping ε")
+    spent.set_title("Budget spent, in c")
+    key(spent, "upper right", ("exact η", EMPIRICAL_FISHER), ("η for C + εI (dashed)", CONSTRAINT),
+        ("constant η (dotted)", OTHER))  # fmt: skip
 
     return {
+        "exact": line(spent, arrays["exact"], EMPIRICAL_FISHER),
+        "naive": line(spent, arrays["naive"], CONSTRAINT, 1.8, style=(0, (4, 2))),
+        "constant": line(spent, arrays["constant"], OTHER, 1.8, style=(0, (1, 1.5))),
+        "spent": dots(spent, arrays["spent"], EMPIRICAL_FISHER, 7),
         "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
         "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 1.4, style=(0, (4, 2)), order=1),
         "descent": arrow(plane, arrays["descent"], DESCENT, order=2),
@@ -208,7 +243,7 @@ def draw(figure, background, arrays):
         "filter": line(kept, arrays["filter"], EMPIRICAL_FISHER),
         "half": line(kept, arrays["half"], FAINT, 1.2),
         "kept": dots(kept, arrays["kept"], EMPIRICAL_FISHER, 8),
-        "bounds": line(length, arrays["bounds"], CONSTRAINT, 1.2, style=(0, (4, 2))),
+        "bounds": line(length, arrays["bounds"], CONSTRAINT, 1.2),
         "lengths": line(length, arrays["lengths"], EMPIRICAL_FISHER),
         "length_dot": dots(length, arrays["length_dot"], EMPIRICAL_FISHER, 9),
         "bars": bars(each, arrays["bars"], DATA),

@@ -2,6 +2,7 @@
 
 A candidate step runs round the ellipse. The level line of the linear model through its tip cuts the ellipse, except
 at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C⁺g, and no candidate scores above it.
+What it gains, against the budget c, has the slope λ: the multiplier is the price of c.
 """
 
 import jax
@@ -23,15 +24,18 @@ from efisher_teach.scenes.scene import (
     WIDEST,
     Axis,
     Handle,
+    Preset,
     Scene,
     arrow,
     changes,
     degrees,
     dots,
     gradients,
+    key,
     label,
     line,
     look_at,
+    panels,
 )
 from efisher_teach.solve import spectrum
 from efisher_teach.step import empirical_fisher_step
@@ -64,16 +68,25 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
         respond=respond,
         draw=draw,
         words=WORDS,
-        size=(10.0, 4.6),
-        handle=Handle("tip", "turn"),
+        size=(10.0, 5.6),
+        narrow=(4.8, 10.6),
+        handles=(Handle("tip", ("turn",), "the tip of the candidate"),),
+        presets=PRESETS,
     )  # fmt: skip
 
 
 WORDS = (
     "Turned {turn} from the step along −g, the candidate makes {score:.1f} % of the best decrease: a mean loss "
     "change of {predicted:+.4f} to first order, {actual:+.4f} in truth. The Lagrange step makes {best_predicted:+.4f}, "
-    "the step along −g {descent_score:.1f} % of it. All of them spend √c = {cost:.3f}."
+    "the step along −g {descent_score:.1f} % of it. All of them spend √c = {cost:.3f}; a little more c would lower the "
+    "loss by λ = {price:.2f} times as much."
 )
+PRESETS = (
+    Preset("Downhill", {"turn": 0.0}, "The steepest way down is not the best buy.",
+           "Same cost, any direction: can another step lower the loss more?"),
+    Preset("Uphill", {"turn": 180.0}, "The constraint is even: it allows this step too.",
+           "Which sign of the multiplier leads here?"),
+)  # fmt: skip
 
 
 def background(data):
@@ -84,6 +97,7 @@ def background(data):
     plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
     return {
         "reach": reach,
+        "most": jnp.sqrt(WIDEST * _agreement(data)),
         "grid": grid,
         "loss": jax.vmap(lambda delta: jnp.mean(changes(data, delta)))(plane).reshape(61, 61),
     }
@@ -113,6 +127,10 @@ def respond(data, state):
     true_around = jax.vmap(lambda delta: jnp.mean(changes(data, delta)))(around)
     actual = jnp.mean(changes(data, tip))
     zero = jnp.zeros(2, g.dtype)
+    price = -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
+    budgets = WIDEST * jnp.linspace(0, 1, 41) ** 2
+    gains = jax.vmap(lambda c: -jnp.mean(changes(data, best * jnp.sqrt(c / budget))))(budgets)
+    ends = jnp.array([0.0, WIDEST])
     return {
         "ellipse": around,
         "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(V, eigenvalues)),
@@ -124,44 +142,49 @@ def respond(data, state):
         "true_scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * true_around], axis=-1),
         "dot": jnp.stack([state["turn"], percent * dot(g, tip)]),
         "true_dot": jnp.stack([state["turn"], percent * actual]),
+        "value": jnp.stack([budgets, jnp.sqrt(budgets / budget) * -most], axis=-1),
+        "true_value": jnp.stack([budgets, gains], axis=-1),
+        "tangent": jnp.stack([ends, -most + price * (ends - budget)], axis=-1),
+        "paid": jnp.stack([budget + 0 * most, -most]),
         "score": percent * dot(g, tip),
         "predicted": dot(g, tip),
         "best_predicted": most,
         "actual": actual,
         "descent_score": percent * dot(g, descent),
+        "price": price,
         "cost": jnp.sqrt(jnp.mean(dot(G, tip) ** 2)),
     }
 
 
 def draw(figure, background, arrays):
-    """Left the plane of the two parameters, right the score all round the ellipse."""
-    grid = figure.add_gridspec(
-        1, 2, width_ratios=[1.15, 1], left=0.08, right=0.975, bottom=0.13, top=0.89, wspace=0.2
-    )
-    plane, score = figure.add_subplot(grid[0]), figure.add_subplot(grid[1])
+    """The plane of the two parameters, the score all round the ellipse, and the value of the best step against c."""
+    axes = panels(figure, "AAB;AAC", "A;A;B;B;C;C")
+    plane, score, value = axes["A"], axes["B"], axes["C"]
 
     reach = background["reach"]
     plane.contour(
         reach[0] * background["grid"], reach[1] * background["grid"], background["loss"],
         levels=13, colors=FAINT, linewidths=0.9, linestyles="solid",
     )  # fmt: skip
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal", anchor="W")
+    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps of equal cost, over contours of the loss")
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
+    key(plane, "lower left", ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT),
+        ("candidate: drag it", CANDIDATE))  # fmt: skip
 
     score.axhline(100, color=EMPIRICAL_FISHER, lw=1)
     score.axhline(0, color=FAINT, lw=1)
-    score.set(xlim=(-180, 180), ylim=(-165, 125), xlabel="turn from the gradient-descent step")
+    score.set(xlim=(-180, 180), ylim=(-165, 135), xlabel="turn from the step along −g")
     score.set_title("Decrease, in % of the best step's")
-    score.set_xticks(range(-180, 181, 60), [f"{turn}°" for turn in range(-180, 181, 60)])
+    score.set_xticks(range(-180, 181, 90), [f"{turn}°".replace("-", "−") for turn in range(-180, 181, 90)])
     score.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    label(score, -175, 104, "the Lagrange step: 100 %", EMPIRICAL_FISHER, va="bottom")
-    label(score, 0, -105, "first order", CONSTRAINT, ha="center")
-    label(score, 0, -126, "true loss", TRUTH, ha="center")
-    for x, color, text in ((0.02, EMPIRICAL_FISHER, "Lagrange step"), (0.35, DESCENT, "along −g"),
-                           (0.59, CANDIDATE, "candidate (drag it)")):  # fmt: skip
-        label(plane, x, 0.02, text, color, transform=plane.transAxes)
+    label(score, -175, 105, "the Lagrange step", EMPIRICAL_FISHER, va="bottom")
+    key(score, "lower right", ("first order", CONSTRAINT), ("true loss", TRUTH))
+
+    value.set(xlim=(0, WIDEST), ylim=(0, 1.25 * background["most"]), xlabel="budget c")
+    value.set_title("Decrease that c buys; slope λ")
+    key(value, "lower right", ("first order, √(cρ)", EMPIRICAL_FISHER), ("true loss", TRUTH))
 
     return {
         "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
@@ -174,6 +197,10 @@ def draw(figure, background, arrays):
         "true_scores": line(score, arrays["true_scores"], TRUTH, 1.8),
         "dot": dots(score, arrays["dot"], CANDIDATE, 10, order=3),
         "true_dot": dots(score, arrays["true_dot"], TRUTH, 8, order=2),
+        "true_value": line(value, arrays["true_value"], TRUTH, 1.8),
+        "value": line(value, arrays["value"], EMPIRICAL_FISHER),
+        "tangent": line(value, arrays["tangent"], CONSTRAINT, 1.2, style=(0, (4, 2)), order=0.5),
+        "paid": dots(value, arrays["paid"], EMPIRICAL_FISHER, 9, order=2),
     }
 
 
@@ -182,6 +209,11 @@ def _geometry(data):
     G = gradients(data)
     eigenvalues, V, _ = spectrum(G)
     return mean_gradient(G), V, eigenvalues, G
+
+
+def _agreement(data):
+    """ρ = gᵀC⁺g."""
+    return empirical_fisher_step(gradients(data), budget=WIDEST).agreement
 
 
 def _reach(V, eigenvalues):

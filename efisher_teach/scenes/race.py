@@ -17,10 +17,12 @@ from efisher_teach.scenes.scene import (
     NATURAL,
     OTHER,
     Axis,
+    Preset,
     Scene,
     dots,
-    label,
+    key,
     line,
+    panels,
 )
 from efisher_teach.training import Trial
 
@@ -66,7 +68,14 @@ def race(
     return Scene(
         title="Race: what a step brings, and what it costs",
         axes=(
-            Axis("step", "after step", np.arange(1.0, steps + 1), float(steps), lambda value: f"{value:.0f}"),
+            Axis(
+                "step",
+                "after step",
+                np.arange(1.0, steps + 1),
+                float(steps),
+                lambda value: f"{value:.0f}",
+                play=6.0,
+            ),
             Axis("damping", "damping ε", np.asarray(dampings, float), damping, lambda value: f"{value:g}"),
             Axis(
                 "budget",
@@ -81,7 +90,22 @@ def race(
         respond=respond,
         draw=draw,
         words=WORDS,
-        size=(10.0, 4.4),
+        size=(10.0, 4.6),
+        narrow=(4.8, 7.6),
+        presets=(
+            Preset(
+                "The start",
+                {"step": 1 + steps // 10},
+                "Early on, the curves are close.",
+                "Which will be ahead?",
+            ),
+            Preset(
+                "The finish",
+                {"step": steps},
+                "What a step brings is one thing, what it costs another.",
+                "Which of the two panels decides which method you use?",
+            ),
+        ),
     )
 
 
@@ -131,17 +155,17 @@ def respond(data, state):
 
 def draw(figure, background, arrays):
     """The same curves twice: against steps at the left, against seconds at the right."""
-    grid = figure.add_gridspec(1, 2, left=0.075, right=0.985, bottom=0.14, top=0.9, wspace=0.16)
-    by_step, by_cost = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
+    axes = panels(figure, "AB", "A;B")
+    by_step, by_cost = axes["A"], axes["B"]
     by_cost.set_xscale("log")
-    for axes, unit in ((by_step, "steps"), (by_cost, "seconds")):
-        axes.set(xlim=background[unit], ylim=background["limits"], yscale="log", xlabel=unit)
-        axes.set_title(f"Training loss against {unit}")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
-        axes.set_ylim(*background["limits"])
-        axes.grid(axis="y", color=FAINT, lw=0.5)
+    for panel, unit in ((by_step, "steps"), (by_cost, "seconds")):
+        panel.set(xlim=background[unit], ylim=background["limits"], yscale="log", xlabel=unit)
+        panel.set_title(f"Training loss against {unit}")
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
+        panel.set_ylim(*background["limits"])
+        panel.grid(axis="y", color=FAINT, lw=0.5)
     moving = {}
     for name, (_, color) in RIVALS.items():
         at, cost, curve = background[name].T
@@ -149,10 +173,8 @@ def draw(figure, background, arrays):
         by_cost.plot(cost, curve, color=color, lw=1.8)
         moving[f"{name}_step"] = dots(by_step, arrays[f"{name}_step"], color)
         moving[f"{name}_cost"] = dots(by_cost, arrays[f"{name}_cost"], color)
-    names = [*RIVALS.values(), ("empirical Fisher", EMPIRICAL_FISHER)]
-    for row, (said, color) in enumerate(names):
-        label(by_step, 0.03, 0.05 + 0.07 * (len(names) - 1 - row), said, color, transform=by_step.transAxes)
-    label(by_cost, 0.03, 0.05, "the same runs", CONSTRAINT, transform=by_cost.transAxes)
+    key(by_step, "lower left", *RIVALS.values(), ("empirical Fisher", EMPIRICAL_FISHER))
+    key(by_cost, "lower left", ("the same runs", CONSTRAINT))
     return moving | {
         "by_step": line(by_step, arrays["by_step"], EMPIRICAL_FISHER, 2.6),
         "by_cost": line(by_cost, arrays["by_cost"], EMPIRICAL_FISHER, 2.6),

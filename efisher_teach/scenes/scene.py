@@ -3,10 +3,11 @@
 A scene has two pure functions. `background(data)` gives what no axis moves (contours, limits). `respond(data, state)`
 gives what does: points in data coordinates, which artists show, and numbers, which the words say. A slider is an
 axis of `respond`; `tabulate` evaluates it over every value of every axis at once. Each array is computed over just the
-axes that it depends on, which are read from its trace.
+axes that it depends on, which are read from its trace. Points may have three coordinates: then two axes of the scene
+turn them (`Orbit`), and no table is needed for that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ import numpy as np
 from jax.extend.core import Literal
 from jax.tree_util import Partial
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -36,14 +38,15 @@ EMPIRICAL_FISHER = "#0072B2"
 UNDAMPED = "#88B7D5"  # a tint of it: the same step at ε = 0
 DESCENT = "#D55E00"
 CONSTRAINT = "#444444"
-CANDIDATE = "#CC79A7"
+CANDIDATE = "#CC79A7"  # what the reader holds, or has marked
 NATURAL = "#E69F00"  # the Fisher and the natural gradient
-TRUTH = "#009E73"
+TRUTH = "#009E73"  # the true loss, and its Hessian
 DATA = "#56B4E9"
 OTHER = "#7A7A7A"  # what the course is not about
 FAINT = "#C8C8C8"
 WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
 MOVING = 10  # the z-order from which on artists move
+NARROW = 6  # inches: a figure that is less wide is for a phone, or for half a screen
 
 
 class Axis(NamedTuple):
@@ -55,6 +58,8 @@ class Axis(NamedTuple):
     default: float
     say: Callable[[float], str]
     """How a value is said, with its unit."""
+    play: float = 0
+    """Seconds that a play button takes from end to end; 0 for none."""
 
     def nearest(self, value: float | int) -> int:
         """The nearest value's place."""
@@ -62,10 +67,31 @@ class Axis(NamedTuple):
 
 
 class Handle(NamedTuple):
-    """A point that the reader may drag: the array `points` follows the axis."""
+    """A point that the reader may drag: of one axis or two, those values are taken whose point is nearest."""
 
     points: str
-    axis: str
+    """The array of the point, (2,)."""
+    axes: tuple[str, ...]
+    label: str
+    """What the reader drags, for those who do not see it."""
+
+
+class Orbit(NamedTuple):
+    """Two axes, in degrees, that turn all arrays whose points have three coordinates. `respond` does not use them."""
+
+    azimuth: str
+    elevation: str
+    front: tuple[str, ...] = ()
+    """Arrays of which only the part before the origin shows."""
+
+
+class Preset(NamedTuple):
+    """A state worth a look: the axes that it sets, one sentence, and a question to a class."""
+
+    name: str
+    state: dict[str, float]
+    says: str
+    asks: str = ""
 
 
 class Scene(NamedTuple):
@@ -76,13 +102,17 @@ class Scene(NamedTuple):
     data: Any
     background: Callable[[Any], dict[str, jax.Array]]
     respond: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]]
-    draw: Callable[[Figure, dict[str, np.ndarray], dict[str, np.ndarray]], dict[str, Artist]]
+    draw: Callable[[Figure, dict[str, np.ndarray], dict[str, np.ndarray]], Mapping[str, Artist]]
     """`draw(figure, background, arrays)` returns the artists that move, by the name of the array they show."""
     words: str
-    """One sentence, a format string over the axes and the numbers of `respond`."""
+    """What the figure shows, a format string over the axes and the numbers of `respond`."""
     size: tuple[float, float]
     """Width and height in inches; 1 inch is 100 CSS pixels."""
-    handle: Handle | None = None
+    narrow: tuple[float, float] | None = None
+    """The size where there is room for less than 600 pixels; None: the same figure, scaled down."""
+    handles: tuple[Handle, ...] = ()
+    orbit: Orbit | None = None
+    presets: tuple[Preset, ...] = ()
 
 
 class Table(NamedTuple):
@@ -170,17 +200,44 @@ def _dependencies(respond, state) -> dict[str, str]:
     }
 
 
-def paint(scene: Scene, table: Table, indices: tuple[int, ...]) -> tuple[Figure, dict[str, Artist]]:
+def view(scene: Scene, table: Table, indices: tuple[int, ...]) -> dict[str, Any]:
+    """All arrays in one state, as they are seen: points with three coordinates are turned and lie in the plane."""
+    arrays = table.at(indices)
+    if not scene.orbit:
+        return arrays
+    at = {axis.name: np.deg2rad(axis.values[i]) for axis, i in zip(scene.axes, indices, strict=True)}
+    azimuth, elevation = at[scene.orbit.azimuth], at[scene.orbit.elevation]
+    for name, points in arrays.items():
+        if np.ndim(points) and points.shape[-1] == 3:
+            x, y, z = np.moveaxis(points, -1, 0)
+            near = np.cos(azimuth) * x + np.sin(azimuth) * y
+            across = np.cos(azimuth) * y - np.sin(azimuth) * x
+            arrays[name] = np.stack([across, np.cos(elevation) * z - np.sin(elevation) * near], axis=-1)
+            if name in scene.orbit.front:
+                arrays[name][np.cos(elevation) * near + np.sin(elevation) * z < 0] = np.nan
+    return arrays
+
+
+def paint(
+    scene: Scene, table: Table, indices: tuple[int, ...], size: tuple[float, float] | None = None
+) -> tuple[Figure, dict[str, Artist]]:
     """The whole figure in one state, by matplotlib, and the artists that move in it.
+
+    Args:
+        scene: What to draw.
+        table: Its response.
+        indices: The state: one place an axis.
+        size: In inches; None for the scene's own.
 
     Raises:
         ValueError: A fixed artist would be drawn over a moving one: the browser could not tell them apart.
     """
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=scene.size, dpi=DPI)
+        figure = Figure(figsize=size or scene.size, dpi=DPI)
         FigureCanvasAgg(figure)
-        artists = scene.draw(figure, table.background, table.at(indices))
+        artists = dict(scene.draw(figure, table.background, view(scene, table, indices)))
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # nothing moves any more
     for axes in figure.axes:
         moving = {id(artist) for artist in artists.values()}
         for artist in axes.get_children():
@@ -195,9 +252,9 @@ def paint(scene: Scene, table: Table, indices: tuple[int, ...]) -> tuple[Figure,
 
 
 def show(artist: Artist, points: np.ndarray) -> None:
-    """Let an artist show other points: (N, 2) of a line, (N, M, 2) of polygons, (2, 2) of an arrow."""
+    """Let an artist show other points: (N, 2) of a line, (N, M, 2) of lines or polygons, (2, 2) of an arrow."""
     if isinstance(artist, Line2D):
-        artist.set_data(*np.reshape(points, (-1, 2)).T)
+        artist.set_data(*_joined(points))
     elif isinstance(artist, PolyCollection):
         artist.set_verts([*points])
     elif isinstance(artist, FancyArrowPatch):
@@ -231,9 +288,25 @@ def changes(data, delta: jax.Array, sample: str = "train") -> jax.Array:
     return losses(data["theta"] + delta, *data[sample]) - losses(data["theta"], *data[sample])
 
 
+def panels(figure: Figure, wide: str, narrow: str) -> dict[str, Axes]:
+    """Axes by their letters in a mosaic: one for a wide figure, such as "AAB;AAC", and one for a narrow, "A;A;B;C".
+
+    Rows are equally high, columns equally wide, less the room that labels need.
+    """
+    figure.set_layout_engine("constrained", w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.03)
+    return figure.subplot_mosaic(wide if figure.get_figwidth() >= NARROW else narrow)
+
+
 def line(axes, points, color, width=2.0, *, style: Any = "-", order=0.0):
-    """A line that moves."""
-    return axes.add_line(Line2D(*points.T, color=color, lw=width, ls=style, zorder=MOVING + order))
+    """A line that moves, (N, 2), or several, (N, M, 2)."""
+    return axes.add_line(Line2D(*_joined(points), color=color, lw=width, ls=style, zorder=MOVING + order))
+
+
+def _joined(points):
+    """x and y of a line, or of several with a gap between them."""
+    if points.ndim == 3:
+        points = np.pad(points, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
+    return np.reshape(points, (-1, 2)).T
 
 
 def dots(axes, points, color, size=7.0, *, order=1.0):
@@ -260,9 +333,9 @@ def arrow(axes, ends, color, *, order=2.0):
     return axes.add_patch(patch)
 
 
-def bars(axes, corners, color):
-    """Bars that move: polygons (N, 4, 2)."""
-    collection = PolyCollection(corners, facecolor=color, edgecolor="none", zorder=MOVING, snap=False)
+def bars(axes, corners, color, *, order=0.0):
+    """Bars, or other polygons, that move: (N, corners, 2). The color may have an alpha."""
+    collection = PolyCollection(corners, facecolor=color, edgecolor="none", zorder=MOVING + order, snap=False)
     return axes.add_collection(collection, autolim=False)
 
 
@@ -282,6 +355,18 @@ def scientific(value: float) -> str:
     """A number as it is said over many decades: 2.5×10⁻³."""
     digits, exponent = f"{value:.1e}".split("e")
     return f"{digits}×10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+
+def key(axes, corner, *entries):
+    """What the colours of a panel mean: (text, color) a line, in a corner such as "lower left"."""
+    below, left = "lower" in corner, "left" in corner
+    for row, (text, color) in enumerate(reversed(entries) if below else entries):
+        offset = (8 if left else -8, (7 + 15 * row) * (1 if below else -1))
+        axes.annotate(
+            text, (0 if left else 1, 0 if below else 1), xytext=offset, xycoords="axes fraction",
+            textcoords="offset points", ha="left" if left else "right", va="bottom" if below else "top",
+            color=color, fontsize=10, fontweight="bold",
+        )  # fmt: skip
 
 
 def label(axes, x, y, text, color, **options):

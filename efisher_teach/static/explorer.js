@@ -1,24 +1,29 @@
 // The browser's half of the explorer: it draws what moves over matplotlib's picture, from one packed table.
 //
-// A reply holds everything: the picture, the table, the looks of the layers, the words. `open` unpacks it; `Figure`
-// shows it. The browser knows no axes and no scales: every point is a figure pixel already, in sixteenths.
+// A reply holds everything: pictures, tables, the looks of the layers, the words. `open` unpacks one form of it (wide
+// or narrow); `Figure` shows it. The browser knows no axes and no scales: every point is a figure pixel already, in
+// sixteenths. `render` is anywidget's entry, with a kernel; `mount` shows the same figure on a page without one.
 
-/** Unpack a reply: the picture as an image, the table as numbers, each layer with its own part of it. */
-async function open(reply) {
-  const stream = new Blob([reply.table]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const counts = new Int16Array(await new Response(stream).arrayBuffer());
-  const layers = reply.layers.map((layer) => {
-    const width = 2 * layer.points;
+/** What zlib packed. */
+function inflate(bytes) {
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")));
+}
+
+/** Unpack a form of a reply: the picture as an image, the table as numbers, each layer with its own part of it. */
+async function open(form, steps) {
+  const counts = new Int16Array(await inflate(form.table).arrayBuffer());
+  const layers = form.layers.map((layer) => {
+    const stride = layer.points * layer.space;
     const states = layer.shape.reduce((product, size) => product * size, 1);
-    const table = counts.subarray(layer.offset, layer.offset + states * width);
-    for (let i = width; i < table.length; i++) table[i] += table[i - width]; // states are packed as differences
-    return { ...layer, table };
+    const table = counts.subarray(layer.offset, layer.offset + states * stride);
+    for (let i = stride; i < table.length; i++) table[i] += table[i - stride]; // states are packed as differences
+    return { ...layer, table, stride, steps };
   });
   const picture = new Image();
-  picture.src = URL.createObjectURL(new Blob([reply.picture], { type: "image/png" }));
+  picture.src = URL.createObjectURL(new Blob([form.picture], { type: "image/png" }));
   picture.alt = "";
   await picture.decode();
-  return { ...reply, layers, picture };
+  return { size: form.size, layers, picture };
 }
 
 /** The place of the value of an axis that is nearest. */
@@ -28,17 +33,34 @@ function nearest(values, value) {
   return best;
 }
 
-/** The points of a layer in a state, [x0, y0, x1, y1, …] in CSS pixels. */
-function points(scene, layer, state) {
+/** The points of a layer in a state, [x0, y0, x1, y1, …] in CSS pixels; those in space are turned as `turned` says. */
+function points(layer, state, turned) {
   let row = 0;
-  layer.axes.forEach((axis, i) => (row = row * layer.shape[i] + state[axis]));
-  const width = 2 * layer.points;
-  return Array.from(layer.table.subarray(row * width, (row + 1) * width), (count) => count / scene.steps);
+  for (let i = 0; i < layer.axes.length; i++) row = row * layer.shape[i] + state[layer.axes[i]];
+  const start = row * layer.stride;
+  const xy = new Float64Array(2 * layer.points);
+  if (layer.space === 2) {
+    for (let i = 0; i < xy.length; i++) xy[i] = layer.table[start + i] / layer.steps;
+    return xy;
+  }
+  const [ca, sa, ce, se] = turned;
+  for (let i = 0; i < layer.points; i++) {
+    const [x, y, z] = [0, 1, 2].map((k) => layer.table[start + 3 * i + k] / layer.steps);
+    const near = ca * x + sa * y;
+    xy[2 * i] = layer.center[0] + ca * y - sa * x;
+    xy[2 * i + 1] = layer.center[1] - (ce * z - se * near);
+    if (layer.front && ce * near + se * z < 0) xy[2 * i] = NaN; // behind: not drawn
+  }
+  return xy;
 }
 
 function trace(context, xy, start, end) {
-  context.moveTo(xy[2 * start], xy[2 * start + 1]);
-  for (let i = start + 1; i < end; i++) context.lineTo(xy[2 * i], xy[2 * i + 1]);
+  let down = false;
+  for (let i = start; i < end; i++) {
+    if (Number.isNaN(xy[2 * i])) down = false;
+    else if (down) context.lineTo(xy[2 * i], xy[2 * i + 1]);
+    else context.moveTo(xy[2 * i], xy[2 * i + 1]), (down = true);
+  }
 }
 
 /** How each kind of layer is drawn; widths, dashes, joins and heads as matplotlib has them. */
@@ -50,7 +72,7 @@ const draw = {
     context.lineCap = layer.dashes.length ? "butt" : "round";
     context.setLineDash(layer.dashes);
     context.beginPath();
-    trace(context, xy, 0, xy.length / 2);
+    for (let i = 0; i < layer.points; i += layer.piece) trace(context, xy, i, i + layer.piece);
     context.stroke();
   },
 
@@ -62,15 +84,15 @@ const draw = {
       context.beginPath();
       context.arc(xy[i], xy[i + 1], layer.radius, 0, 2 * Math.PI);
       context.fill();
-      context.stroke();
+      if (layer.edge_width) context.stroke();
     }
   },
 
   polygons(context, layer, xy) {
     context.fillStyle = layer.color;
-    for (let i = 0; i < xy.length / 2; i += layer.corners) {
+    for (let i = 0; i < layer.points; i += layer.piece) {
       context.beginPath();
-      trace(context, xy, i, i + layer.corners);
+      trace(context, xy, i, i + layer.piece);
       context.fill();
     }
   },
@@ -99,8 +121,8 @@ const draw = {
 };
 
 /** The part of the sentence that belongs to a state. */
-function say(scene, state) {
-  return scene.words
+function say(words, state) {
+  return words
     .map((part) => {
       if (typeof part === "string") return part;
       return part.said[part.axes.reduce((index, axis) => index[state[axis]], part.index)];
@@ -116,69 +138,173 @@ function element(tag, className, parent, attributes = {}) {
   return node;
 }
 
-/** One view: a figure, a slider an axis, the words. `moved(name, value)` is called when the reader moves. */
+function button(text, label, parent, pressed, className = "") {
+  const node = element("button", className, parent, { type: "button", "aria-label": label, title: label });
+  node.textContent = text;
+  node.addEventListener("click", pressed);
+  return node;
+}
+
+function download(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/**
+ * One view: a figure, a slider an axis, the words, and a bar of buttons. The host is told what happens:
+ * `moved(name, value)`, `want(form)`, and, where there is a kernel, `send(message)`.
+ */
 class Figure {
-  constructor(parent, moved) {
-    this.moved = moved;
+  constructor(parent, host) {
+    this.host = host;
     this.root = element("div", "ef-explorer", parent, { role: "group" });
     this.paper = element("div", "ef-figure", this.root, { role: "img" });
     this.canvas = element("canvas", "", this.paper);
+    this.grips = element("div", "", this.root);
     this.sliders = element("div", "", this.root);
+    this.working = element("div", "ef-progress", this.root, { hidden: "" });
+    this.progress = element("progress", "", this.working, { max: 1, "aria-label": "computing" });
+    if (host.send) button("Cancel", "stop computing", this.working, () => host.send({ cancel: true }));
     this.words = element("p", "ef-words", this.root);
     this.error = element("p", "ef-error", this.root, { role: "alert" });
+    this.bar = element("div", "ef-bar", this.root);
     this.live = element("div", "ef-live", this.root, { "aria-live": "polite" });
     this.state = [];
-    this.resized = new ResizeObserver(() => this.paint());
-    this.resized.observe(this.paper);
-    this.drag();
+    this.resized = new ResizeObserver(() => this.fit());
+    this.resized.observe(this.root);
+    this.point();
   }
 
   close() {
     this.resized.disconnect();
+    this.stop();
     cancelAnimationFrame(this.frame);
     clearTimeout(this.speaking);
-    if (this.scene) URL.revokeObjectURL(this.scene.picture.src);
+    this.forget();
   }
 
-  /** Show an opened reply, whole, at the given values of its axes. */
-  show(scene, values) {
-    const old = this.scene;
-    this.scene = scene;
-    this.root.setAttribute("aria-label", scene.title);
-    Object.assign(this.paper.style, { width: `${scene.size[0]}px`, aspectRatio: `${scene.size[0]} / ${scene.size[1]}` });
-    this.paper.querySelector("img")?.remove();
-    this.paper.prepend(scene.picture);
-    if (old) URL.revokeObjectURL(old.picture.src);
-    this.error.textContent = scene.error;
-    const names = scene.axes.map((axis) => axis.name + axis.said.length).join();
-    if (names !== this.names) this.build(scene.axes);
+  forget() {
+    for (const form of Object.values(this.opened ?? {})) form.then(({ picture }) => URL.revokeObjectURL(picture.src));
+    this.opened = {};
+  }
+
+  /** The form that there is room for. */
+  fitting(reply) {
+    const narrow = reply.narrow && this.root.clientWidth && this.root.clientWidth < 600;
+    if (narrow && !reply.forms.narrow) this.host.want("narrow");
+    return narrow && reply.forms.narrow ? "narrow" : "wide";
+  }
+
+  /** Show a reply, whole, at the given values of its axes. The last one wins, however long each takes to unpack. */
+  async show(reply, values) {
+    const form = this.fitting(reply);
+    const opening = open(reply.forms[form], reply.steps);
+    this.latest = reply;
+    const [opened, sentence] = await Promise.all([opening, inflate(reply.words).json()]);
+    if (this.latest !== reply) return URL.revokeObjectURL(opened.picture.src);
+    this.forget();
+    this.opened[form] = opening;
+    this.scene = reply;
+    this.sentence = sentence;
+    this.root.setAttribute("aria-label", reply.title);
+    this.error.textContent = reply.error;
+    const names = JSON.stringify([reply.axes.map((axis) => [axis.name, axis.said.length]), reply.handles, reply.presets]);
+    if (names !== this.names) this.build(reply);
     this.names = names;
-    this.state = scene.axes.map((axis) => nearest(axis.values, values[axis.name]));
-    this.paint();
-    this.root.dataset.serial = scene.serial;
+    this.state = reply.axes.map((axis) => nearest(axis.values, values()[axis.name] ?? axis.start));
+    this.put(form, opened);
+    this.root.dataset.serial = reply.serial;
   }
 
-  build(axes) {
+  /** Use a form's picture and layers. */
+  put(form, opened) {
+    this.form = form;
+    this.shown = opened;
+    const [width, height] = opened.size;
+    Object.assign(this.paper.style, { width: `${width}px`, aspectRatio: `${width} / ${height}` });
+    this.paper.querySelector("img")?.remove();
+    this.paper.prepend(opened.picture);
+    this.paint();
+  }
+
+  /** The room changed. */
+  async fit() {
+    const { scene } = this;
+    if (!scene) return;
+    const form = this.fitting(scene);
+    if (form === this.form) return this.paint();
+    const opened = await (this.opened[form] ??= open(scene.forms[form], scene.steps));
+    if (this.scene === scene && this.fitting(scene) === form && this.form !== form) this.put(form, opened);
+  }
+
+  /** Sliders, grips and buttons of a scene. */
+  build(scene) {
+    this.stop();
     this.sliders.replaceChildren();
-    this.inputs = axes.map((axis, i) => {
-      const row = element("label", "ef-axis", this.sliders);
-      element("span", "", row).textContent = axis.label;
+    this.inputs = scene.axes.map((axis, i) => {
+      const row = element("div", "ef-axis", this.sliders);
+      element("span", "", row, { "aria-hidden": "true" }).textContent = axis.label;
       const input = element("input", "", row, {
         type: "range", min: 0, max: axis.values.length - 1, step: 1, "aria-label": axis.label,
         "data-axis": axis.name, "data-lm-suppress-shortcuts": "true", // else JupyterLab takes the arrow keys
       }); // prettier-ignore
       const said = element("output", "", row);
-      input.addEventListener("input", () => this.set(i, Number(input.value)));
-      return { input, said };
+      const play = axis.play ? button("▶", `play ${axis.label}`, row, () => this.play(i)) : undefined;
+      input.addEventListener("input", () => this.take(i, Number(input.value)));
+      return { input, said, play };
     });
+    this.grips.replaceChildren();
+    const grip = (label, move) => {
+      const node = element("button", "ef-grip", this.paper, {
+        type: "button", "aria-label": `${label}: arrow keys`, "data-lm-suppress-shortcuts": "true",
+      }); // prettier-ignore
+      node.addEventListener("keydown", (event) => {
+        if (!STEP[event.key]) return;
+        event.preventDefault();
+        move(STEP[event.key]);
+      });
+      return node;
+    };
+    for (const old of this.paper.querySelectorAll(".ef-grip")) old.remove();
+    this.held = scene.handles.map((handle) => grip(handle.label, (direction) => this.nudge(handle, direction)));
+    if (scene.orbit) {
+      const { azimuth, elevation } = scene.orbit;
+      grip("turn the figure", ([x, y]) => (this.take(azimuth, this.state[azimuth] - x), this.take(elevation, this.state[elevation] + y)));
+    }
+    this.bar.replaceChildren();
+    if (scene.presets.length) {
+      const turn = (by) => this.preset(((this.chosen ?? (by > 0 ? -1 : 0)) + by + scene.presets.length) % scene.presets.length);
+      button("‹", "the view before", this.bar, () => turn(-1));
+      button("›", "the next view", this.bar, () => turn(1));
+      this.preset_said = element("span", "ef-preset", this.bar, { "aria-live": "polite" });
+      this.preset_said.textContent = `${scene.presets.length} views`;
+    }
+    this.chosen = undefined;
+    element("span", "ef-space", this.bar);
+    button("Reset", "back to the first state", this.bar, () => this.reset());
+    button("Copy state", "copy a line of Python that restores this state", this.bar, () => this.copy());
+    for (const kind of this.host.send ? ["PNG", "SVG", "PDF"] : ["PNG"])
+      button(kind, `save as ${kind}`, this.bar, () => (this.host.send ? this.host.send({ save: kind.toLowerCase() }) : this.save()));
+    this.copied = element("input", "ef-copied", this.bar, { readonly: "", hidden: "", "aria-label": "a line of Python that restores this state" });
   }
 
-  /** The reader moved axis i. */
+  /** The reader moved axis i: what plays or glides stops. */
+  take(i, place) {
+    this.stop();
+    this.set(i, Math.min(Math.max(place, 0), this.scene.axes[i].values.length - 1));
+  }
+
   set(i, place) {
     if (place === this.state[i]) return;
     this.state[i] = place;
     this.schedule();
-    this.moved(this.scene.axes[i].name, this.scene.axes[i].values[place]);
+    this.host.moved(this.scene.axes[i].name, this.scene.axes[i].values[place]);
   }
 
   /** A value came from elsewhere: Python, or a linked slider. */
@@ -198,30 +324,23 @@ class Figure {
   paint() {
     cancelAnimationFrame(this.frame);
     this.frame = undefined;
-    const { scene, state, canvas } = this;
+    const { scene, shown, state, canvas } = this;
     if (!scene) return;
-    const ratio = (this.paper.clientWidth * devicePixelRatio) / scene.size[0];
-    const [width, height] = scene.size.map((side) => Math.round(side * ratio));
+    const ratio = (this.paper.clientWidth * devicePixelRatio) / shown.size[0];
+    const [width, height] = shown.size.map((side) => Math.round(side * ratio));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const context = canvas.getContext("2d");
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, width, height);
-    context.setTransform(width / scene.size[0], 0, 0, height / scene.size[1], 0, 0);
-    for (const layer of scene.layers) {
-      context.save();
-      context.beginPath();
-      context.rect(...layer.clip);
-      context.clip();
-      draw[layer.kind](context, layer, points(scene, layer, state));
-      context.restore();
-    }
+    this.ink(canvas.getContext("2d"), width, height);
     this.inputs.forEach(({ input, said }, i) => {
       const text = scene.axes[i].said[state[i]];
       if (input.valueAsNumber !== state[i]) input.value = state[i];
       said.textContent = text;
       input.setAttribute("aria-valuetext", text);
     });
-    const words = say(scene, state);
+    scene.handles.forEach((handle, i) => {
+      const [x, y] = this.at(handle, state);
+      Object.assign(this.held[i].style, { left: `${(100 * x) / shown.size[0]}%`, top: `${(100 * y) / shown.size[1]}%` });
+    });
+    const words = say(this.sentence, state);
     this.words.textContent = words;
     this.paper.setAttribute("aria-label", `${scene.title}. ${words}`);
     clearTimeout(this.speaking); // a screen reader hears where the reader stops, not every place on the way
@@ -229,52 +348,194 @@ class Figure {
     this.root.dataset.state = state.join();
   }
 
-  busy(serial) {
-    this.root.classList.toggle("ef-busy", serial > (this.scene?.serial ?? 0));
+  /** Draw what moves. */
+  ink(context, width, height) {
+    const { shown, state } = this;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, width, height);
+    context.setTransform(width / shown.size[0], 0, 0, height / shown.size[1], 0, 0);
+    const turned = this.turned(state);
+    for (const layer of shown.layers) {
+      context.save();
+      context.beginPath();
+      context.rect(...layer.clip);
+      context.clip();
+      draw[layer.kind](context, layer, points(layer, state, turned));
+      context.restore();
+    }
   }
 
-  /** Drag the handle: the axis takes the place whose point is nearest to the pointer. */
-  drag() {
+  /** Cosine and sine of azimuth and elevation. */
+  turned(state) {
+    const { orbit, axes } = this.scene;
+    if (!orbit) return undefined;
+    const angles = [orbit.azimuth, orbit.elevation].map((axis) => (axes[axis].values[state[axis]] * Math.PI) / 180);
+    return angles.flatMap((angle) => [Math.cos(angle), Math.sin(angle)]);
+  }
+
+  /** Where a handle is in a state. */
+  at(handle, state) {
+    return points(this.shown.layers.find(({ name }) => name === handle.points), state, this.turned(state));
+  }
+
+  busy(serial, fraction) {
+    const busy = serial > (this.scene?.serial ?? 0);
+    this.root.classList.toggle("ef-busy", busy);
+    this.working.hidden = !busy || fraction < 0;
+    if (fraction >= 0) this.progress.value = fraction;
+  }
+
+  /** Run an axis from where it stands to its end; or stop. Who wants little motion gets one picture a second. */
+  play(i) {
+    const playing = this.playing === i;
+    this.stop();
+    if (playing) return;
+    const { play, values } = this.scene.axes[i];
+    const last = values.length - 1;
+    const start = this.state[i] === last ? 0 : this.state[i];
+    const began = performance.now();
+    const beat = calm() ? 1000 : 0;
+    this.playing = i;
+    this.inputs[i].play.textContent = "⏸";
+    this.inputs[i].play.setAttribute("aria-pressed", "true");
+    const turn = () => {
+      let seconds = (performance.now() - began) / 1000;
+      if (beat) seconds = Math.floor(seconds);
+      const place = Math.min(last, start + Math.round((seconds / play) * last));
+      this.set(i, place);
+      if (place === last) this.stop();
+      else this.moving = beat ? setTimeout(turn, beat) : requestAnimationFrame(turn);
+    };
+    turn();
+  }
+
+  stop() {
+    cancelAnimationFrame(this.moving);
+    clearTimeout(this.moving);
+    const play = this.inputs?.[this.playing]?.play;
+    if (play) (play.textContent = "▶"), play.setAttribute("aria-pressed", "false");
+    this.playing = undefined;
+  }
+
+  /** Go to other places, in a third of a second; at once for who wants little motion. */
+  glide(goal) {
+    this.stop();
+    const start = [...this.state];
+    const began = performance.now();
+    const turn = () => {
+      const part = calm() ? 1 : Math.min(1, (performance.now() - began) / 350);
+      goal.forEach((place, i) => this.set(i, Math.round(start[i] + (place - start[i]) * part * (2 - part))));
+      if (part < 1) this.moving = requestAnimationFrame(turn);
+    };
+    turn();
+  }
+
+  preset(i) {
+    const { axes, presets } = this.scene;
+    const { name, state, says, asks } = presets[i];
+    this.chosen = i;
+    this.glide(axes.map((axis) => nearest(axis.values, state[axis.name] ?? axis.start)));
+    this.preset_said.replaceChildren();
+    element("b", "", this.preset_said).textContent = `${i + 1} of ${presets.length}: ${name}. `;
+    this.preset_said.append(says);
+    if (asks) element("i", "", this.preset_said).textContent = ` ${asks}`;
+  }
+
+  reset() {
+    this.glide(this.scene.axes.map((axis) => nearest(axis.values, axis.start)));
+    this.host.send?.({ reset: true });
+  }
+
+  /** A line of Python that restores the state: into the clipboard, and to be seen. */
+  copy() {
+    const { axes, controls } = this.scene;
+    const state = axes.map(({ name, values }, i) => `${name}=${values[this.state[i]]}`);
+    const line = `explorer.restore(${[...state, ...controls.map(({ name, code }) => `${name}=${code}`)].join(", ")})`;
+    this.copied.hidden = false;
+    this.copied.value = line;
+    this.copied.select();
+    navigator.clipboard?.writeText(line).catch(() => {}); // without the right to: it is selected, ready for Ctrl+C
+  }
+
+  /** Without a kernel: the picture as it is seen. */
+  save() {
+    const sheet = document.createElement("canvas");
+    [sheet.width, sheet.height] = this.shown.size.map((side) => 2 * side);
+    const context = sheet.getContext("2d");
+    const ink = document.createElement("canvas");
+    Object.assign(ink, { width: sheet.width, height: sheet.height });
+    this.ink(ink.getContext("2d"), sheet.width, sheet.height);
+    context.drawImage(this.shown.picture, 0, 0, sheet.width, sheet.height);
+    context.drawImage(ink, 0, 0);
+    sheet.toBlob((blob) => download(blob, "figure.png"));
+  }
+
+  /** The handle's point moves one place to where a key points. */
+  nudge(handle, [dx, dy]) {
+    const [x, y] = this.at(handle, this.state);
+    let best;
+    let most = 0;
+    for (const axis of handle.axes) {
+      for (const by of [-1, 1]) {
+        const state = [...this.state];
+        state[axis] += by;
+        if (!(state[axis] in this.scene.axes[axis].values)) continue;
+        const [px, py] = this.at(handle, state);
+        const gain = ((px - x) * dx + (py - y) * dy) / (Math.hypot(px - x, py - y) || 1);
+        if (gain > most + 1e-9) [best, most] = [[axis, state[axis]], gain];
+      }
+    }
+    if (best) this.take(...best);
+  }
+
+  /** Drag a handle: its axes take the places whose point is nearest to the pointer. Elsewhere, a drag turns a solid. */
+  point() {
     const { canvas } = this;
-    const at = (event) => {
+    const where = (event) => {
       const box = canvas.getBoundingClientRect();
-      const scale = this.scene.size[0] / box.width;
+      const scale = this.shown.size[0] / box.width;
       return [(event.clientX - box.left) * scale, (event.clientY - box.top) * scale];
     };
-    const handle = () => {
-      const layer = this.scene?.handle && this.scene.layers.find(({ name }) => name === this.scene.handle.points);
-      return layer && { layer, axis: this.scene.axes.findIndex(({ name }) => name === this.scene.handle.axis) };
-    };
     const near = (event) => {
-      const held = handle();
-      if (!held) return false;
-      const [x, y] = at(event);
-      const [px, py] = points(this.scene, held.layer, this.state);
-      return Math.hypot(px - x, py - y) < (event.pointerType === "touch" ? 28 : 16);
+      if (!this.scene) return undefined;
+      const [x, y] = where(event);
+      const reach = event.pointerType === "touch" ? 28 : 16;
+      const distance = (handle) => {
+        const [px, py] = this.at(handle, this.state);
+        return Math.hypot(px - x, py - y);
+      };
+      const handle = this.scene.handles.toSorted((one, other) => distance(one) - distance(other))[0];
+      if (handle && distance(handle) < reach) return { handle };
+      const solid = this.scene.orbit && this.shown.layers.find(({ space }) => space === 3);
+      if (!solid) return undefined;
+      const [left, top, width, height] = solid.clip;
+      const inside = x > left && x < left + width && y > top && y < top + height;
+      return inside ? { from: [x, y], state: [...this.state] } : undefined;
     };
-    let pointer; // the one that holds the handle; to capture says less, as every touch is captured where it starts
+    let grasp; // what the pointer holds
+    let pointer; // the one that holds it; to capture says less, as every touch is captured where it starts
     canvas.addEventListener("pointerdown", (event) => {
-      if (event.button || !near(event)) return;
+      grasp = event.button ? undefined : near(event);
+      if (!grasp) return;
       event.preventDefault();
       pointer = event.pointerId;
       canvas.setPointerCapture(event.pointerId);
       canvas.classList.add("ef-grabbing");
     });
     canvas.addEventListener("pointermove", (event) => {
-      const held = handle();
-      if (event.pointerId !== pointer || !held) return canvas.classList.toggle("ef-grab", near(event));
-      const { layer, axis } = held;
-      const [x, y] = at(event);
-      const state = [...this.state];
-      let best = state[axis];
-      let least = Infinity;
-      for (let place = 0; place < this.scene.axes[axis].values.length; place++) {
-        state[axis] = place;
-        const [px, py] = points(this.scene, layer, state);
-        const distance = (px - x) ** 2 + (py - y) ** 2;
-        if (distance < least) [best, least] = [place, distance];
-      }
-      this.set(axis, best);
+      if (event.pointerId !== pointer || !this.scene) return canvas.classList.toggle("ef-grab", Boolean(near(event)));
+      const [x, y] = where(event);
+      if (grasp.handle) return this.drag(grasp.handle, x, y);
+      const { azimuth, elevation } = this.scene.orbit;
+      const turn = (axis, pixels) => {
+        const { values } = this.scene.axes[axis];
+        const [low, high] = [values[0], values.at(-1)];
+        let value = values[grasp.state[axis]] + 0.6 * pixels;
+        if (axis === azimuth) value = low + ((((value - low) % (high - low)) + (high - low)) % (high - low));
+        this.take(axis, nearest(values, value));
+      };
+      turn(azimuth, grasp.from[0] - x);
+      turn(elevation, y - grasp.from[1]);
     });
     for (const end of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(end, (event) => {
@@ -282,42 +543,74 @@ class Figure {
         canvas.classList.remove("ef-grabbing");
       });
     }
-    // A touch that starts on the handle drags it; any other scrolls the page.
+    // A touch that starts on what can be dragged drags it; any other scrolls the page.
     canvas.addEventListener("touchstart", (event) => {
       const touch = event.touches[0];
       if (near({ clientX: touch.clientX, clientY: touch.clientY, pointerType: "touch" })) event.preventDefault();
     }, { passive: false }); // prettier-ignore
   }
+
+  /** Among all places of a handle's axes, take those whose point is nearest. */
+  drag(handle, x, y) {
+    const { axes } = this.scene;
+    const state = [...this.state];
+    let best;
+    let least = Infinity;
+    const search = ([axis, ...rest]) => {
+      if (axis === undefined) {
+        const [px, py] = this.at(handle, state);
+        const distance = (px - x) ** 2 + (py - y) ** 2;
+        if (distance < least) [best, least] = [[...state], distance];
+        return;
+      }
+      for (state[axis] = 0; state[axis] < axes[axis].values.length; state[axis]++) search(rest);
+    };
+    search(handle.axes);
+    for (const axis of handle.axes) this.take(axis, best[axis]);
+  }
 }
 
 /** anywidget's entry: a model gives replies and follows the axes. */
 function render({ model, el }) {
-  const figure = new Figure(el, (name, value) => {
+  const save = (name, value) => {
     model.set(name, value);
     model.save_changes();
+  };
+  const figure = new Figure(el, {
+    moved: save,
+    want: (form) => model.get("_asked") !== form && save("_asked", form),
+    send: (message) => model.send(message),
   });
   const listening = [];
-  const listen = (name, callback) => {
-    model.on(`change:${name}`, callback);
-    listening.push([`change:${name}`, callback]);
+  const listen = (event, callback) => {
+    model.on(event, callback);
+    listening.push([event, callback]);
   };
-  let latest = 0;
-  const receive = async () => {
-    const reply = model.get("_reply");
-    latest = reply.serial;
-    const scene = await open(reply);
-    if (scene.serial !== latest) return; // a newer one came while this was unpacked
-    figure.show(scene, Object.fromEntries(scene.axes.map(({ name }) => [name, model.get(name)])));
-    figure.busy(model.get("_busy"));
-  };
-  listen("_reply", receive);
-  listen("_busy", () => figure.busy(model.get("_busy")));
-  for (const { name } of model.get("_reply").axes) listen(name, () => figure.follow(name, model.get(name)));
+  const values = () => Object.fromEntries(model.get("_reply").axes.map(({ name }) => [name, model.get(name)]));
+  const busy = () => figure.busy(model.get("_busy"), model.get("_progress"));
+  const receive = () => figure.show(model.get("_reply"), values).then(busy);
+  listen("change:_reply", receive);
+  listen("change:_busy", busy);
+  listen("change:_progress", busy);
+  listen("msg:custom", ({ file, kind }, [bytes]) => download(new Blob([bytes], { type: kind }), file));
+  for (const { name } of model.get("_reply").axes) listen(`change:${name}`, () => figure.follow(name, model.get(name)));
   receive();
   return () => {
     for (const [event, callback] of listening) model.off(event, callback);
     figure.close();
   };
+}
+
+/** A figure on a page without a kernel: what was bytes is base64, controls of the kernel are said as they stand. */
+function mount(parent, reply) {
+  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  reply.words = bytes(reply.words);
+  for (const form of Object.values(reply.forms)) Object.assign(form, { picture: bytes(form.picture), table: bytes(form.table) });
+  const figure = new Figure(parent, { moved: () => {}, want: () => {} });
+  figure.show(reply, () => reply.state);
+  if (!reply.controls.length) return;
+  const fixed = element("p", "ef-fixed", figure.root);
+  fixed.textContent = `On this page: ${reply.controls.map(({ label, said }) => `${label} ${said}`).join(", ")}.`;
 }
 
 export default { render };

@@ -1,0 +1,236 @@
+"""What the browser gets: still pictures, and every point that moves, packed into one buffer.
+
+matplotlib draws what stands still, once. What moves is turned into figure pixels with matplotlib's own transforms,
+over every value of every axis; points with three coordinates stay so, in pixels from the place of the origin.
+"""
+
+import json
+import zlib
+from io import BytesIO
+from string import Formatter
+from textwrap import wrap
+from typing import Any, NamedTuple, cast
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from efisher_teach.scenes.scene import DPI, STYLE, Scene, Table, paint, show, view
+
+RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
+STEPS = 16  # a packed coordinate counts sixteenths of a CSS pixel
+LIMIT = 1_000_000  # bytes of a packed table
+
+
+class Form(NamedTuple):
+    """A scene drawn in one size: the figure, what moves in it, and the picture of what does not."""
+
+    figure: Figure
+    artists: dict[str, Artist]
+    picture: bytes
+
+
+class Shown(NamedTuple):
+    """What an explorer shows now, in each form that is asked for; replaced as a whole."""
+
+    scene: Scene
+    table: Table
+    forms: dict[str, Form]
+    words: list[Any]
+    """In parts: plain text, or all the texts that a number takes and which of them each state has."""
+
+    def say(self, indices: tuple[int, ...]) -> str:
+        """The words in one state."""
+        said = []
+        for part in self.words:
+            if isinstance(part, dict):
+                place = np.asarray(part["index"])[tuple(indices[axis] for axis in part["axes"])]
+                part = part["said"][place]
+            said.append(part)
+        return "".join(said)
+
+
+def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None) -> Shown:
+    """Draw what stands still, unless the last pictures serve again."""
+    old = last.forms if last and _alike(scene, table, last) else {}
+    forms = {name: old.get(name) or _form(scene, table, name) for name in names}
+    return Shown(scene, table, forms, _words(scene, table))
+
+
+def _alike(scene: Scene, table: Table, last: Shown) -> bool:
+    same = (last.scene.draw, last.scene.size, last.scene.narrow) == (scene.draw, scene.size, scene.narrow)
+    old, new = last.table.background, table.background
+    return same and all(np.array_equal(old[name], new[name]) for name in new)
+
+
+def _form(scene: Scene, table: Table, name: str) -> Form:
+    size = scene.narrow if name == "narrow" else scene.size
+    figure, artists = paint(scene, table, tuple(axis.nearest(axis.default) for axis in scene.axes), size)
+    for artist in artists.values():
+        artist.set_visible(False)
+    return Form(figure, artists, write(figure))
+
+
+def write(figure: Figure, kind: str = "png", dpi: float = DPI, caption: str = "") -> bytes:
+    """A figure as a file, with a caption below it.
+
+    PNG is packed at level 1, which is three times faster than the default and costs a tenth in size.
+    """
+    buffer = BytesIO()
+    with mpl.rc_context(STYLE):
+        width, height = figure.get_size_inches()
+        lines = wrap(caption, int(13 * width))
+        text = figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=10, linespacing=1.4)
+        page = Bbox([[0, -0.21 * len(lines)], [width, height]])
+        options: Any = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}
+        figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches=page, **options)
+        text.remove()
+    return buffer.getvalue()
+
+
+def draw_whole(
+    shown: Shown, indices: tuple[int, ...], kind: str, dpi: float, caption: str = "", form: str = "wide"
+) -> bytes:
+    """The figure in one state, all of it by matplotlib."""
+    figure, artists, _ = shown.forms[form]
+    arrays = view(shown.scene, shown.table, indices)
+    for name, artist in artists.items():
+        show(artist, arrays[name])
+        artist.set_visible(True)
+    return write(figure, kind, dpi, caption)
+
+
+def pack(shown: Shown) -> dict[str, Any]:
+    """All that is sent to the browser of a scene.
+
+    Raises:
+        ValueError: The packed table is larger than 1 MB; the largest array is named.
+    """
+    scene = shown.scene
+    names = [axis.name for axis in scene.axes]
+    orbit = scene.orbit and {
+        "azimuth": names.index(scene.orbit.azimuth),
+        "elevation": names.index(scene.orbit.elevation),
+    }
+    return {
+        "title": scene.title,
+        "steps": STEPS,
+        "narrow": scene.narrow is not None,
+        "forms": {name: _packed(shown, form) for name, form in shown.forms.items()},
+        "axes": [
+            {
+                "name": axis.name,
+                "label": axis.label,
+                "values": [float(value) for value in axis.values],
+                "said": [axis.say(value) for value in axis.values],
+                "start": float(axis.values[axis.nearest(axis.default)]),
+                "play": axis.play,
+            }
+            for axis in scene.axes
+        ],
+        "words": zlib.compress(json.dumps(shown.words).encode(), 6),
+        "handles": [
+            handle._asdict() | {"axes": [names.index(axis) for axis in handle.axes]}
+            for handle in scene.handles
+        ],
+        "orbit": orbit,
+        "presets": [preset._asdict() for preset in scene.presets],
+    }
+
+
+def _packed(shown: Shown, form: Form) -> dict[str, Any]:
+    layers, pieces = _layers(shown, form)
+    packed = zlib.compress(b"".join(pieces.values()), 6)
+    if len(packed) > LIMIT:
+        name = max(pieces, key=lambda name: len(pieces[name]))
+        raise ValueError(
+            f"The table of '{shown.scene.title}' packs to {len(packed)} bytes, at most {LIMIT} are sent; "
+            f"`{name}` is the largest array: give it fewer points, or its axis fewer values."
+        )
+    size = [side / RATIO for side in form.figure.bbox.size]
+    return {"size": size, "picture": form.picture, "table": packed, "layers": layers}
+
+
+def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """For each moving artist how it looks, and where its points are: sixteenths of CSS pixels from the top left."""
+    height, artists = form.figure.bbox.height, cast(dict[str, Any], form.artists)
+    orbit = shown.scene.orbit
+    layers, pieces, offset = [], {}, 0
+    for name, artist in sorted(artists.items(), key=lambda item: item[1].get_zorder()):
+        array, depends = shown.table.arrays[name], shown.table.depends[name]
+        shape, space = array.shape[: len(depends)], 3 if orbit and array.shape[-1] == 3 else 2
+        origin, right = artist.axes.transData.transform([(0, 0), (1, 0)])
+        if space == 3:
+            pixels = array.reshape(-1, 3) * (right - origin)[0]
+        else:
+            pixels = artist.axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
+        counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
+        counts = counts.reshape(int(np.prod(shape)), -1)
+        pieces[name] = np.diff(counts, axis=0, prepend=np.zeros_like(counts[:1])).tobytes()
+        place = {
+            "axes": list(depends),
+            "shape": list(shape),
+            "points": counts.shape[1] // space,
+            "piece": array.shape[-2] if array.ndim > len(depends) + 1 else 1,
+            "space": space,
+            "offset": offset,
+        }
+        if space == 3:
+            center = [origin[0] / RATIO, (height - origin[1]) / RATIO]
+            place |= {"center": center, "front": bool(orbit and name in orbit.front)}
+        layers.append({"name": name} | place | _look(artist, height))
+        offset += counts.size
+    return layers, pieces
+
+
+def _look(artist: Any, height: float) -> dict[str, Any]:
+    """How an artist looks, in CSS pixels: what the browser needs to draw it as matplotlib does."""
+    point = DPI / 72 / RATIO
+    left, bottom, right, top = np.rint(artist.axes.bbox.extents)  # Agg clips at whole pixels
+    look: dict[str, Any] = {
+        "clip": [side / RATIO for side in (left, height - top, right - left, top - bottom)]
+    }
+    if isinstance(artist, PolyCollection):
+        face: Any = artist.get_facecolor()
+        return look | {"kind": "polygons", "color": to_hex(face[0], keep_alpha=True)}
+    color = artist.get_color() if isinstance(artist, Line2D) else artist.get_edgecolor()
+    look |= {"color": to_hex(color, keep_alpha=True), "width": artist.get_linewidth() * point}
+    if not isinstance(artist, Line2D):
+        style, scale = artist.get_arrowstyle(), artist.get_mutation_scale() * point
+        return look | {"kind": "arrow", "head": [style.head_length * scale, style.head_width * scale]}
+    if artist.get_marker() == "o":
+        edge = {
+            "edge": to_hex(artist.get_markeredgecolor(), keep_alpha=True),
+            "edge_width": artist.get_markeredgewidth() * point,
+        }
+        color, radius = artist.get_markerfacecolor(), artist.get_markersize() / 2 * point
+        return look | {"kind": "dots", "color": to_hex(color, keep_alpha=True), "radius": radius} | edge
+    dashes: Any = artist._dash_pattern  # type: ignore  # there is no public way to what is drawn
+    return look | {"kind": "line", "dashes": [dash * point for dash in dashes[1] or ()]}
+
+
+def _words(scene: Scene, table: Table) -> list[Any]:
+    parts: list[Any] = []
+    names = [axis.name for axis in scene.axes]
+    for literal, field, spec, _ in Formatter().parse(scene.words):
+        if literal:
+            parts.append(literal)
+        if field in names:
+            axis = scene.axes[names.index(field)]
+            said, axes = [axis.say(value) for value in axis.values], [names.index(field)]
+            index = np.arange(len(said))
+        elif field:
+            array = table.arrays[field]
+            texts = [format(float(value), spec or "").replace("-", "−") for value in array.reshape(-1)]
+            said = sorted(set(texts))
+            place = {text: i for i, text in enumerate(said)}
+            index, axes = np.reshape([place[text] for text in texts], array.shape), list(table.depends[field])
+        else:
+            continue
+        parts.append({"said": said, "axes": axes, "index": index.tolist()})
+    return parts

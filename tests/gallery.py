@@ -1,0 +1,69 @@
+"""Every scene of the course as the tests and the pictures show it: by its name, and at extreme settings."""
+
+from functools import cache
+
+import efisher_teach as ef
+from efisher_teach import scenes
+
+
+@cache
+def problem(name):
+    """The data that scenes are shown on, somewhat trained."""
+    return {
+        "two": lambda: ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5),
+        "fresh": lambda: ef.descend(ef.breast_cancer(), steps=3),
+        "logistic": lambda: ef.descend(ef.logistic_regression(seed=3), steps=2, learning_rate=0.5),
+        "linear": lambda: ef.descend(ef.linear_regression(seed=1), steps=1, learning_rate=0.3),
+        "thirty": lambda: ef.descend(ef.breast_cancer(None), steps=50, learning_rate=0.5),
+        "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
+    }[name]()
+
+
+def runs():
+    """Losses that fall at known rates, for the race."""
+    import numpy as np
+
+    def trial(rate):
+        return ef.Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate), None)
+
+    rivals = {
+        name: {0.1: trial(rate)} for name, rate in (("descent", 0.03), ("adam", 0.06), ("natural", 0.05))
+    }
+    return rivals, {e: {c: trial(c / (1 + e)) for c in (0.04, 0.07)} for e in (0.01, 0.1, 1.0)}
+
+
+GALLERY = {
+    "ellipsoid": lambda: scenes.ellipsoid(problem("two")),
+    "ellipsoid, widest": lambda: scenes.ellipsoid(problem("fresh"), budget=0.04),
+    "ellipsoid, linear": lambda: scenes.ellipsoid(problem("linear"), budget=0.002),
+    "ellipsoid, logistic": lambda: scenes.ellipsoid(problem("logistic"), budget=0.04),
+    "damping": lambda: scenes.damping(problem("thirty")),
+    "damping, two": lambda: scenes.damping(problem("two"), budget=0.04),
+    "damping, wide": lambda: scenes.damping(problem("wide"), budget=0.002),
+    "damping, linear": lambda: scenes.damping(problem("linear"), budget=0.04),
+    "race": lambda: scenes.race(*runs(), damping=0.1),
+}
+BARE = [name for name in GALLERY if "," not in name]
+
+
+@cache
+def shown(name):
+    """A scene and its table."""
+    scene = GALLERY[name]()
+    return scene, scenes.tabulate(scene)
+
+
+@cache
+def explorer(name):
+    """An explorer of it; at its default state unless a test leaves it elsewhere."""
+    return ef.Explorer(shown(name)[0])
+
+
+def states(scene):
+    """Indices: the default, the corners of the axes, and along each axis from end to end."""
+    default = tuple(axis.nearest(axis.default) for axis in scene.axes)
+    last = tuple(len(axis.values) - 1 for axis in scene.axes)
+    yield from {default, (0,) * len(last), last}
+    for place, end in enumerate(last):
+        for index in {0, end // 3, end // 2, end}:
+            yield *default[:place], index, *default[place + 1 :]
