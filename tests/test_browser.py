@@ -1,5 +1,6 @@
 """The explorers in a real JupyterLab, in a real Chromium, moved by mouse, keys and touch."""
 
+import json
 import os
 import shutil
 from io import BytesIO
@@ -292,3 +293,120 @@ def test_browser_draws_what_matplotlib_draws(live, views, twins, view, name, axi
     assert ours.shape == theirs.shape
     assert not lab.unlike(ours, theirs).any(), "the browser draws what matplotlib does not"
     assert not lab.unlike(theirs, ours).any(), "matplotlib draws what the browser does not"
+
+
+# What needs a kernel besides: links, files, long computations, and the kernel's end.
+
+MORE = """
+import threading
+import ipywidgets
+import efisher_teach as ef
+
+problem = ef.descend(ef.breast_cancer(), steps=3)
+go, last = threading.Semaphore(0), []
+
+def build(budget, progress):
+    for part in range(10):
+        progress(part / 10)
+        if budget > 0.01:
+            go.acquire(timeout=20)
+    return ef.scenes.ellipsoid(problem, budget=budget)
+
+slow = ef.Explorer(build, budget=ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.04, step=0.005))
+slow
+"""
+LINK = "other = ef.Explorer(ef.scenes.ellipsoid(problem, budget=0.02))\nslow.link(other)\nother"
+
+
+@pytest.fixture(scope="module")
+def busy(desk):
+    lab.write_notebook(desk.folder / "more.ipynb", MORE, LINK)
+    desk.open("more.ipynb")
+    lab.run_all(desk.page)
+    lab.explorers(desk.page).nth(1).wait_for(state="attached", timeout=60_000)
+    yield desk
+    assert not desk.problems()
+
+
+def test_linked_explorers_move_together(busy):
+    first, second = lab.explorers(busy.page).all()
+    lab.press(first, first.locator(".ef-axis input"), "End")
+    assert lab.read_when(second, lambda seen: seen["state"] == [360])["state"] == [360]
+    lab.press(second, second.locator(".ef-axis input"), "Home")
+    assert lab.read_when(first, lambda seen: seen["state"] == [0])["state"] == [0]
+    assert lab.until(
+        lambda: busy.ask("import json; print(json.dumps([slow.turn, other.turn]))") == [-180, -180]
+    )
+
+
+@pytest.mark.parametrize(("kind", "start"), [("PNG", b"\x89PNG"), ("SVG", b"<?xml"), ("PDF", b"%PDF")])
+def test_matplotlib_saves_what_is_shown(busy, tmp_path, kind, start):
+    first = lab.explorers(busy.page).first
+    with busy.page.expect_download() as waiting:
+        first.get_by_role("button", name=f"save as {kind}").click()
+    waiting.value.save_as(tmp_path / "figure")
+    assert waiting.value.suggested_filename == f"figure.{kind.lower()}"
+    assert (tmp_path / "figure").read_bytes().startswith(start)
+
+
+def test_copied_state_names_controls_too(busy):
+    first = lab.explorers(busy.page).first
+    first.get_by_role("button", name="copy a line").click()
+    assert first.locator(".ef-copied").input_value() == "explorer.restore(turn=-180, budget=0.01)"
+
+
+def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(busy):
+    first = lab.explorers(busy.page).first
+    before = lab.read(first)
+    track = busy.page.locator(".jp-OutputArea .widget-hbox .widget-slider .noUi-target").first
+    track.scroll_into_view_if_needed()
+    lab.click_at(track, 0.5)
+    bar = first.locator("progress")
+    assert lab.until(lambda: bar.is_visible())
+    busy.ask("go.release(4)")
+    assert lab.until(lambda: bar.evaluate("(node) => node.value") == 0.4)
+    assert lab.read(first)["busy"]
+    lab.press(first, first.locator(".ef-axis input"), "End")  # axes answer all the while
+    assert lab.read(first)["state"] == [360]
+    first.get_by_role("button", name="stop computing").click()
+    seen = lab.read_when(first, lambda seen: not seen["busy"])
+    assert not seen["busy"]
+    assert not seen["error"]
+    assert not bar.is_visible()
+    assert lab.until(
+        lambda: busy.ask("import json; print(json.dumps(slow.controls['budget'].value))") == 0.01
+    )
+    busy.ask("go.release(30)")
+    track.scroll_into_view_if_needed()
+    lab.click_at(track, 0.3)
+    seen = lab.read_when(first, lambda seen: seen["serial"] > before["serial"] + 1)
+    assert "√c = 0.1" in seen["words"]
+    assert "√c = 0.100" not in seen["words"]
+
+
+def test_half_a_screen_gets_the_narrow_form(busy):
+    first = lab.explorers(busy.page).first
+    before = lab.read(first)
+    busy.page.set_viewport_size({"width": 800, "height": 1000})
+    try:
+        figure = first.locator(".ef-figure")
+        assert lab.until(lambda: (box := figure.bounding_box()) and box["height"] > 1.5 * box["width"])
+        assert lab.read(first)["words"] == before["words"]
+        assert lab.press(first, first.locator(".ef-axis input"), "Home")["state"] == [0]
+    finally:
+        busy.page.set_viewport_size({"width": 1500, "height": 1000})
+    assert lab.until(lambda: figure.bounding_box()["height"] < figure.bounding_box()["width"])
+
+
+def test_axes_outlive_their_kernel(busy):
+    """The kernel restarts while a slider is held: the drag goes on, and nothing is lost but the kernel."""
+    first = lab.explorers(busy.page).first
+    states = []
+    for move in lab.drag(first.locator(".ef-axis input"), moves=8):
+        if move == 3:
+            (kernel,) = json.loads(busy._call("GET", "kernels"))
+            busy._call("POST", f"kernels/{kernel['id']}/restart")
+        states.append(lab.read(first)["state"][0])
+    assert states == sorted(set(states))
+    assert states[-1] == 360
+    assert not busy.troubles
