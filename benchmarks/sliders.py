@@ -9,7 +9,8 @@ keydown, in a capturing listener) to the end of the frame in which the pixels di
 getImageData; for `interact`, another image, decoded). *All told* is the widest reading: from the browser's time stamp
 of the input, up to a frame earlier, to the begin of the next frame, when the screen has changed at the latest.
 *Pictures a second* counts the different pictures while the slider is pulled without a pause; *settle* is the time from
-the last input of such a pull to the last change.
+the last input of such a pull to the last change. A second table has every axis of every scene, with what the first
+picture of its explorer took in the kernel, compilation included.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import gallery
 import lab
 
 SETUP = """
@@ -34,7 +36,12 @@ from efisher_teach.scenes import paint
 
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
-explorer = ef.Explorer(lambda budget: ef.scenes.ellipsoid(problem, budget=budget), budget=budget)
+shift = ipywidgets.FloatSlider(value=0, min=0, max=1, step=0.001, readout_format=".3f")
+
+def build(budget, shift):
+    return ef.scenes.ellipsoid(problem._replace(params=problem.params + shift), budget=budget)
+
+explorer = ef.Explorer(build, budget=budget, shift=shift)
 explorer
 """
 INTERACT = """
@@ -48,10 +55,19 @@ def draw(turn):
 
 ipywidgets.interact(draw, turn=ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f"));
 """
-SIZES = """
-import json
-others = [ef.Explorer(ef.scenes.damping(ef.descend(ef.breast_cancer(None), steps=3)))]
-print(json.dumps({each.scene.title: len(each._reply["table"]) for each in [explorer, *others]}))
+GALLERY = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import gallery
+import efisher_teach as ef
+took = {{}}
+"""
+SCENE = """
+scene = gallery.GALLERY[{name!r}]()
+start = time.perf_counter()
+shown = ef.Explorer(scene)
+took[{name!r}] = [time.perf_counter() - start, len(shown._reply["forms"]["wide"]["table"]) / 1000]
+shown
 """
 
 # Notes the time of every input, and at the end of every frame whether it shows something else than the one before.
@@ -203,7 +219,7 @@ def measure(page, root, hand, moves, pulls):
 
 
 def run(rounds, moves):
-    """All kinds of movement, in turns; {kind: [result of each round]}, and the packed sizes."""
+    """All kinds of movement, in turns; {kind: [result of each round]}."""
     with tempfile.TemporaryDirectory() as folder:
         lab.write_notebook(Path(folder) / "sliders.ipynb", SETUP, INTERACT)
         with lab.server(Path(folder)) as (url, token, log), lab.browser() as page:
@@ -215,13 +231,12 @@ def run(rounds, moves):
             panel = page.locator(".widget-interact")
             panel.locator("img").wait_for(state="attached", timeout=60_000)
             own = explorer.locator(".ef-axis input")
+            controls = page.locator(".widget-hbox .widget-slider")
             hands = {
                 "axis, mouse": (explorer, Native(own)),
                 "axis, keys": (explorer, Keys(own)),
-                "kernel control, mouse": (
-                    explorer,
-                    Widget(page.locator(".widget-hbox .widget-slider").first),
-                ),
+                "kernel control, mouse": (explorer, Widget(controls.nth(0))),
+                "the same, new background": (explorer, Widget(controls.nth(1))),
                 "`interact`, mouse": (panel, Widget(panel.locator(".widget-slider"))),
             }
             results = {kind: [] for kind in hands}
@@ -230,13 +245,54 @@ def run(rounds, moves):
                     found = measure(page, root, hand, moves if turn else 3, 2)
                     if turn:
                         results[kind].append(found)
-            sizes = desk.ask(SIZES)
             if desk.problems():
                 raise RuntimeError("\n".join(desk.problems()))
-    return results, sizes
+    return results
 
 
-def report(results, sizes, load):
+def run_scenes(moves):
+    """Every axis of every scene: {(scene, axis): result}, and what the kernel took for each first picture."""
+    with tempfile.TemporaryDirectory() as folder:
+        cells = [GALLERY.format(tests=str(Path(lab.__file__).parent))]
+        cells += [SCENE.format(name=name) for name in gallery.BARE]
+        lab.write_notebook(Path(folder) / "scenes.ipynb", *cells)
+        with lab.server(Path(folder)) as (url, token, log), lab.browser() as page:
+            desk = lab.Desk(Path(folder), url, token, log, page, lab.listen(page))
+            desk.open("scenes.ipynb")
+            lab.run_all(page)
+            results = {}
+            for place, name in enumerate(gallery.BARE):
+                cell = page.locator(".jp-CodeCell").nth(place + 1)
+                cell.scroll_into_view_if_needed()
+                explorer = cell.locator(".ef-explorer[data-serial]")
+                explorer.wait_for(state="attached", timeout=60_000)
+                for axis, slider in zip(
+                    gallery.shown(name)[0].axes, explorer.locator(".ef-axis input").all(), strict=True
+                ):
+                    results[name, axis.label] = measure(page, explorer, Native(slider), moves, 2)
+            took = desk.ask("import json; print(json.dumps(took))")
+            if desk.problems():
+                raise RuntimeError("\n".join(desk.problems()))
+    return results, took
+
+
+def report_scenes(results, took):
+    """The Markdown table of the scenes."""
+    lines = [
+        "| scene | first picture, s | packed, kB | axis | latency, p50 / p95 ms | pictures a second | settle, ms |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (name, axis), found in results.items():
+        latency = "{:.0f} / {:.0f}".format(*np.percentile(found["single"], [50, 95]))
+        first, packed = took[name]
+        lines.append(
+            f"| {name} | {first:.1f} | {packed:.0f} | {axis} | {latency} "
+            f"| {found['rate']:.0f} | {found['settle']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def report(results, load):
     """The Markdown table, and what it was measured on."""
     lines = [
         "| | latency, p50 / p95 ms | all told, p50 / p95 ms | pictures (inputs) a second | settle, ms |",
@@ -254,10 +310,9 @@ def report(results, sizes, load):
         )
         lines.append(f"| {kind} | {latency} | {told} | {rate:.0f} ({inputs:.0f}) | {settle:.0f} |")
     ratio = medians["`interact`, mouse"] / medians["axis, mouse"]
-    packed = ", ".join(f"{title.split(':')[0]} {size / 1000:.0f} kB" for title, size in sizes.items())
     lines += [
         "",
-        f"`interact` takes {ratio:.0f} times as long as an axis (medians). Packed tables: {packed}.",
+        f"`interact` takes {ratio:.0f} times as long as an axis (medians).",
         f"{sum(len(each['single']) for each in results['axis, mouse'])} movements each; {os.cpu_count()} cores, "
         f"load {load[0]:.1f} before and {os.getloadavg()[0]:.1f} after; JupyterLab {version('jupyterlab')}, "
         f"ipywidgets {version('ipywidgets')}, JAX {version('jax')}, matplotlib {version('matplotlib')}.",
@@ -272,7 +327,8 @@ def main():
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args()
     load = os.getloadavg()
-    text = report(*run(options.rounds, options.moves), load)
+    text = report(run(options.rounds, options.moves), load)
+    text += "\n\n" + report_scenes(*run_scenes(options.moves))
     print(text)
     if options.out:
         options.out.write_text(text + "\n")

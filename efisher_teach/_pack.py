@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from efisher_teach.scenes.scene import DPI, STYLE, Scene, Table, paint, show, view
+from efisher_teach.scenes.scene import DPI, STYLE, Scene, Table, paint, rim, show, view
 
 RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
 STEPS = 16  # a packed coordinate counts sixteenths of a CSS pixel
@@ -182,7 +182,8 @@ def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, b
         }
         if space == 3:
             center = [origin[0] / RATIO, (height - origin[1]) / RATIO]
-            place |= {"center": center, "front": bool(orbit and name in orbit.front)}
+            front = orbit and name in orbit.front
+            place |= {"center": center, "rim": rim(pixels) / RATIO if front else None}
         layers.append({"name": name} | place | _look(artist, height))
         offset += counts.size
     return layers, pieces

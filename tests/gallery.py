@@ -2,8 +2,13 @@
 
 from functools import cache
 
+import jax.numpy as jnp
+import numpy as np
+
 import efisher_teach as ef
 from efisher_teach import scenes
+
+CHARTS = ("affine", "exp", "square", "weight norm", "logit")
 
 
 @cache
@@ -15,13 +20,24 @@ def problem(name):
         "logistic": lambda: ef.descend(ef.logistic_regression(seed=3), steps=2, learning_rate=0.5),
         "linear": lambda: ef.descend(ef.linear_regression(seed=1), steps=1, learning_rate=0.3),
         "thirty": lambda: ef.descend(ef.breast_cancer(None), steps=50, learning_rate=0.5),
+        "inside": lambda: ef.breast_cancer()._replace(params=jnp.array([0.6, 0.2])),
+        "radii": lambda: few(0, 20),
+        "three": lambda: few(22, 26, 21),
+        "two examples": lambda: ef.linear_regression(2, 3, seed=1),
         "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
     }[name]()
 
 
+def few(*columns):
+    """The tumours, by some of their thirty measurements."""
+    whole, columns = ef.breast_cancer(None), jnp.array(columns)
+    train, test = whole.x[:, columns], whole.x_test[:, columns]
+    start = whole._replace(params=jnp.zeros(len(columns)), x=train, x_test=test)
+    return ef.descend(start, steps=6, learning_rate=0.5)
+
+
 def runs():
     """Losses that fall at known rates, for the race."""
-    import numpy as np
 
     def trial(rate):
         return ef.Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate), None)
@@ -41,6 +57,19 @@ GALLERY = {
     "damping, two": lambda: scenes.damping(problem("two"), budget=0.04),
     "damping, wide": lambda: scenes.damping(problem("wide"), budget=0.002),
     "damping, linear": lambda: scenes.damping(problem("linear"), budget=0.04),
+    "solid": lambda: scenes.solid(problem("three")),
+    "solid, a cylinder": lambda: scenes.solid(problem("two examples"), budget=0.04),
+    "two_budgets": lambda: scenes.two_budgets(problem("radii")),
+    "two_budgets, thirty": lambda: scenes.two_budgets(problem("thirty")),
+    "charts": lambda: scenes.charts(problem("inside")),
+    **{f"charts, {name}": lambda name=name: scenes.charts(problem("inside"), name) for name in CHARTS},
+    "three_ellipses": lambda: scenes.three_ellipses(),
+    "three_ellipses, curved": lambda: scenes.three_ellipses(model="curved", n=60, seed=5),
+    "vector_field": lambda: scenes.vector_field(),
+    "vector_field, noisy": lambda: scenes.vector_field(noise=10.0),
+    "who_improves": lambda: scenes.who_improves(problem("thirty")),
+    "who_improves, wide": lambda: scenes.who_improves(problem("wide")),
+    "who_improves, noisy": lambda: scenes.who_improves(problem("thirty"), imbalance=0.2, noise=0.3),
     "race": lambda: scenes.race(*runs(), damping=0.1),
 }
 BARE = [name for name in GALLERY if "," not in name]

@@ -204,7 +204,7 @@ EXPORTED = {
 }
 # The other public names, and why nothing of theirs is exported.
 NOT_EXPORTED = {
-    "Explorer": "a widget: it shows tables, which are exported below",
+    "Explorer": "a widget: it shows tables, which test_scenes.py exports",
     "breast_cancer": "reads data, in NumPy",
     "coordinates": "a module: its charts are exported with what takes them",
     "derivation": "a module",
@@ -214,7 +214,7 @@ NOT_EXPORTED = {
     "likelihoods": "a module: its functions are exported with the Fisher",
     "linear_regression": "draws data, in NumPy",
     "logistic_regression": "draws data, in NumPy",
-    "scenes": "a module: its tables are exported below",
+    "scenes": "a module: its tables are exported by test_scenes.py",
     "tune": "a loop in Python, over updates that are exported",
 }
 
@@ -286,18 +286,6 @@ def test_products_ask_for_full_precision():
     assert imprecise(lowered(function, *arguments))
     with jax.default_matmul_precision("highest"):
         assert not imprecise(lowered(function, *arguments))
-
-
-@pytest.mark.parametrize("name", ["ellipsoid", "damping"])
-def test_tables_of_the_scenes_lower_for_cuda(name):
-    pytest.importorskip("matplotlib")
-    from efisher_teach.scenes.scene import _evaluate
-
-    scene = getattr(ef.scenes, name)(ef.linear_regression())
-    names = tuple(axis.name for axis in scene.axes)
-    values = tuple(jnp.asarray(axis.values, jnp.float32) for axis in scene.axes)
-    text = lowered(partial(_evaluate, scene.background, scene.respond, names), scene.data, values)
-    assert "cusolver_gesvdj" in text
 
 
 # What a device computes, in float32.

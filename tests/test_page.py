@@ -289,3 +289,26 @@ def test_dark_pages_keep_their_text_legible(visit):
     red = int(ink.split("(")[1].split(",")[0])
     assert red > 180
     assert "dark" in paper
+
+
+def test_moves_leave_nothing_in_the_browser(visit, window):
+    root = visit("damping")
+    session = window.context.new_cdp_session(window)
+
+    def move(times):
+        root.evaluate(
+            """async (root, times) => {
+                const slider = root.querySelector(".ef-axis input");
+                for (let i = 0; i < times; i++) {
+                  slider.value = i % 160;
+                  slider.dispatchEvent(new Event("input"));
+                  await new Promise(requestAnimationFrame);
+                }
+            }""",
+            times,
+        )
+        session.send("HeapProfiler.collectGarbage")
+        return session.send("Runtime.getHeapUsage")["usedSize"]
+
+    before = move(200)
+    assert move(2000) - before < 300_000

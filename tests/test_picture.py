@@ -40,8 +40,8 @@ def turned(scene, layer, points, state):
     x, y, z = points.T
     near = np.cos(a) * x + np.sin(a) * y
     plane = np.stack([np.cos(a) * y - np.sin(a) * x, np.sin(e) * near - np.cos(e) * z], axis=-1)
-    if layer["front"]:
-        plane = plane[np.cos(e) * near + np.sin(e) * z >= 0]
+    if layer["rim"]:
+        plane = plane[np.cos(e) * near + np.sin(e) * z >= -layer["rim"]]
     return plane + layer["center"]
 
 
@@ -73,7 +73,7 @@ def test_packed_points_are_where_matplotlib_draws_them(explorer):
                 packed = found[layer["name"]][tuple(state[axis] for axis in layer["axes"])]
                 places = turned(scene, layer, packed, state)
                 ours, theirs = np.clip(places, -2047, 2047), np.clip(drawn_at(artist), -2047, 2047)
-                if layer.get("front"):  # which of two points at the rim is behind is a matter of rounding
+                if layer.get("rim"):  # which of two points at the rim is behind is a matter of rounding
                     gaps = np.linalg.norm(ours[:, None] - theirs, axis=-1)
                     assert (gaps.min(axis=1) > 1 / 8).sum() <= 4
                 else:

@@ -200,6 +200,11 @@ def _dependencies(respond, state) -> dict[str, str]:
     }
 
 
+def rim(points: np.ndarray) -> float:
+    """How far behind the origin points still count as before it: rounding shall not decide in symmetric views."""
+    return 2e-3 * float(np.abs(points).max())
+
+
 def view(scene: Scene, table: Table, indices: tuple[int, ...]) -> dict[str, Any]:
     """All arrays in one state, as they are seen: points with three coordinates are turned and lie in the plane."""
     arrays = table.at(indices)
@@ -214,7 +219,9 @@ def view(scene: Scene, table: Table, indices: tuple[int, ...]) -> dict[str, Any]
             across = np.cos(azimuth) * y - np.sin(azimuth) * x
             arrays[name] = np.stack([across, np.cos(elevation) * z - np.sin(elevation) * near], axis=-1)
             if name in scene.orbit.front:
-                arrays[name][np.cos(elevation) * near + np.sin(elevation) * z < 0] = np.nan
+                arrays[name][np.cos(elevation) * near + np.sin(elevation) * z < -rim(table.arrays[name])] = (
+                    np.nan
+                )
     return arrays
 
 

@@ -49,7 +49,7 @@ function points(layer, state, turned) {
     const near = ca * x + sa * y;
     xy[2 * i] = layer.center[0] + ca * y - sa * x;
     xy[2 * i + 1] = layer.center[1] - (ce * z - se * near);
-    if (layer.front && ce * near + se * z < 0) xy[2 * i] = NaN; // behind: not drawn
+    if (layer.rim && ce * near + se * z < -layer.rim) xy[2 * i] = NaN; // behind: not drawn
   }
   return xy;
 }

@@ -1,0 +1,415 @@
+"""Charts: one step taken in two coordinate systems, θ and ψ, by the empirical Fisher and by gradient descent.
+
+In each panel, what is taken there is solid, and what is taken in the other and carried over is dashed. The empirical
+Fisher's two steps part only as η² (the chart is curved) and where ε is felt (it is Euclidean in its own chart).
+Gradient descent follows the perpendicular of the contours in each panel, and these are two different directions.
+"""
+
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import Partial
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from efisher_teach import _checks, coordinates
+from efisher_teach._precision import dot, einsum
+from efisher_teach.coordinates import Coordinates
+from efisher_teach.curvature import empirical_fisher
+from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CONSTRAINT,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    Axis,
+    Preset,
+    Scene,
+    arrow,
+    dots,
+    key,
+    label,
+    line,
+    panels,
+    scientific,
+)
+
+RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
+DAMPINGS = np.logspace(-6, 0, 25)
+STEPS = 8  # of a trajectory
+PIECES = 8  # of the curve that a step taken in one chart is in the other
+ASPECT = 1.25  # width by height of the views
+GAPS = (1e-2, 1e3)  # per cent: what the lower panels show
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
+NODES, WEIGHTS = (1 + NODES) / 2, WEIGHTS / 2  # of a mean over [0, 1]
+
+# By its name: the chart, and what its two numbers are called.
+CHARTS = {
+    "affine": ("ψ₁", "ψ₂"),
+    "exp": ("ψ₁ = log θ₁", "ψ₂ = log θ₂"),
+    "square": ("ψ₁ = √θ₁", "ψ₂ = √θ₂"),
+    "polar": ("radius", "angle"),
+    "weight norm": ("scale s", "turn of v"),
+    "logit": ("ψ₁ = logit θ₁", "ψ₂ = logit θ₂"),
+}
+
+
+def charts(problem: Problem, chart: str = "polar") -> Scene:
+    """Take the same step in θ and in ψ, where θ = φ(ψ), for a problem with two parameters.
+
+    Gradient descent is as expensive as the undamped empirical Fisher in either chart: E[Δℓ²] = η²ρ to first order.
+
+    Args:
+        problem: With `params` of shape (2,), inside the chart.
+        chart: "affine" (scale and shear), "exp", "square" and "logit" (each parameter by itself), "polar", or
+            "weight norm" (three numbers for two parameters).
+
+    Returns:
+        A `Scene` with the axes "learning_rate", η from 0.003 to 0.3, and "damping", ε from 1e-6 to 1.
+
+    Raises:
+        ValueError: params is not (2,), or outside the chart; an unknown chart.
+    """
+    _checks.one_of("chart", chart, tuple(CHARTS))
+    theta = jnp.asarray(getattr(problem, "params", None), float)
+    if theta.shape != (2,):
+        got = f"shape {theta.shape}"
+        _checks.reject("problem", "one with params of shape (2,)", got, "E.g. breast_cancer(2).")
+    chosen = _chart(chart)
+    psi = chosen.inverse(theta)
+    J = jax.jacfwd(chosen.forward)(psi)
+    _checks.inside(f"the chart {chart!r} ({chosen.domain})", theta, psi, chosen.forward(psi), J)
+    return Scene(
+        title=f"The same step in any coordinates: {chart}",
+        axes=(
+            Axis("learning_rate", "learning rate η", RATES, 0.045, lambda value: f"{value:.3g}", 6),
+            Axis("damping", "damping ε", DAMPINGS, 1e-6, scientific, 6),
+        ),
+        data={
+            "loss_fn": Partial(problem.loss_fn),
+            "theta": theta,
+            "psi": psi,
+            "sample": (problem.x, problem.y),
+            "forward": Partial(chosen.forward),
+            "inverse": Partial(chosen.inverse),
+        },
+        background=background,
+        respond=respond,
+        draw=_drawing(chart),
+        words=f"θ and ψ ({chart}): {WORDS}",
+        size=(10.0, 6.2),
+        narrow=(4.8, 12.0),
+        presets=PRESETS,
+    )  # fmt: skip
+
+
+WORDS = (
+    "at η = {learning_rate} and ε = {damping} the empirical Fisher's two steps end {gap:.2f} % of their length apart, "
+    "those of gradient descent, for the same cost, {descent_gap:.1f} %. To first order {leak:.2f} % are left, which is "
+    "what ε leaks; here the distance grows as η to the power {slope:.2f}. The smallest eigenvalue of C in either "
+    "chart is {smallest:.5f}: an ε far below it leaks next to nothing."
+)
+PRESETS = (
+    Preset("One step", {"learning_rate": 0.1, "damping": 1e-6}, "Two charts, one step; gradient descent makes two.",
+           "Which of the two methods depends on how you write the parameters?"),
+    Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
+           "Halve η: by how much does the distance between the two ends shrink?"),
+    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3}, "εI is Euclidean in each chart: two different ε.",
+           "What must one add to JᵀCJ instead of εI?"),
+)  # fmt: skip
+
+
+@cache  # one object a name: its functions are what the compiled scene is known by
+def _chart(name: str) -> Coordinates:
+    if name == "affine":
+        return coordinates.affine(jnp.array([[1.5, 0.9], [0.0, 0.4]]))
+    return getattr(coordinates, {"exp": "exponential", "weight norm": "weight_norm"}.get(name, name))
+
+
+@cache  # so that the picture is kept where nothing of it changes
+def _drawing(chart: str) -> Any:
+    return partial(draw, chart)
+
+
+def background(data):
+    """Views about the steps in both panels, contours of the loss in them, and the gap of gradient descent."""
+    views = (_corners(data, chart=chart) for chart in (False, True))
+    (x, y), (chart_x, chart_y) = (jnp.linspace(low, high, 49, axis=-1) for low, high in views)
+    losses = jax.vmap(
+        lambda theta: jnp.mean(per_example_losses(data["loss_fn"].func, theta, *data["sample"]))
+    )
+
+    def contours(x, y, onto):
+        plane = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
+        return losses(jax.vmap(onto)(plane)).reshape(len(y), len(x))
+
+    start = _start(data)
+    gap = jax.vmap(lambda rate: _descent_gap(data, start, rate))(jnp.asarray(RATES, x.dtype))
+    return {
+        "x": x,
+        "y": y,
+        "loss": contours(x, y, lambda theta: theta),
+        "chart_x": chart_x,
+        "chart_y": chart_y,
+        "chart_loss": contours(chart_x, chart_y, lambda point: data["forward"].func(_whole(data, point))),
+        "start": data["theta"],
+        "chart_start": _seen(data, data["psi"]),
+        "descent_gap": jnp.clip(gap, *GAPS),
+        "smallest": _smallest(start),
+    }
+
+
+def respond(data, state):
+    """First steps and trajectories in both panels, and the gap between the two against η and against ε."""
+    rate, damping = state["learning_rate"], state["damping"]
+    corners = (_corners(data, chart=chart) for chart in (False, True))
+    limits, chart_limits = (view + (view - view[::-1]) / 4 for view in corners)  # a little beside the view
+    found: dict[str, Any] = {}
+    see, stretch = jax.vmap(partial(_seen, data)), jnp.linspace(0, 1, PIECES + 1)[:, None]
+    for name, descent in (("step", False), ("descent", True)):
+        epsilon = 0 * rate if descent else damping
+        here, there = (
+            _trajectory(data, rate, epsilon, chart=chart, descent=descent) for chart in (False, True)
+        )
+        # As the other panel sees it, the first step is a curve.
+        bent, chart_bent = (
+            jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]]) for path in (there, here)
+        )
+        bent = _leave(jax.vmap(data["forward"].func)(bent), limits)
+        chart_bent = _leave(see(jax.vmap(data["inverse"].func)(chart_bent)), chart_limits)
+        here, there = jnp.clip(here, *limits), jnp.clip(see(there), *chart_limits)
+        found |= {
+            name: here[:2],
+            f"{name}_path": here[2:],
+            f"{name}_there": bent[: PIECES + 1],
+            f"{name}_path_there": bent[PIECES:],
+            f"chart_{name}": there[:2],
+            f"chart_{name}_path": there[2:],
+            f"chart_{name}_here": chart_bent[: PIECES + 1],
+            f"chart_{name}_path_here": chart_bent[PIECES:],
+        }
+    rates, dampings = jnp.asarray(RATES, rate.dtype), jnp.logspace(-6, 0, 61)
+    start = _start(data)
+    by_rate = jax.vmap(lambda rate: _gaps(data, start, rate, damping)["gap"])(rates)
+    by_damping = jax.vmap(lambda damping: _gaps(data, start, rate, damping))(dampings)
+    gaps, descent_gap = _gaps(data, start, rate, damping), _descent_gap(data, start, rate)
+
+    def curve(x, y):
+        return jnp.stack([x, jnp.clip(y, *GAPS)], axis=-1)
+
+    return found | {
+        "by_rate": curve(rates, by_rate),
+        "by_rate_dot": curve(rate, gaps["gap"]),
+        "descent_dot": curve(rate, descent_gap),
+        "by_damping": curve(dampings, by_damping["gap"]),
+        "by_damping_dot": curve(damping, gaps["gap"]),
+        "restored": curve(dampings, by_damping["restored"]),
+        "descent_level": curve(jnp.asarray(DAMPINGS[[0, -1]], rate.dtype), descent_gap * jnp.ones(2)),
+        "gap": gaps["gap"],
+        "descent_gap": descent_gap,
+        "leak": gaps["leak"],
+        "slope": gaps["slope"],
+        "smallest": _smallest(start),
+    }
+
+
+def draw(chart, figure, background, arrays):
+    """θ and ψ side by side, and below them what is left between the two steps."""
+    axes = panels(figure, "AB;AB;CD", "A;A;B;B;C;D")
+    here, there, by_rate, by_damping = (axes[letter] for letter in "ABCD")
+    for panel, name, title in ((here, "", "θ"), (there, "chart_", "ψ")):
+        x, y = background[name + "x"], background[name + "y"]
+        panel.contour(x, y, background[name + "loss"], levels=15, colors=FAINT, linewidths=0.9)
+        panel.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal", title=title)
+        panel.plot(*background[name + "start"], "o", color=CONSTRAINT, ms=5)
+    here.set(xlabel="θ₁", ylabel="θ₂", title="θ: solid is taken here, dashed in ψ")
+    there.set(xlabel=CHARTS[chart][0], ylabel=CHARTS[chart][1], title=f"ψ ({chart}): dashed is taken in θ")
+    key(here, "lower right", ("empirical Fisher", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
+
+    percent = FuncFormatter(lambda value, _: f"{value:g} %")
+    for panel in (by_rate, by_damping):
+        panel.set(xscale="log", yscale="log", ylim=(GAPS[0] / 30, GAPS[1] * 1.5))
+        panel.set_yticks([0.01, 1, 100])
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.yaxis.set_major_formatter(percent)
+    by_rate.set(xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), xlabel="learning rate η")
+    by_rate.set_title("The two ends' distance, in % of the step")
+    by_rate.set_xticks([0.01, 0.1, 0.3], ["0.01", "0.1", "0.3"])
+    by_rate.xaxis.set_minor_formatter(NullFormatter())
+    by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
+    by_damping.set(xlim=(DAMPINGS[0] / 1.3, DAMPINGS[-1] * 1.3), xlabel="damping ε", title="… and against ε")
+    by_damping.axvline(background["smallest"], color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
+    label(by_damping, background["smallest"], GAPS[1], "smallest λ ", CONSTRAINT, ha="right", va="top")
+    key(by_damping, "lower left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
+
+    dashes = (0, (4, 2.5))
+    moving: dict[str, Any] = {}
+    for name, color, order in (("descent", DESCENT, 0), ("step", EMPIRICAL_FISHER, 3)):
+        for panel, prefix, other in ((here, "", "_there"), (there, "chart_", "_here")):
+            own, path = prefix + name, f"{prefix}{name}_path"
+            moving[path] = dots(panel, arrays[path], color, 5, order=order)
+            thin = line(panel, arrays[path + other], color, 1.3, style=dashes, order=order + 0.5)
+            moving[path + other] = thin
+            moving[own] = arrow(panel, arrays[own], color, order=order + 1)
+            moving[own + other] = line(panel, arrays[own + other], color, 2.5, style=dashes, order=order + 2)
+    return moving | {
+        "by_rate": line(by_rate, arrays["by_rate"], EMPIRICAL_FISHER),
+        "by_rate_dot": dots(by_rate, arrays["by_rate_dot"], EMPIRICAL_FISHER, 9, order=2),
+        "descent_dot": dots(by_rate, arrays["descent_dot"], DESCENT, 7, order=2),
+        "descent_level": line(by_damping, arrays["descent_level"], DESCENT),
+        "by_damping": line(by_damping, arrays["by_damping"], EMPIRICAL_FISHER),
+        "restored": line(by_damping, arrays["restored"], EMPIRICAL_FISHER, 1.3, style=dashes),
+        "by_damping_dot": dots(by_damping, arrays["by_damping_dot"], EMPIRICAL_FISHER, 9, order=2),
+    }
+
+
+# The steps. In ψ, (JᵀCJ + εI)⁻¹Jᵀg is J⁺(C + εW)⁻¹g with W = (JJᵀ)⁻¹, also where ψ has more numbers than θ. So all is
+# 2 × 2, and a table of 775 states with a trajectory each takes no factorisation; `step_in` would take one for each.
+
+
+def _solve(A, b):
+    """A⁻¹b for a positive definite A (2, 2), whose determinant is kept off 0 where only rounding is left of it."""
+    (a, c), (_, d) = A
+    determinant = jnp.maximum(a * d - c * c, 1e-7 * (a + d) ** 2)
+    return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / jnp.maximum(determinant, 1e-30)
+
+
+def _moments(data, theta):
+    """C and g at θ."""
+    G = per_example_gradients(data["loss_fn"].func, theta, *data["sample"])
+    return empirical_fisher(G), mean_gradient(G)
+
+
+def _chart_metric(J):
+    """W = (JJᵀ)⁻¹: what the identity of ψ is in θ."""
+    return _solve(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
+
+
+def _descent_rate(C, g, J, rate):
+    """The factor of Jᵀg that costs as much as the undamped empirical Fisher, η²gᵀC⁻¹g, to first order."""
+    seen = dot(J, dot(J.T, g))
+    return rate * jnp.sqrt(jnp.sum(g * _solve(C, g)) / jnp.maximum(jnp.sum(seen * dot(C, seen)), 1e-30))
+
+
+def _step(data, chart, psi, rate, damping, descent):
+    """Δψ, from ψ, or from θ in its own chart."""
+    forward = data["forward"].func if chart else lambda theta: theta
+    C, g = _moments(data, forward(psi))
+    J = jax.jacfwd(forward)(psi)
+    if descent:
+        return -_descent_rate(C, g, J, rate) * dot(J.T, g)
+    metric = _chart_metric(J)
+    return -rate * dot(J.T, dot(metric, _solve(C + damping * metric, g)))
+
+
+@partial(
+    jax.jit, static_argnames=("chart", "descent")
+)  # in another jit: traced once, however often it is used
+def _trajectory(data, rate, damping, *, chart, descent):
+    """Where STEPS steps lead, in the chart's own numbers, (STEPS + 1, q): in ψ, or in θ itself."""
+    start = data["psi"] if chart else data["theta"]
+
+    def move(psi, _):
+        psi = psi + _step(data, chart, psi, rate, damping, descent)
+        return psi, psi
+
+    return jnp.concatenate([start[None], lax.scan(move, start, length=STEPS)[1]])
+
+
+def _start(data):
+    """C, g, J and W at θ."""
+    J = jax.jacfwd(data["forward"].func)(data["psi"])
+    return *_moments(data, data["theta"]), J, _chart_metric(J)
+
+
+def _gaps(data, start, rate, damping):
+    """How far the two first steps end apart, each as a fraction of the step in θ. No two near numbers are subtracted.
+
+    With A = C + εW and B = C + εI, A⁻¹g − B⁻¹g = εA⁻¹(I − W)B⁻¹g: what ε leaks. What the chart bends is the remainder
+    of Taylor, ∫ (1 − t) D²φ(ψ + tΔψ)[Δψ, Δψ] dt, which along η grows as ∫ D²φ(ψ + tΔψ)[Δψ, Δψ] dt.
+    """
+    C, g, J, metric = start
+    direct = _solve(C + damping * jnp.eye(2, dtype=J.dtype), g)
+    leak = damping * _solve(C + damping * metric, direct - dot(metric, direct))
+
+    def back(v):  # the Δψ that is −ηv to first order
+        return -rate * dot(J.T, dot(metric, v))
+
+    bend, growth = _bend(data, back(direct + leak))
+    restored, _ = _bend(data, back(direct))
+    gap, step = bend - rate * leak, rate * jnp.linalg.norm(direct)
+    return {
+        "gap": 100 * jnp.linalg.norm(gap) / step,
+        "slope": jnp.sum(gap * (growth - rate * leak)) / jnp.maximum(jnp.sum(gap**2), 1e-30),
+        "restored": 100 * jnp.linalg.norm(restored) / step,
+        "leak": 100 * jnp.linalg.norm(leak) / jnp.linalg.norm(direct),
+    }
+
+
+def _descent_gap(data, start, rate):
+    """The same for gradient descent."""
+    C, g, J, _ = start
+    here, there = (_descent_rate(C, g, matrix, rate) for matrix in (jnp.eye(2, dtype=J.dtype), J))
+    pulled = dot(J.T, g)
+    gap = here * g - there * dot(J, pulled) + _bend(data, -there * pulled)[0]
+    return 100 * jnp.linalg.norm(gap) / (here * jnp.linalg.norm(g))
+
+
+def _bend(data, delta):
+    """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature, and how fast it grows with log η."""
+    hessian = jax.hessian(data["forward"].func)
+    points = data["psi"] + jnp.asarray(NODES, delta.dtype)[:, None] * delta
+    weights = jnp.asarray(np.stack([WEIGHTS * (1 - NODES), WEIGHTS]), delta.dtype)
+    return einsum("wk,kpqr,q,r->wp", weights, jax.vmap(hessian)(points), delta, delta)
+
+
+def _smallest(start):
+    """The smallest non-zero eigenvalue of C in either chart: JᵀCJ has those of RᵀCR, where JJᵀ = RRᵀ."""
+    C, _, J, _ = start
+    R = jnp.linalg.cholesky(dot(J, J.T))
+    return jnp.minimum(jnp.linalg.eigvalsh(C)[0], jnp.linalg.eigvalsh(dot(R.T, dot(C, R)))[0])
+
+
+# The panels.
+
+
+def _seen(data, psi):
+    """ψ in its panel. Of weight norm's three numbers, s and the tangent of v's turn: its length does nothing."""
+    if psi.shape[-1] == 2:
+        return psi
+    v = data["psi"][1:]
+    across = v[0] * psi[2] - v[1] * psi[1]
+    return jnp.stack([psi[0], across / jnp.maximum(dot(v, psi[1:]), 0.05)])
+
+
+def _whole(data, point):
+    """A ψ that is seen at a point of the panel."""
+    if data["psi"].shape[-1] == 2:
+        return point
+    v = data["psi"][1:]
+    return jnp.concatenate([point[:1], v + point[1] * jnp.stack([-v[1], v[0]])])
+
+
+@partial(jax.jit, static_argnames="chart")
+def _corners(data, *, chart):
+    """Lower left and upper right of a view with room for the longest undamped steps, (2, 2)."""
+    rate, start = jnp.asarray(RATES[-1], data["theta"].dtype), data["psi"] if chart else data["theta"]
+    ends = [start, *(start + _step(data, chart, start, rate, 0 * rate, descent) for descent in (False, True))]
+    ends = jnp.stack([_seen(data, end) if chart else end for end in ends])
+    low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
+    half = 0.68 * (high - low)
+    half = jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
+    return (low + high) / 2 + jnp.stack([-half, half])
+
+
+def _leave(points, limits):
+    """A line that stops where it leaves the chart or the view: its last good point is repeated."""
+    low, high = limits
+    jump = jnp.diff(points, axis=0, prepend=points[:1])
+    inside = jnp.isfinite(points) & (points >= low) & (points <= high) & (jnp.abs(jump) <= (high - low) / 2)
+    last = jnp.sum(jnp.cumprod(jnp.all(inside, axis=-1))) - 1
+    return points[jnp.minimum(jnp.arange(len(points)), jnp.maximum(last, 0))]

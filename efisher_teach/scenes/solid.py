@@ -1,0 +1,252 @@
+"""Solid: the ellipsoid Δᵀ(C + εI)Δ = c of three parameters, and the plane that touches it at the best step.
+
+Where C is blind to a direction, ε = 0 leaves a cylinder: along null(C) a step costs nothing and brings nothing. Damping
+closes it: the semi-axes √(c/(λ + ε)) end at √(c/ε), and far above every λ the ellipsoid is a ball, where the best step
+is the one along −g.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.ticker import NullFormatter
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.gradients import mean_gradient
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CONSTRAINT,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    OTHER,
+    WIDEST,
+    Axis,
+    Orbit,
+    Preset,
+    Scene,
+    arrow,
+    degrees,
+    dots,
+    gradients,
+    key,
+    label,
+    line,
+    look_at,
+    panels,
+    scientific,
+)
+from efisher_teach.solve import solve_spectral, spectrum
+
+DAMPINGS = np.logspace(-6, 0, 37)
+TURNS, TILTS = np.arange(-180.0, 181.0, 3), np.arange(-90.0, 91.0, 3)  # degrees
+ASPECT = 1.24  # width by height of the panel of the ellipsoid
+CORNER = 1.6  # from the middle of that panel to its corner, in half its height: beyond it wires end
+FARTHEST = 2.5  # a step that is longer, in half heights, is drawn as long: its tip is out of view
+POINTS = 33  # of a wire
+
+
+def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
+    """Turn the ellipsoid of a problem with three parameters, and damp it.
+
+    Args:
+        problem: With `params` of shape (3,), and any number of examples; with two of them C has a null space.
+        budget: c, in (0, 0.04]: the view has room for that much.
+
+    Returns:
+        A `Scene` with the axes "damping", ε from 1e-6 to 1, and "azimuth" and "elevation", degrees that only turn it.
+
+    Raises:
+        ValueError: params is not (3,); budget out of range.
+    """
+    shape = getattr(problem.params, "shape", None)
+    if shape != (3,):
+        action = "E.g. logistic_regression(p=3), or linear_regression(2, 3) for a cylinder."
+        _checks.reject("problem", "one with params of shape (3,)", f"shape {shape}", action)
+    data = look_at(problem, budget)
+    aside, oblique = _viewpoints(data)
+    edge_on = Preset(
+        "Edge on", aside, "From the side the plane is a line, and all of the ellipsoid lies on one side of it.",
+        "Which point of the ellipsoid is farthest down the slope?",
+    )  # fmt: skip
+    return Scene(
+        title="Solid: a cost, a plane, and the place where they touch",
+        axes=(
+            Axis("damping", "damping ε", DAMPINGS, 1e-4, scientific, 8),
+            Axis("azimuth", "turn it round", TURNS, oblique["azimuth"], degrees, 16),
+            Axis("elevation", "look from above", TILTS, oblique["elevation"], degrees),
+        ),
+        data=data,
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 5.6),
+        narrow=(4.8, 8.0),
+        orbit=Orbit("azimuth", "elevation", front=("front",)),
+        presets=(*PRESETS, edge_on),
+    )
+
+
+WORDS = (
+    "At ε = {damping} the semi-axes √(c/(λ + ε)) are {longest:.3f}, {middle:.3f} and {shortest:.3f} long; the view "
+    "ends at {reach:.2f}. Seen from {azimuth} round and {elevation} above, a plane of equal gᵀΔ touches the ellipsoid "
+    "at the best step: {length:.3f} long, {turn:.0f}° from −g. It promises {decrease:.4f} less mean loss, the step "
+    "along −g of the same cost {descent_decrease:.4f}. Of the cost, √c = {cost:.3f}, {spent:.1f} % goes into the "
+    "losses (ΔᵀCΔ) and the rest into length (ε‖Δ‖²)."
+)
+PRESETS = (
+    Preset("Hardly damped", {"damping": 1e-6}, "Where C knows little, a step may be long: the ellipsoid is a needle, "
+           "or a cylinder that only √(c/ε) ends.", "What does a step along the longest axis do to the losses?"),
+    Preset("Closed", {"damping": 1e-2}, "Damping shortens the long axes first, and hardly touches the short ones.",
+           "Which of the three semi-axes feels this ε?"),
+    Preset("A ball", {"damping": 1.0}, "Above every eigenvalue all directions cost the same: the step turns to −g.",
+           "Where does a plane touch a ball?"),
+)  # fmt: skip
+
+
+def background(data):
+    """Limits that hold for every ε and every budget."""
+    _, eigenvalues, _ = _geometry(data)
+    dampings = jnp.asarray(DAMPINGS, eigenvalues.dtype)
+    low = jnp.sqrt(1e-3 / (eigenvalues[0] + dampings[-1]))
+    high = jnp.sqrt(WIDEST / (eigenvalues[2] + dampings[0]))
+    return {"reach": _reach(eigenvalues), "lengths": jnp.stack([low / 1.5, 2 * high])}
+
+
+def respond(data, state):
+    """The ellipsoid at ε, the plane, the two steps, and the semi-axes over all ε."""
+    G, eigenvalues, V = _geometry(data)
+    reach, budget, epsilon = _reach(eigenvalues), data["budget"], state["damping"]
+    g, dampings = mean_gradient(G), jnp.asarray(DAMPINGS, G.dtype)
+    normal = g / jnp.linalg.norm(g)
+
+    def cost(delta, damping):
+        return jnp.mean(dot(G, delta) ** 2) + damping * jnp.sum(delta**2)
+
+    def best(damping):
+        u = solve_spectral(spectrum(G), damping)
+        return -u * jnp.sqrt(budget / cost(u, damping))
+
+    step, descent = best(epsilon), -g * jnp.sqrt(budget / cost(g, epsilon))
+    semi = jnp.sqrt(budget / (eigenvalues + epsilon))
+    wires = _wires(V, semi, CORNER * reach)
+    tip, tip_descent = (_near(delta, FARTHEST * reach) for delta in (step, descent))
+
+    across = jnp.cross(normal, jnp.eye(3, dtype=G.dtype)[jnp.argmin(jnp.abs(normal))])
+    across /= jnp.linalg.norm(across)
+    sides = 0.4 * jnp.minimum(reach, 3 * semi[1]) * jnp.stack([across, jnp.cross(normal, across)])
+    square = jnp.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
+
+    every = jnp.sqrt(budget / (eigenvalues[:, None] + dampings))
+    lengths = jnp.linalg.norm(jax.vmap(best)(dampings), axis=-1)
+    length, zero = jnp.linalg.norm(step), jnp.zeros(3, G.dtype)
+    beside = step - dot(normal, step) * normal
+    rulers = 0.92 * reach * jnp.eye(3, dtype=G.dtype)
+    return {
+        "rulers": jnp.stack([-rulers, rulers], axis=1),
+        "marks": jnp.stack([rulers[k] * (1 - 0.06 * i) for k in range(3) for i in range(k + 1)]),
+        "wires": wires,
+        "front": wires,
+        "level": tip + dot(square, sides),
+        "descent": jnp.stack([zero, tip_descent]),
+        "step": jnp.stack([zero, tip]),
+        "semi_axes": jnp.stack([jnp.broadcast_to(dampings, every.shape), every], axis=-1),
+        "lengths": jnp.stack([dampings, lengths], axis=-1),
+        "semi_dots": jnp.stack([jnp.broadcast_to(epsilon, 3), semi], axis=-1),
+        "length_dot": jnp.stack([epsilon, length]),
+        "longest": semi[2],
+        "middle": semi[1],
+        "shortest": semi[0],
+        "reach": reach,
+        "length": length,
+        "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(beside), -dot(normal, step))),
+        "decrease": -dot(g, step),
+        "descent_decrease": -dot(g, descent),
+        "cost": jnp.sqrt(cost(step, epsilon)),
+        "spent": 100 * jnp.mean(dot(G, step) ** 2) / budget,
+    }
+
+
+def draw(figure, background, arrays):
+    """The ellipsoid at the left, its semi-axes against ε at the right."""
+    axes = panels(figure, "AAAAABB", "A;A;A;B;B")
+    space, semi = axes["A"], axes["B"]
+    reach = background["reach"]
+    space.set(xlim=(-ASPECT * reach, ASPECT * reach), ylim=(-reach, reach), aspect="equal")
+    space.set(xticks=[], yticks=[], title="Steps of equal cost")
+    space.spines[:].set(visible=True, color=FAINT)
+    key(space, "lower left", ("best step, and the plane it reaches", EMPIRICAL_FISHER),
+        ("along −g, for the same cost", DESCENT))  # fmt: skip
+    key(space, "upper left", ("Δθ₁ •  Δθ₂ ••  Δθ₃ •••", OTHER))
+
+    semi.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["lengths"])
+    semi.set(xlabel="damping ε", title="Semi-axes √(c/(λ + ε))")
+    semi.xaxis.set_minor_formatter(NullFormatter())
+    semi.yaxis.set_minor_formatter(NullFormatter())
+    semi.axhline(reach, color=FAINT, lw=1)
+    label(semi, DAMPINGS[0] * 1.4, reach, "the view ends here", OTHER, va="bottom")
+    key(semi, "lower left", ("semi-axes", CONSTRAINT), ("best step (dashed)", EMPIRICAL_FISHER))
+
+    return {
+        "rulers": line(space, arrays["rulers"], FAINT, 1, style=(0, (2, 2))),
+        "marks": dots(space, arrays["marks"], OTHER, 5, order=0.1),
+        "wires": line(space, arrays["wires"], FAINT, 1, order=0.2),
+        "front": line(space, arrays["front"], CONSTRAINT, 1.3, order=1),
+        "level": line(space, arrays["level"], EMPIRICAL_FISHER, 1.4, style=(0, (5, 3)), order=2),
+        "descent": arrow(space, arrays["descent"], DESCENT, order=3),
+        "step": arrow(space, arrays["step"], EMPIRICAL_FISHER, order=4),
+        "semi_axes": line(semi, arrays["semi_axes"], CONSTRAINT, 1.6),
+        "lengths": line(semi, arrays["lengths"], EMPIRICAL_FISHER, 1.8, style=(0, (4, 2)), order=1),
+        "semi_dots": dots(semi, arrays["semi_dots"], CONSTRAINT, 8, order=2),
+        "length_dot": dots(semi, arrays["length_dot"], EMPIRICAL_FISHER, 9, order=3),
+    }
+
+
+def _geometry(data):
+    """G, and C = V diag(eigenvalues) Vᵀ with three eigenvectors also where there are fewer examples."""
+    G = gradients(data)
+    rows = max(3, len(G))
+    padded = jnp.pad(G, ((0, rows - len(G)), (0, 0))) * (rows / len(G)) ** 0.5  # rows of 0 leave C as it is
+    eigenvalues, V, _ = spectrum(padded)
+    return G, eigenvalues, V
+
+
+def _viewpoints(data):
+    """Two places to look from: the plane edge on and the longest axis across, and from there a little aside."""
+    G, _, V = _geometry(data)
+    down = -mean_gradient(G) / jnp.linalg.norm(mean_gradient(G))
+    aside = jnp.cross(down, V[:, 2])
+    aside = np.array(aside * (jnp.where(aside[2] < 0, -1, 1) / jnp.linalg.norm(aside)))
+    found = []
+    above = np.array(V[:, 2] * jnp.where(V[2, 2] < 0, -1, 1))
+    for towards in (aside, aside + 0.4 * np.array(down) + 0.35 * above):
+        azimuth, elevation = (
+            np.arctan2(towards[1], towards[0]),
+            np.arctan2(towards[2], np.hypot(*towards[:2])),
+        )
+        found.append({"azimuth": float(TURNS[np.argmin(abs(TURNS - np.rad2deg(azimuth)))]),
+                      "elevation": float(TILTS[np.argmin(abs(TILTS - np.rad2deg(elevation)))])})  # fmt: skip
+    return found
+
+
+def _reach(eigenvalues):
+    """Half the height of the view: the widest ellipsoid, unless it is a needle, a cylinder or a slab."""
+    short, middle, long = jnp.sqrt(WIDEST / (eigenvalues + DAMPINGS[0]))
+    return 1.05 * jnp.minimum(long, 1.4 * jnp.minimum(middle, 4 * short))
+
+
+def _wires(V, semi, cut):
+    """Eight meridians from pole to pole of the longest axis, and seven parallels, (15, 33, 3), cut along the axis."""
+    ends = jnp.arcsin(jnp.minimum(1, cut / semi[2]))  # of the latitude
+    along, around = jnp.linspace(-1, 1, POINTS), jnp.linspace(0, 2 * jnp.pi, POINTS)
+    meridians = jnp.meshgrid(ends * along, jnp.arange(8) * jnp.pi / 4)
+    parallels = jnp.meshgrid(around, ends * jnp.linspace(-1, 1, 7))[::-1]
+    latitude, longitude = (jnp.concatenate(pair) for pair in zip(meridians, parallels, strict=True))
+    unit = [jnp.cos(latitude) * jnp.cos(longitude), jnp.cos(latitude) * jnp.sin(longitude), jnp.sin(latitude)]
+    return dot(jnp.clip(semi * jnp.stack(unit, axis=-1), -cut, cut), V.T)  # a slab is cut all round
+
+
+def _near(delta, farthest):
+    """The same direction, no longer than that."""
+    return delta * jnp.minimum(1, farthest / jnp.linalg.norm(delta))

@@ -1,0 +1,270 @@
+"""Three ellipses: empirical Fisher, Fisher and Hessian, where they agree and where they do not.
+
+A regression with a Gaussian of unit variance about the model. Three knobs break the agreement: the true noise σ is not
+1 (the empirical Fisher is then σ² times the Fisher), the model does not fit, or θ is far from the optimum. The plane is
+drawn in coordinates where the Fisher is a circle, so that everything else is seen relative to it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.linalg import solve_triangular
+from jax.tree_util import Partial
+from matplotlib.ticker import NullFormatter
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.curvature import (
+    empirical_fisher,
+    fisher,
+    generalised_eigenvalues,
+    gradient_covariance,
+    hessian,
+)
+from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_jacobians
+from efisher_teach.likelihoods import gaussian
+from efisher_teach.scenes.scene import (
+    CONSTRAINT,
+    DATA,
+    EMPIRICAL_FISHER,
+    NATURAL,
+    TRUTH,
+    Axis,
+    Handle,
+    Preset,
+    Scene,
+    arrow,
+    bars,
+    dots,
+    key,
+    line,
+    panels,
+)
+
+NOISES = np.logspace(-1, 0.5, 13)
+MISFITS = np.linspace(0, 1, 6)
+DISTANCES = np.r_[0.01, np.arange(0.25, 3.1, 0.25)]  # at 0 there is no direction to go
+AWAY = (-0.8, -0.6)  # from the optimum: down, and less steep
+START = (0.0, 1.0)  # the intercept and slope of the data, were it not for misfit and noise
+HALF, ASPECT = 3.0, 1.24  # of the panel of the ellipses: half its height, and width by height
+HEAD = 0.25
+FARTHEST = 12.0  # where ellipses that leave the view are cut
+LEAST, MOST = 4e-3, 150.0  # of the panel of eigenvalues
+SHOWN = 60  # examples with a dot
+EDGE = 2.9  # of the panel of the data, in standard deviations of x
+
+
+def three_ellipses(*, n: int = 200, seed: int = 0, model: str = "linear") -> Scene:
+    """ΔᵀMΔ = 1 for the empirical Fisher, its centred form, the Fisher and the Hessian of a regression.
+
+    Args:
+        n: Examples; more of them bring the empirical Fisher of a well-specified model closer to the Fisher.
+        seed: Of the draw of x and of the noise, which the slider scales.
+        model: "linear", θ₀ + θ₁x, whose Hessian is the Fisher; or "curved", θ₀ + θ₁x + θ₁²(x² − 1)/3, whose Hessian is
+            another matrix wherever residuals bend, and may have a negative eigenvalue.
+
+    Returns:
+        A `Scene` with the axes "noise", "misfit" and "distance".
+
+    Raises:
+        ValueError: n is below 60, or the model is unknown.
+    """
+    if _checks.at_least_one("n", n) < SHOWN:
+        _checks.reject("n", f"at least {SHOWN}", f"{n}", "Fewer examples make no cloud.")
+    _checks.one_of("model", model, tuple(MODELS))
+    output_fn, loss_fn = MODELS[model]
+    x, unit = np.random.default_rng(seed).normal(size=(2, n))
+    x = (x - x.mean()) / x.std()  # so that the Fisher of the line is the identity
+    edges = np.linspace(-EDGE, EDGE, 2 if model == "linear" else 11)
+    data = {"x": x, "unit": (unit - unit.mean()) / unit.std(), "edges": edges}
+    return Scene(
+        title="Three ellipses: empirical Fisher, Fisher, Hessian",
+        axes=(
+            Axis("noise", "noise σ of the data", NOISES, float(NOISES[6]), lambda value: f"{value:.2f}"),
+            Axis("misfit", "misfit of the model", MISFITS, 0.0, lambda value: f"{value:.1f}"),
+            Axis("distance", "distance to the optimum", DISTANCES, 2.0, lambda value: f"{value:.2f}"),
+        ),
+        data={name: jnp.asarray(array, float) for name, array in data.items()}
+        | {"output_fn": Partial(output_fn), "loss_fn": Partial(loss_fn)},
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 5.8),
+        narrow=(4.8, 10.4),
+        handles=(Handle("optimum", ("distance",), "the optimum"),),
+        presets=PRESETS,
+    )
+
+
+WORDS = (
+    "With noise σ = {noise}, misfit {misfit}, at a distance of {distance} from the optimum, the empirical Fisher is "
+    "{empirical_least:.3g} to {empirical_most:.3g} times the Fisher, depending on the direction (σ² = "
+    "{variance:.2g}); its centred form {centred_least:.3g} to {centred_most:.3g} times, and the Hessian "
+    "{hessian_least:.2f} to {hessian_most:.2f} times. The step −C⁻¹g points {angle:.0f}° beside the natural gradient "
+    "−F⁻¹g, and is {ratio:.3g} times as long."
+)
+PRESETS = (
+    Preset("Well specified", {"noise": 1.0, "misfit": 0.0, "distance": 0.01},
+           "Noise as the model believes, at the optimum: all agree, but for the luck of the draw.",
+           "Which of the three knobs breaks the agreement?"),
+    Preset("Little noise", {"noise": 0.1, "misfit": 0.0, "distance": 0.01},
+           "The blue ellipse has left the view: C is a hundredth of F, and its step a hundred times too long.",
+           "The data are cleaner than the model believes. Does C grow or shrink?"),
+    Preset("Misspecified", {"noise": float(NOISES[6]), "misfit": 1.0, "distance": 0.01},
+           "What the model cannot fit looks like noise that grows with |x|: C is no multiple of F.",
+           "In which direction does C grow more, intercept or slope?"),
+    Preset("Far away", {"noise": float(NOISES[6]), "misfit": 0.0, "distance": 3.0},
+           "Large gradients make C large and lopsided: a short step, in another direction than the Fisher's.",
+           "Does centring repair it?"),
+)  # fmt: skip
+
+
+def background(data):
+    """The circle that the Fisher is; all limits are known beforehand."""
+    return {"fisher": _circle(data["x"].dtype), "edges": data["edges"][jnp.array([0, -1])]}
+
+
+def respond(data, state):
+    """The matrices at θ in coordinates where the Fisher is the identity, and the two steps."""
+    output_fn, loss_fn, x, edges = data["output_fn"].func, data["loss_fn"].func, data["x"], data["edges"]
+    fitted = jax.vmap(output_fn, (None, 0))(jnp.asarray(START, x.dtype), x)
+    y = fitted + state["misfit"] * (x**2 - 1) / 2 + state["noise"] * data["unit"]
+    optimum = _optimum(output_fn, x, y)
+    away = state["distance"] * jnp.asarray(AWAY, x.dtype)
+    theta = optimum + away
+
+    G = per_example_gradients(loss_fn, theta, x, y)
+    F = fisher(loss_fn, theta, x, output_fn=output_fn, likelihood=gaussian)
+    matrices = {"empirical": empirical_fisher(G), "centred": gradient_covariance(G),
+                "hessian": hessian(loss_fn, theta, x, y)}  # fmt: skip
+    L = jnp.linalg.cholesky(F)
+    seen = {name: _divided(L, _divided(L, M).T) for name, M in matrices.items()}  # L⁻¹ML⁻ᵀ
+    natural = -_divided(L, mean_gradient(G))
+    step = jnp.linalg.solve(seen["empirical"], natural)
+    length = jnp.linalg.norm(natural)
+    ratio = jnp.linalg.norm(step) / length
+    shown = jnp.maximum(length, HEAD) / length  # an arrow is no shorter than its head
+    towards, turned = shown * natural, shown * step / ratio
+
+    found = {name: (_indefinite if name == "hessian" else _ellipse)(M) for name, M in seen.items()}
+    for row, (name, M) in enumerate(matrices.items()):
+        most, least = generalised_eigenvalues(M, F)
+        ends = jnp.clip(jnp.stack([least, most]), LEAST, MOST)
+        found |= {f"{name}_least": least, f"{name}_most": most}
+        found[f"{name}_ends"] = jnp.stack([ends, jnp.full(2, 3.0 - row, x.dtype)], axis=-1)
+
+    model, best = (jax.vmap(output_fn, (None, 0))(params, edges) for params in (theta, optimum))
+    zero, variance = jnp.zeros(2, x.dtype), state["noise"] ** 2
+    belief = [jnp.stack([edges, model + 1], axis=-1), jnp.stack([edges, model - 1], axis=-1)[::-1]]
+    across = towards[0] * turned[1] - towards[1] * turned[0]
+    return found | {
+        "optimum": -dot(L.T, away),
+        "natural": jnp.stack([zero, towards]),
+        "step": jnp.stack([zero, turned]),
+        "sigma": jnp.stack([jnp.stack([variance, 0.4 + 0 * variance]), jnp.stack([variance, 3.6 + 0 * variance])]),
+        "examples": jnp.stack([x[:SHOWN], y[:SHOWN]], axis=-1),
+        "belief": jnp.concatenate(belief)[None],
+        "model": jnp.stack([edges, model], axis=-1),
+        "best": jnp.stack([edges, best], axis=-1),
+        "variance": variance,
+        "angle": jnp.rad2deg(jnp.abs(jnp.atan2(across, dot(towards, turned)))),
+        "ratio": ratio,
+    }  # fmt: skip
+
+
+def draw(figure, background, arrays):
+    """The ellipses at the left; at the right how much larger than the Fisher they are, and the data."""
+    axes = panels(figure, "AAB;AAC", "A;A;B;C")
+    plane, sizes, cloud = axes["A"], axes["B"], axes["C"]
+    plane.set(xlim=(-ASPECT * HALF, ASPECT * HALF), ylim=(-HALF, HALF), aspect="equal")
+    plane.set(xlabel="intercept", ylabel="slope", title="ΔᵀMΔ = 1, where the Fisher is a circle")
+    plane.plot(*background["fisher"].T, color=NATURAL, lw=2.6)
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    plane.annotate("θ", (0, 0), xytext=(7, -12), textcoords="offset points")
+    key(plane, "upper left", ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER),
+        ("centred (dashed)", EMPIRICAL_FISHER), ("Fisher F, and −F⁻¹g", NATURAL))  # fmt: skip
+    key(plane, "lower right", ("Hessian (dashed)", TRUTH), ("optimum θ*: drag it", TRUTH))
+
+    sizes.axvline(1, color=NATURAL, lw=2)
+    sizes.set(xscale="log", xlim=(LEAST, MOST), ylim=(-0.4, 3.6), xlabel="times the Fisher")
+    sizes.set_yticks([3, 2, 1], ["C", "centred", "Hessian"])
+    sizes.set_title("Generalised eigenvalues")
+    sizes.xaxis.set_minor_formatter(NullFormatter())
+    key(sizes, "lower right", ("σ² (dashed)", DATA))
+
+    cloud.set(xlim=background["edges"], ylim=(-8, 8), xlabel="x", title="Data, and the model's belief")
+    key(cloud, "upper left", ("model at θ", CONSTRAINT), ("believes ±1", NATURAL))
+    key(cloud, "lower right", ("best fit θ*", TRUTH))
+
+    return {
+        "centred": line(plane, arrays["centred"], EMPIRICAL_FISHER, 1.4, style=(0, (3, 2))),
+        "empirical": line(plane, arrays["empirical"], EMPIRICAL_FISHER, 2.6, order=0.5),
+        "hessian": line(plane, arrays["hessian"], TRUTH, 2, style=(0, (4, 3)), order=0.7),
+        "natural": arrow(plane, arrays["natural"], NATURAL, order=2),
+        "step": arrow(plane, arrays["step"], EMPIRICAL_FISHER, order=3),
+        "optimum": dots(plane, arrays["optimum"], TRUTH, 9, order=1),
+        "sigma": line(sizes, arrays["sigma"], DATA, 1.6, style=(0, (4, 2))),
+        "empirical_ends": dots(sizes, arrays["empirical_ends"], EMPIRICAL_FISHER, 10, order=2),
+        "centred_ends": dots(sizes, arrays["centred_ends"], EMPIRICAL_FISHER, 7, order=2),
+        "hessian_ends": dots(sizes, arrays["hessian_ends"], TRUTH, 10, order=2),
+        "belief": bars(cloud, arrays["belief"], f"{NATURAL}40"),
+        "examples": dots(cloud, arrays["examples"], DATA, 5, order=0.1),
+        "best": line(cloud, arrays["best"], TRUTH, 1.6, style=(0, (4, 3)), order=0.2),
+        "model": line(cloud, arrays["model"], CONSTRAINT, 2, order=0.3),
+    }
+
+
+def _optimum(output_fn, x, y):
+    """The least-squares fit, by Gauss-Newton: for a line the first step is exact."""
+
+    def move(_, theta):
+        J = per_example_jacobians(output_fn, theta, x)[:, 0]
+        residual = y - jax.vmap(output_fn, (None, 0))(theta, x)
+        return theta + jnp.linalg.solve(dot(J.T, J), dot(J.T, residual))
+
+    return lax.fori_loop(0, 30, move, jnp.asarray(START, x.dtype))
+
+
+def _divided(L, A):
+    """L⁻¹A."""
+    return solve_triangular(L, A, lower=True)
+
+
+def _circle(dtype):
+    angle = jnp.linspace(0, 2 * jnp.pi, 33, dtype=dtype)
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def _ellipse(M):
+    """vᵀMv = 1, as the image of a circle; cut far out of view."""
+    points = solve_triangular(jnp.linalg.cholesky(M), _circle(M.dtype).T, lower=True, trans=1).T
+    return points * jnp.minimum(1, FARTHEST / jnp.linalg.norm(points, axis=-1, keepdims=True))
+
+
+def _indefinite(M):
+    """vᵀMv = 1 for an M that need not be definite, so that this may be a hyperbola: cut far out of view."""
+    circle = _circle(M.dtype)
+    curvature = jnp.sum(dot(circle, M) * circle, axis=-1, keepdims=True)
+    cut, whole = circle / jnp.sqrt(jnp.maximum(curvature, FARTHEST**-2)), _ellipse(M)
+    return jnp.where(jnp.all(jnp.isfinite(whole)), whole, cut)
+
+
+def _line(params, x):
+    return params[0] + params[1] * x
+
+
+def _curve(params, x):
+    return params[0] + params[1] * x + params[1] ** 2 * (x**2 - 1) / 3
+
+
+def _line_loss(params, x, y):
+    return gaussian.loss(_line(params, x), y)
+
+
+def _curve_loss(params, x, y):
+    return gaussian.loss(_curve(params, x), y)
+
+
+MODELS = {"linear": (_line, _line_loss), "curved": (_curve, _curve_loss)}

@@ -1,0 +1,272 @@
+"""Two budgets: where ε comes from. The farthest step along −g that costs at most c and is at most r long.
+
+The loss budget is an ellipse, the radius a circle. Where only the ellipse binds the step is −C⁺g, ε = 0; where only
+the circle binds it is −g; where both do, ε is the exchange rate of the two prices, λ₂/λ₁. Which it is depends on c/r²
+alone: R(ε) = ΔᵀCΔ/‖Δ‖² grows with ε from R(0) to R(∞), and ε is where it is c/r².
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.gradients import mean_gradient
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CANDIDATE,
+    CONSTRAINT,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    UNDAMPED,
+    WIDEST,
+    Axis,
+    Handle,
+    Preset,
+    Scene,
+    arrow,
+    bars,
+    dots,
+    gradients,
+    key,
+    line,
+    look_at,
+    panels,
+    scientific,
+)
+from efisher_teach.solve import solve_spectral, spectrum
+from efisher_teach.step import two_budget_step
+
+BUDGETS = np.logspace(-3, -1.4, 41)
+ASPECT = 0.88  # width by height of the panel of the plane
+ROOM = 0.06  # decades of r beyond the longest and the shortest step that the loss budget allows
+
+
+def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
+    """Drag c and r: which of the two binds, and what ε and η that implies.
+
+    Args:
+        problem: With `params` of shape (p,), p ≥ 2; with two the picture is the whole truth. Best where C is no ball:
+            with correlated features.
+        budget: c in (0, 0.04], the loss budget to start with; the radius starts where both bind.
+
+    Returns:
+        A `Scene` with the axes "budget" and "radius".
+
+    Raises:
+        ValueError: params is not a vector of at least two; budget out of range; −g is an eigenvector of C, so that
+            damping changes nothing.
+    """
+    shape = getattr(problem.params, "shape", ())
+    if len(shape) != 1 or shape[0] < 2:
+        _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
+    data = look_at(problem, budget)
+    lowest, highest = (float(ratio) for ratio in _ratios(data)[2])
+    if not highest > 1.0005 * lowest:
+        got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
+        _checks.reject("problem", "such that g is no eigenvector of C", got, action)
+    ends = np.sqrt([BUDGETS[0] / highest, BUDGETS[-1] / lowest])
+    radii = np.logspace(np.log10(ends[0]) - ROOM, np.log10(ends[1]) + ROOM, 41)
+    start = BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))]
+    middle = radii[np.argmin(abs(np.log(radii**2 * np.sqrt(lowest * highest) / start)))]
+    return Scene(
+        title="Two budgets: where ε comes from",
+        axes=(
+            Axis("budget", "loss budget c", BUDGETS, float(start), scientific),
+            Axis("radius", "radius r", radii, float(middle), lambda value: f"{value:.3g}"),
+        ),
+        data=data | {"radii": jnp.asarray(radii, float)},
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 6.0),
+        narrow=(4.8, 11.0),
+        handles=(Handle("place", ("budget", "radius"), "the pair of budgets, c and r"),),
+        presets=_presets(radii, lowest, highest),
+    )  # fmt: skip
+
+
+WORDS = (
+    "With c = {budget} and r = {radius} the best step spends {cost_used:.0f} % of c and {length_used:.0f} % of r²; a "
+    "budget that is not used up has no price. It promises {decrease:.4f} less mean loss, {by_budget:.0f} % of it owed "
+    "to c and {by_radius:.0f} % to r: the prices are λ₁ = {budget_price:.3f} of c and λ₂ = {radius_price:.4f} of r². "
+    "So ε = λ₂/λ₁ = {radius_price:.4f}/{budget_price:.3f} and η = 1/(2λ₁) = 1/(2 × {budget_price:.3f}). Here c/r² = "
+    "{wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = {highest:.3g}."
+)
+
+
+def _presets(radii, lowest, highest):
+    c = float(BUDGETS[30])
+    free, both, short = np.clip(np.sqrt(c / np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])),
+                                radii[0], radii[-1]).tolist()  # fmt: skip
+    return (
+        Preset("Only c binds", {"budget": c, "radius": free}, "The circle is too wide to matter: −C⁺g, undamped.",
+               "What happens to the step if r grows further?"),
+        Preset("Both bind", {"budget": c, "radius": both}, "The step sits in a corner: some ε > 0 puts it there.",
+               "A shorter r: does ε grow or fall?"),
+        Preset("Only r binds", {"budget": c, "radius": short}, "The circle lies inside: normalised gradient descent.",
+               "How much of the loss budget is left?"),
+    )  # fmt: skip
+
+
+def background(data):
+    """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
+    _, factors, (lowest, highest) = _ratios(data)
+    G, radii = gradients(data), data["radii"]
+    dampings, budgets = _dampings(factors), jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], G.dtype)
+    return {
+        "reach": 1.03 * radii[-1] * jnp.array([ASPECT, 1.0]),
+        "radii": radii[jnp.array([0, -1])],
+        "budgets": budgets,
+        "borders": jnp.sqrt(budgets / jnp.stack([lowest, highest])[:, None]),
+        "dampings": dampings,
+        "ratios": jax.vmap(_ratio, (None, 0))(G, solve_spectral(factors, dampings)),
+        "ratio_ends": jnp.stack([lowest, highest]),
+        "ratio_limits": _ratio_limits(lowest, highest),
+    }
+
+
+def respond(data, state):
+    """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
+    direction, factors, (lowest, highest) = _ratios(data)
+    G, plane = gradients(data), _plane(data, direction)
+    g, c, r = mean_gradient(G), state["budget"], state["radius"]
+    step = two_budget_step(G, c, r)
+    zero, tip = jnp.zeros(2, G.dtype), dot(step.delta, plane)
+    ellipse, circle = _bounds(G, plane, 3 * data["radii"][-1] / jnp.sqrt(WIDEST))
+    level = tip[0] * jnp.array([1.0, 1]), 1.03 * data["radii"][-1] * jnp.array([-1.0, 1])
+
+    dampings = _dampings(factors)
+    u = jnp.concatenate([direction[None], solve_spectral(factors, dampings), g[None]])
+    costs = jax.vmap(lambda u: jnp.mean(dot(G, u) ** 2))(u)
+    path = dot(-u / jnp.sqrt(costs)[:, None], plane)  # of cost 1, from −C⁺g to −g
+    path = jnp.concatenate([path, jnp.zeros((1, 2), G.dtype)])
+
+    wanted, decrease = c / r**2, -dot(g, step.delta)
+    low, high = _ratio_limits(lowest, highest)
+    damping = jnp.clip(step.damping, dampings[0], dampings[-1])  # 0 and ∞ are at the ends of the panel
+    ratio, shown = jnp.clip(wanted, lowest, highest), jnp.clip(wanted, low, high)
+    by_budget, by_radius = 2 * step.budget_multiplier * c, 2 * step.radius_multiplier * r**2
+    return {
+        "disc": (r * circle)[None],
+        "inside": (jnp.sqrt(c) * ellipse)[None],
+        "circle": r * circle,
+        "ellipse": jnp.sqrt(c) * ellipse,
+        "path": jnp.sqrt(c) * path,
+        "level": jnp.stack(level, axis=-1),
+        "undamped": jnp.stack([zero, jnp.sqrt(c) * path[0]]),
+        "descent": jnp.stack([zero, r * jnp.array([1.0, 0.0], G.dtype)]),
+        "step": jnp.stack([zero, tip]),
+        "place": jnp.stack([c, r]),
+        "wanted_line": jnp.stack([dampings[jnp.array([0, -1])], jnp.broadcast_to(shown, 2)], axis=-1),
+        "drop": jnp.stack([jnp.stack([damping, low]), jnp.stack([damping, ratio])]),
+        "crossing": jnp.stack([damping, ratio]),
+        "cost_used": 100 * step.budget_spent / c,
+        "length_used": 100 * step.length**2 / r**2,
+        "decrease": decrease,
+        "by_budget": 100 * by_budget / (by_budget + by_radius),
+        "by_radius": 100 * by_radius / (by_budget + by_radius),
+        "budget_price": step.budget_multiplier,
+        "radius_price": step.radius_multiplier,
+        "wanted": wanted,
+        "lowest": lowest,
+        "highest": highest,
+    }
+
+
+def draw(figure, background, arrays):
+    """The plane at the left; at the right the map of all pairs (c, r), and the curve R(ε)."""
+    axes = panels(figure, "AABB;AACC", "A;A;B;C")
+    plane, chart, curve = axes["A"], axes["B"], axes["C"]
+    reach = background["reach"]
+    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
+    plane.set(xlabel="along −g", ylabel="across", title="As far along −g as both allow")
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    key(plane, "lower right", ("best step", EMPIRICAL_FISHER), ("−C⁺g: c alone", UNDAMPED),
+        ("−g: r alone", DESCENT))  # fmt: skip
+
+    budgets, (top, bottom) = background["budgets"], background["borders"]
+    chart.set(xscale="log", yscale="log", xlim=budgets)
+    chart.set_ylim(*background["radii"] * [1 / 1.08, 1.08])
+    chart.set(xlabel="loss budget c", ylabel="radius r", title="Which budget binds (drag the dot)")
+    chart.fill_between(budgets, top, 1e9, color=UNDAMPED, alpha=0.15, lw=0)
+    chart.fill_between(budgets, bottom, top, color=EMPIRICAL_FISHER, alpha=0.35, lw=0)
+    chart.fill_between(budgets, 1e-9, bottom, color=DESCENT, alpha=0.12, lw=0)
+    key(chart, "upper left", ("only c: ε = 0", UNDAMPED))
+    key(chart, "upper right", ("both", EMPIRICAL_FISHER))
+    key(chart, "lower right", ("only r: along −g", DESCENT))
+
+    dampings, ends = background["dampings"], background["ratio_ends"]
+    curve.set(xscale="log", yscale="log", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])
+    curve.set(xlabel="damping ε", title="R(ε) = ΔᵀCΔ/‖Δ‖² must be c/r²")
+    curve.axhline(ends[0], color=UNDAMPED, lw=1)
+    curve.axhline(ends[1], color=DESCENT, lw=1)
+    curve.plot(dampings, background["ratios"], color=EMPIRICAL_FISHER)
+    key(curve, "upper left", ("c/r² (dashed)", CANDIDATE))
+    key(curve, "lower right", ("R(ε)", EMPIRICAL_FISHER))
+    for axis in (chart.xaxis, chart.yaxis, curve.yaxis):  # less than a decade may be in view
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_locator(NullLocator())
+    curve.xaxis.set_minor_formatter(NullFormatter())
+
+    return {
+        "disc": bars(plane, arrays["disc"], f"{DESCENT}20"),
+        "inside": bars(plane, arrays["inside"], f"{EMPIRICAL_FISHER}20", order=0.1),
+        "circle": line(plane, arrays["circle"], CONSTRAINT, 1.6, style=(0, (5, 3)), order=0.2),
+        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8, order=0.3),
+        "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 1.3, style=(0, (2, 2)), order=0.4),
+        "level": line(plane, arrays["level"], FAINT, 1.2, order=0.5),
+        "undamped": arrow(plane, arrays["undamped"], UNDAMPED, order=1),
+        "descent": arrow(plane, arrays["descent"], DESCENT, order=2),
+        "step": arrow(plane, arrays["step"], EMPIRICAL_FISHER, order=3),
+        "place": dots(chart, arrays["place"], CANDIDATE, 11),
+        "wanted_line": line(curve, arrays["wanted_line"], CANDIDATE, 1.4, style=(0, (4, 2))),
+        "drop": line(curve, arrays["drop"], EMPIRICAL_FISHER, 1.2, style=(0, (2, 2)), order=0.5),
+        "crossing": dots(curve, arrays["crossing"], CANDIDATE, 9, order=2),
+    }
+
+
+def _ratio(G, u):
+    """R = uᵀCu/‖u‖²."""
+    return jnp.mean(dot(G, u) ** 2) / jnp.sum(u**2)
+
+
+def _ratios(data):
+    """C⁺g, the spectrum of C, and R at both ends: at −C⁺g and at −g."""
+    G = gradients(data)
+    factors = spectrum(G)
+    direction = solve_spectral(factors, 0.0)
+    return direction, factors, jnp.stack([_ratio(G, direction), _ratio(G, mean_gradient(G))])
+
+
+def _ratio_limits(lowest, highest):
+    """A view of R with room for pairs of budgets that lie beyond its ends: they are drawn at the border."""
+    return jnp.stack([lowest * (lowest / highest) ** 0.4 / 1.15, highest * (highest / lowest) ** 0.4 * 1.15])
+
+
+def _dampings(factors):
+    """ε from far below the smallest eigenvalue that matters to far above the largest."""
+    largest = factors.eigenvalues[0]
+    kept = jnp.where(factors.eigenvalues > 1e-5 * largest, factors.eigenvalues, largest)
+    return jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
+
+
+def _plane(data, direction):
+    """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
+    along = -mean_gradient(gradients(data))
+    along /= jnp.linalg.norm(along)
+    across = -direction - along * dot(along, -direction)
+    return jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
+
+
+def _bounds(G, plane, farthest):
+    """The points of the plane whose cost is 1 (a needle's tips, far out of view, are drawn nearer), and the circle."""
+    angle = jnp.linspace(0, 2 * jnp.pi, 97, dtype=G.dtype)
+    circle, factors = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1), spectrum(dot(G, plane))
+    points = dot(circle / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
+    return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=1, keepdims=True)), circle

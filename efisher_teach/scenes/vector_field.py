@@ -1,0 +1,274 @@
+"""Vector field: where three flows lead on a linear regression, after Figure 1 of Kunstner, Balles and Hennig, 2019.
+
+The reader drags the start. The natural gradient goes straight to the optimum; the empirical Fisher may first turn away
+from it, since C grows with the square of the residuals and is then not the curvature of anything. In these flows,
+dθ/dt = −F⁻¹g, −C⁻¹g and −g, no step size and no damping can be blamed.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from matplotlib.artist import Artist
+from matplotlib.colors import to_rgba
+from matplotlib.patheffects import withStroke
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot, einsum
+from efisher_teach.scenes.scene import (
+    CANDIDATE,
+    CONSTRAINT,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    NATURAL,
+    Axis,
+    Handle,
+    Preset,
+    Scene,
+    dots,
+    key,
+    line,
+    panels,
+)
+
+N = 1000
+TRUTH_AT = (2.0, 2.0)  # intercept and slope that made the data
+PRIOR = 1 / (0.1 * N)  # N(0, 0.1) on both parameters, as in the authors' code: it enters g and F, not C
+STARTS = np.arange(-1, 5.01, 0.25)
+VIEW = (-2.0, 6.1)
+POINTS = 31  # of a path, equally far apart
+STEPS, SPAN = 320, 18.0  # of the integration of a path, and how long it lasts
+
+
+def vector_field(*, noise: float = 1.0) -> Scene:
+    """Flows of gradient descent, natural gradient and empirical Fisher from any start, on y = 2 + 2x + noise.
+
+    Args:
+        noise: Standard deviation of y about the line, in [0.1, 10]; the model believes in 1.
+
+    Returns:
+        A `Scene` with the axes "intercept" and "slope": where the flows start.
+
+    Raises:
+        ValueError: noise out of range.
+
+    Reference:
+        F. Kunstner, L. Balles, P. Hennig, "Limitations of the empirical Fisher approximation for natural
+        gradient descent", NeurIPS 2019.
+    """
+    if not 0.1 <= float(_checks.positive("noise", noise)) <= 10:
+        _checks.reject("noise", "from 0.1 to 10", f"{noise:.3g}", "The paper has 1.")
+    rng = np.random.RandomState(0)  # the authors' generator and seed
+    x = np.stack([np.ones(N), rng.lognormal(0, 0.75, N)], axis=1)
+    y = x @ TRUTH_AT + noise * rng.normal(size=N)
+    return Scene(
+        title="Empirical Fisher, Fisher, gradient: three flows to one optimum",
+        axes=(
+            Axis("intercept", "intercept of the start", STARTS, 2.0, _signed),
+            Axis("slope", "slope of the start", STARTS, 4.5, _signed),
+        ),
+        data={"x": jnp.asarray(x, float), "y": jnp.asarray(y, float)},
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 5.8),
+        narrow=(4.8, 11.6),
+        handles=(
+            Handle("start", ("intercept", "slope"), "the start of the three flows"),
+            Handle("place", ("intercept", "slope"), "the start, on the map of the angle"),
+        ),
+        presets=PRESETS,
+    )
+
+
+WORDS = (
+    "From intercept {intercept} and slope {slope} the empirical Fisher flows {length:.2f} far to the optimum and turns "
+    "by {turning:.0f}° in all; the natural gradient flows {natural_length:.2f} far, straight, and gradient descent "
+    "{descent_length:.2f} far, turning by {descent_turning:.0f}°. At the start the cosine of the first two is "
+    "{cosine:+.3f}; there g is {gradient:.2f} long and C⁻¹g only {step:.3f}."
+)
+PRESETS = (
+    Preset("Away", {"intercept": 2.0, "slope": 4.5}, "Only the slope is wrong, and the empirical Fisher moves the "
+           "intercept.", "Which way will C⁻¹g point from here: along the natural gradient, or away from it?"),
+    Preset("Detour", {"intercept": 1.0, "slope": 0.0}, "Nearly three times the way, for the same end.",
+           "Where on the map are the detours longest?"),
+    Preset("Late", {"intercept": 4.5, "slope": 3.0}, "They set out nearly side by side, and part later.",
+           "Does a good cosine at the start promise a short way?"),
+    Preset("Agreed", {"intercept": -0.5, "slope": 3.0}, "From here both take nearly the same way.",
+           "Near the optimum of a model with the right noise, what is C?"),
+)  # fmt: skip
+
+
+def background(data):
+    """Contours of the loss, the direction of C⁻¹g everywhere, and its cosine with the natural gradient."""
+    optimum, H, C = _regression(data)
+    grid = jnp.linspace(*VIEW, 61)
+    plane = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2) - optimum
+    field = jax.vmap(partial(_direction, H, C))(plane)
+    return {
+        "grid": grid,
+        "optimum": optimum,
+        "loss": jnp.sqrt(jnp.sum(plane * dot(plane, H), axis=-1)).reshape(61, 61),
+        "field": field.reshape(61, 61, 2),
+        "cosine": -jnp.sum(field * _unit(plane), axis=-1).reshape(61, 61),
+    }
+
+
+def respond(data, state):
+    """The three ways from a start to the optimum."""
+    start = jnp.stack([state["intercept"], state["slope"]])
+    optimum, H, C = _regression(data)
+    off = start - optimum
+    way, descent_way = _flow(H, C, off), _descent(H, off)
+    path, left, length, turning = _walk(way, jax.vmap(partial(_direction, H, C))(way))
+    descent, descent_left, descent_length, descent_turning = _walk(descent_way, -_unit(dot(descent_way, H)))
+    far = jnp.linalg.norm(off)
+    zero = 0 * far
+    return {
+        "start": start,
+        "place": start,
+        "path": optimum + path,
+        "descent": optimum + descent,
+        "natural": optimum + jnp.stack([off, 0 * off]),
+        "left": left,
+        "descent_left": descent_left,
+        "natural_left": jnp.stack([jnp.stack([zero, far]), jnp.stack([far, zero])]),
+        "ends": jnp.stack([length, zero]),
+        "descent_ends": jnp.stack([descent_length, zero]),
+        "natural_ends": jnp.stack([far, zero]),
+        "length": length,
+        "turning": turning,
+        "natural_length": far,
+        "descent_length": descent_length,
+        "descent_turning": descent_turning,
+        "cosine": -jnp.sum(_direction(H, C, off) * _unit(off)),
+        "gradient": jnp.linalg.norm(dot(H, off)),
+        "step": jnp.linalg.norm(_solve(C(off), dot(H, off))),
+    }
+
+
+def draw(figure, background, arrays):
+    """The plane of the two parameters, the map of the cosine, and how much way is left."""
+    axes = panels(figure, "AAB;AAC", "A;A;B;B;C")
+    plane, angle, left = axes["A"], axes["B"], axes["C"]
+    grid, optimum = background["grid"], background["optimum"]
+    for panel in (plane, angle):
+        panel.set(xlim=VIEW, ylim=VIEW, xticks=range(-1, 7), yticks=range(-1, 7))
+        panel.set(xlabel="intercept", ylabel="slope")
+
+    plane.contour(grid, grid, background["loss"], levels=10, colors=FAINT, linewidths=0.9)
+    u, v = np.moveaxis(background["field"], -1, 0)
+    plane.streamplot(
+        grid, grid, u, v, density=0.9, color=to_rgba(EMPIRICAL_FISHER, 0.28), linewidth=0.9, arrowsize=0.8
+    )
+    plane.plot(*optimum, "*", color=CONSTRAINT, ms=16, mec="white", zorder=9)
+    plane.set(aspect="equal", title="Flows to the optimum ★")
+    key(plane, "lower left", ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL),
+        ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE))  # fmt: skip
+    for text in plane.texts:
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the lines of the field
+
+    levels = [-1, -0.5, 0, 0.5, 0.9, 1]
+    shades = angle.contourf(grid, grid, background["cosine"], levels=levels, cmap="Greys_r")
+    figure.colorbar(shades, ax=angle, ticks=levels, format="{x:g}", pad=0.02)
+    angle.plot(*optimum, "*", color=CONSTRAINT, ms=12, mec="white", zorder=9)
+    angle.set_title("Cosine of −C⁻¹g and −F⁻¹g")
+
+    left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3), xlabel="way gone")
+    left.set_title("Distance left to the optimum")
+    artists: dict[str, Artist] = {
+        "natural": line(plane, arrays["natural"], NATURAL, 2.2),
+        "descent": line(plane, arrays["descent"], DESCENT, 2.2, style=(0, (5, 2))),
+        "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 2.8, order=1),
+        "start": dots(plane, arrays["start"], CANDIDATE, 11, order=3),
+        "place": dots(angle, arrays["place"], CANDIDATE, 10, order=3),
+        "natural_left": line(left, arrays["natural_left"], NATURAL, 2.0),
+        "descent_left": line(left, arrays["descent_left"], DESCENT, 2.0, style=(0, (5, 2))),
+        "left": line(left, arrays["left"], EMPIRICAL_FISHER, 2.4, order=1),
+        "natural_ends": dots(left, arrays["natural_ends"], NATURAL, 8, order=2),
+        "descent_ends": dots(left, arrays["descent_ends"], DESCENT, 8, order=2),
+        "ends": dots(left, arrays["ends"], EMPIRICAL_FISHER, 8, order=3),
+    }
+    return artists
+
+
+def _signed(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _regression(data):
+    """θ*; H = E[xxᵀ] + prior; C as a function of θ − θ*.
+
+    The residuals are e − xᵀ(θ − θ*), so E[r²xxᵀ] is a quadratic in θ − θ*: three moments serve the whole plane.
+    """
+    x, y = data["x"], data["y"]
+    H = dot(x.T, x) / len(y) + PRIOR * jnp.eye(2, dtype=x.dtype)
+    optimum = _solve(H, dot(x.T, y) / len(y))
+    e = y - dot(x, optimum)
+    second = einsum("i,ij,ik->jk", e**2 / len(y), x, x)
+    third = einsum("i,ij,ik,il->jkl", e / len(y), x, x, x)
+    fourth = einsum("ij,ik,il,im->jklm", x / len(y), x, x, x)
+    return optimum, H, lambda off: second - 2 * dot(third, off) + dot(dot(fourth, off), off)
+
+
+def _solve(A, b):
+    """A⁻¹b, (2, 2)."""
+    (a, c), (_, d) = A
+    return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / (a * d - c * c)
+
+
+def _unit(v):
+    return v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-30)
+
+
+def _direction(H, C, off):
+    """Where −C⁻¹g points, g = H(θ − θ*)."""
+    return -_unit(_solve(C(off), dot(H, off)))
+
+
+def _flow(H, C, off):
+    """The flow of −C⁻¹g from an offset, by Runge and Kutta, at a speed that falls to 0 with the distance left."""
+
+    def velocity(off):
+        far = jnp.linalg.norm(off)
+        return far / (1 + far) * _direction(H, C, off)
+
+    def move(off, _):
+        h = SPAN / STEPS
+        a = velocity(off)
+        b = velocity(off + h / 2 * a)
+        c = velocity(off + h / 2 * b)
+        off = off + h / 6 * (a + 2 * b + 2 * c + velocity(off + h * c))
+        return off, off
+
+    return jnp.concatenate([off[None], lax.scan(move, off, length=STEPS)[1]])
+
+
+def _descent(H, off):
+    """The flow of −g from an offset, in closed form: e^(−Ht)(θ − θ*)."""
+    values, V = jnp.linalg.eigh(H)
+    times = 8 / values[0] * jnp.linspace(0, 1, STEPS + 1) ** 3
+    return dot(jnp.exp(-times[:, None] * values) * dot(V.T, off), V.T)
+
+
+def _walk(path, directions):
+    """POINTS of a path, close together where it turns, and the distance left at each; its length; all it turns by.
+
+    Turns count, in degrees, until a hundredth of the distance is left: what comes later cannot be seen.
+    """
+    far = jnp.linalg.norm(path, axis=-1)
+    (x, y), (next_x, next_y) = directions[:-1].T, directions[1:].T
+    turns = jnp.abs(jnp.atan2(x * next_y - y * next_x, x * next_x + y * next_y)) * (far[1:] > 0.01 * far[0])
+    arcs = jnp.linalg.norm(jnp.diff(path, axis=0), axis=-1) * (1 + turns**2 / 24)  # each an arc, not a chord
+    gone = jnp.concatenate([jnp.zeros(1), jnp.cumsum(arcs), (jnp.sum(arcs) + far[-1])[None]])
+    turned = jnp.concatenate([jnp.zeros(1), jnp.cumsum(turns), jnp.sum(turns)[None]])
+    gauge = gone / gone[-1] + turned / jnp.maximum(turned[-1], 0.1)
+    places = jnp.linspace(0, gauge[-1], POINTS)
+    columns = *jnp.concatenate([path, jnp.zeros_like(path[:1])]).T, gone
+    x, y, way = (jnp.interp(places, gauge, column) for column in columns)
+    left = jnp.stack([way, jnp.hypot(x, y)], axis=-1)
+    return jnp.stack([x, y], axis=-1), left, gone[-1], jnp.rad2deg(turned[-1])
