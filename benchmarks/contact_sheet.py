@@ -22,7 +22,7 @@ def main() -> None:
         }
         for state, values in ends.items():
             explorer.restore(**values)
-            (OUT / f"{name}_{state}.png").write_bytes(explorer.to_png(ratio=1))
+            (OUT / f"{name}_{state}.png").write_bytes(explorer.to_png(ratio=1 if state == "default" else 0.6))
             print(f"{name}, {state}: {explorer.words}")
 
 

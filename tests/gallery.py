@@ -24,6 +24,7 @@ def problem(name):
         "radii": lambda: few(0, 20),
         "three": lambda: few(22, 26, 21),
         "two examples": lambda: ef.linear_regression(2, 3, seed=1),
+        "network": lambda: ef.descend(ef.digits(), steps=5, learning_rate=0.2),
         "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
     }[name]()
 
@@ -49,10 +50,16 @@ def runs():
 
 
 GALLERY = {
+    "arrow_cloud": lambda: scenes.arrow_cloud(problem("two")),
+    "arrow_cloud, drawn": lambda: scenes.arrow_cloud(problem("logistic"), seed=2),
+    "cost": lambda: scenes.cost(problem("two")),
+    "cost, widest": lambda: scenes.cost(problem("logistic"), budget=0.04),
     "ellipsoid": lambda: scenes.ellipsoid(problem("two")),
     "ellipsoid, widest": lambda: scenes.ellipsoid(problem("fresh"), budget=0.04),
     "ellipsoid, linear": lambda: scenes.ellipsoid(problem("linear"), budget=0.002),
     "ellipsoid, logistic": lambda: scenes.ellipsoid(problem("logistic"), budget=0.04),
+    "proof": lambda: scenes.proof(problem("two")),
+    "proof, wide": lambda: scenes.proof(problem("wide"), budget=0.04, damping=1e-2),
     "damping": lambda: scenes.damping(problem("thirty")),
     "damping, two": lambda: scenes.damping(problem("two"), budget=0.04),
     "damping, wide": lambda: scenes.damping(problem("wide"), budget=0.002),
@@ -70,6 +77,11 @@ GALLERY = {
     "who_improves": lambda: scenes.who_improves(problem("thirty")),
     "who_improves, wide": lambda: scenes.who_improves(problem("wide")),
     "who_improves, noisy": lambda: scenes.who_improves(problem("thirty"), imbalance=0.2, noise=0.3),
+    "your_model": lambda: scenes.your_model(problem("network")),
+    "your_model, gradients": lambda: scenes.your_model(G=np.random.default_rng(0).normal(0.3, 1, (40, 200))),
+    "your_model, eigenvectors": lambda: scenes.your_model(
+        problem("thirty"), plane="eigenvectors", budget=0.04
+    ),
     "race": lambda: scenes.race(*runs(), damping=0.1),
 }
 BARE = [name for name in GALLERY if "," not in name]

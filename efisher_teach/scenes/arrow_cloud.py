@@ -1,0 +1,281 @@
+"""The arrow cloud: each example pulls its own way, −gᵢ. The mean hides how far apart they pull; C does not.
+
+Two averages of one cloud: the arrow −g, and the ellipse vᵀC⁻¹v = 1 of the second moment C, with its semi-axes √λ along
+C's eigenvectors. A gradient that grows moves the mean in proportion, and C by its square. A flipped label turns an
+arrow round, which the mean cannot but notice; C sees lengths and axes only.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.curvature import empirical_fisher
+from efisher_teach.gradients import mean_gradient, per_example_gradients
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CANDIDATE,
+    CONSTRAINT,
+    DATA,
+    DESCENT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    OTHER,
+    Axis,
+    Handle,
+    Preset,
+    Scene,
+    arrow,
+    bars,
+    dots,
+    key,
+    line,
+    panels,
+    rectangles,
+)
+
+SHOWN = 60  # examples at most: they are the whole sample here, so that all that is averaged is seen
+OUTLIER = np.linspace(0, 3, 13)
+ASPECT = 1.24  # width by height of the left panel
+
+
+def arrow_cloud(problem: Problem, *, seed: int = 0) -> Scene:
+    """The gradients of up to 60 examples of a problem with two parameters, their mean, and their second moment.
+
+    Args:
+        problem: With `params` of shape (2,) and at least 4 examples; the first 60 are shown, sorted by their pull.
+            Flipping a label y means min y + max y - y, also where labels are real numbers.
+        seed: Of the order in which labels are flipped.
+
+    Returns:
+        A `Scene` with the axes "example" (which one is picked, by its place among the bars), "outlier" (the longest
+        gradient, times 0 to 3) and "noise" (the part of the labels that is flipped, 0 to 50 %).
+
+    Raises:
+        ValueError: params is not (2,); fewer than 4 examples.
+    """
+    shape, n = getattr(problem.params, "shape", None), len(problem.y)
+    if shape != (2,):
+        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    if n < 4:
+        _checks.reject("problem", "one with at least 4 examples", f"{n}", "Fewer make no cloud.")
+    n = min(n, SHOWN)
+    noises = np.arange(n // 2 + 1) / n  # one more label at each place
+    return Scene(
+        title="Every example pulls its own way",
+        axes=(
+            Axis("example", "pick an example", np.arange(1.0, n + 1), n - 2.0, lambda value: f"{value:.0f}"),
+            Axis("outlier", "longest gradient (thick)", OUTLIER, 1.0, lambda value: f"{value:g}×", 5),
+            Axis("noise", "flipped labels", noises, 0.0, lambda value: f"{100 * value:.0f} %", 6),
+        ),
+        data={
+            "loss_fn": Partial(problem.loss_fn),
+            "theta": problem.params,
+            "sample": (problem.x[:n], problem.y[:n]),
+            "turn": jax.random.permutation(jax.random.key(seed), n),
+            "noises": jnp.asarray(noises, float),
+        },
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 6.0),
+        narrow=(4.8, 10.2),
+        handles=(Handle("tip", ("example",), "the tip of the picked arrow"),),
+        presets=PRESETS,
+    )  # fmt: skip
+
+
+WORDS = (
+    "With {noise} of the labels flipped and the longest gradient taken {outlier}, the mean of the {count:.0f} arrows "
+    "is {mean:.3f} long, their root mean square {rms:.3f}: the mean holds {share:.0f} % of the second moment tr C, and "
+    "hides the rest. {against:.0f} % of the examples pull against it. The ellipse of C reaches {longest:.3f} and "
+    "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {pull:+.3f} lie along the mean."
+)
+PRESETS = (
+    Preset("As they are", {"outlier": 1.0, "noise": 0.0}, "One arrow is the mean of all; few lie along it.",
+           "How many of the examples pull against the mean of all?"),
+    Preset("One loud example", {"outlier": 3.0, "noise": 0.0},
+           "Its pull counts three times in the mean, and nine times in C.",
+           "Which moves more when one gradient grows, the arrow or the ellipse?"),
+    Preset("Half the labels flipped", {"outlier": 1.0, "noise": 0.5},
+           "Arrows turn round until hardly a mean is left; the ellipse shows that all still pull.",
+           "The mean gradient is almost 0. Is there nothing left to learn?"),
+)  # fmt: skip
+
+
+def background(data):
+    """Limits: all arrows but the longest, which may point beyond the view."""
+    return _limits(data, _cloud(data))
+
+
+def _limits(data, cloud):
+    true, flipped, longest = cloud
+    both = jnp.where(jnp.tile(longest, 2)[:, None], 0, jnp.concatenate([true, flipped]))
+    both = jnp.concatenate([both, dot(both, _unit(mean_gradient(true)))[:, None]], axis=1)
+    own, other = jnp.split(jnp.abs(both), 2)  # of some flipped labels, too, arrows are cut at the edge
+    half = jnp.maximum(jnp.max(own, axis=0), jnp.quantile(other, 0.8, axis=0))
+    loudest, _, _ = jax.vmap(lambda noise: _gradients(data, cloud, OUTLIER[-1], noise))(data["noises"])
+    return {
+        "reach": 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0]),
+        "pulls": 1.25 * half[2],
+        "lengths": 1.35 * jnp.max(jnp.sqrt(jnp.mean(jnp.sum(loudest**2, axis=2), axis=1))),
+        "noises": data["noises"],
+        "longest": 1.0 + jnp.argmax(longest),
+        "mean": mean_gradient(true),
+        "count": jnp.asarray(len(true), float),
+    }
+
+
+def respond(data, state):
+    """The cloud, its mean and both ellipses; and of each arrow what lies along the mean."""
+    cloud = _cloud(data)
+    view = _limits(data, cloud)
+    reach, limit = view["reach"], view["pulls"]
+    G, g, C = _gradients(data, cloud, state["outlier"], state["noise"])
+    turned = _turned(data, state["noise"])
+    picked = jnp.round(state["example"]).astype(int) - 1
+    zero, angle = jnp.zeros(2, g.dtype), jnp.linspace(0, 2 * jnp.pi, 49)
+    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+
+    # Without the outlier, the arrows do not depend on its scale.
+    tips = jax.vmap(lambda v: _inside(v, reach))(-_gradients(data, cloud, 0.0, state["noise"])[0])
+    true_tips, turned_tips = jnp.where(turned[:, None], 0, tips), jnp.where(turned[:, None], tips, 0)
+    loud, tip = _inside(-dot(cloud[2].astype(g.dtype), G), reach), _inside(-G[picked], reach)
+
+    places, pulls = jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, _unit(g))
+    seen, half, length = jnp.clip(pulls, -limit, limit), jnp.trace(C) / 2, jnp.linalg.norm(g)
+    spread = jnp.sqrt(jnp.maximum(half**2 - _determinant(C), 0))
+
+    def lengths(noise):
+        G, g, _ = _gradients(data, cloud, state["outlier"], noise)
+        return jnp.linalg.norm(g), jnp.sqrt(jnp.mean(jnp.sum(G**2, axis=1)))
+
+    means, squares = jax.vmap(lengths)(data["noises"])
+    rms, noise = jnp.sqrt(2 * half), state["noise"]
+    return {
+        "ellipse": dot(circle, _root(C)),
+        "centred": dot(circle, _root(C - jnp.outer(g, g))) - g,
+        "arrows": jnp.stack([0 * tips, true_tips], axis=1),
+        "turned_arrows": jnp.stack([0 * tips, turned_tips], axis=1),
+        "tips": true_tips,
+        "turned_tips": turned_tips,
+        "loud": jnp.stack([zero, loud]),
+        "loud_tip": loud,
+        "mean_arrow": jnp.stack([zero, -g]),
+        "picked": jnp.stack([zero, tip]),
+        "tip": tip,
+        "bars": rectangles(places, jnp.where(turned, 0, seen), 0.8),
+        "turned_bars": rectangles(places, jnp.where(turned, seen, 0), 0.8),
+        "level": jnp.stack([jnp.array([0.0, len(G) + 1.0]), length * jnp.ones(2)], axis=1),
+        "place": jnp.stack([state["example"] * jnp.ones(2), limit * jnp.array([-1.0, 1.0])], axis=1),
+        "pull_dot": jnp.stack([state["example"], seen[picked]]),
+        "means": jnp.stack([data["noises"], means], axis=1),
+        "squares": jnp.stack([data["noises"], squares], axis=1),
+        "mean_dot": jnp.stack([noise, length]),
+        "square_dot": jnp.stack([noise, rms]),
+        "count": view["count"],
+        "mean": length,
+        "rms": rms,
+        "share": 100 * length**2 / jnp.maximum(2 * half, 1e-30),
+        "against": 100 * jnp.mean(pulls < 0),
+        "longest": jnp.sqrt(half + spread),
+        "shortest": jnp.sqrt(_determinant(C) / jnp.maximum(half + spread, 1e-30)),
+        "length": jnp.linalg.norm(G[picked]),
+        "pull": pulls[picked],
+    }
+
+
+def draw(figure, background, arrays):
+    """The cloud at the left; at the right each arrow's part along the mean, and both averages against the noise."""
+    axes = panels(figure, "AAB;AAC", "A;A;A;B;B;C;C")
+    cloud, pulls, lengths = axes["A"], axes["B"], axes["C"]
+
+    reach = background["reach"]
+    cloud.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
+    cloud.set(xlabel="along θ₁", ylabel="along θ₂", title="Where each example pulls: −gᵢ")
+    rising = background["mean"].prod() > 0  # then arrows, and flipped ones, leave these corners free
+    key(cloud, "upper left" if rising else "upper right", ("mean −g", DESCENT),
+        ("second moment C", EMPIRICAL_FISHER), ("centred Σ, about −g", OTHER))  # fmt: skip
+    key(cloud, "lower right" if rising else "lower left", ("examples −gᵢ", DATA),
+        ("label flipped", CONSTRAINT), ("picked: drag it", CANDIDATE))  # fmt: skip
+
+    count, limit = background["count"], background["pulls"]
+    pulls.axhline(0, color=FAINT, lw=1)
+    pulls.set(xlim=(0, count + 1), ylim=(-limit, limit))
+    pulls.set_xticks([background["longest"]], ["longest"])
+    pulls.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
+    key(pulls, "upper right", ("mean |g|", DESCENT))
+
+    lengths.set(xlim=background["noises"][-1] * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
+    lengths.set(xlabel="flipped labels", title="Two averages of the lengths")
+    lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    key(lengths, "upper right", ("√tr C = √E|gᵢ|²", EMPIRICAL_FISHER), ("mean |g|", DESCENT))
+
+    dashes = (0, (4, 2))
+    return {
+        "arrows": line(cloud, arrays["arrows"], DATA, 1.0),
+        "tips": dots(cloud, arrays["tips"], DATA, 5, order=0.5),
+        "turned_arrows": line(cloud, arrays["turned_arrows"], CONSTRAINT, 1.0, style=(0, (2, 2)), order=0.2),
+        "turned_tips": dots(cloud, arrays["turned_tips"], CONSTRAINT, 5, order=0.6),
+        "loud": line(cloud, arrays["loud"], DATA, 3.0, order=0.3),
+        "loud_tip": dots(cloud, arrays["loud_tip"], DATA, 9, order=0.7),
+        "centred": line(cloud, arrays["centred"], OTHER, 1.6, style=dashes, order=1),
+        "ellipse": line(cloud, arrays["ellipse"], EMPIRICAL_FISHER, 2.2, order=1.1),
+        "picked": line(cloud, arrays["picked"], CANDIDATE, 2.2, order=2),
+        "mean_arrow": arrow(cloud, arrays["mean_arrow"], DESCENT, order=3),
+        "tip": dots(cloud, arrays["tip"], CANDIDATE, 10, order=4),
+        "place": line(pulls, arrays["place"], CANDIDATE, 1.0),
+        "bars": bars(pulls, arrays["bars"], DATA, order=1),
+        "turned_bars": bars(pulls, arrays["turned_bars"], CONSTRAINT, order=1.1),
+        "level": line(pulls, arrays["level"], DESCENT, 1.6, style=dashes, order=2),
+        "pull_dot": dots(pulls, arrays["pull_dot"], CANDIDATE, 9, order=3),
+        "squares": line(lengths, arrays["squares"], EMPIRICAL_FISHER),
+        "means": line(lengths, arrays["means"], DESCENT),
+        "square_dot": dots(lengths, arrays["square_dot"], EMPIRICAL_FISHER, 9, order=2),
+        "mean_dot": dots(lengths, arrays["mean_dot"], DESCENT, 9, order=2),
+    }
+
+
+def _cloud(data):
+    """G (n, 2) with each example's own label and with the other one, by falling pull; and which row is longest."""
+    x, y = data["sample"]
+    other = jnp.min(y) + jnp.max(y) - y
+    true, flipped = (per_example_gradients(data["loss_fn"].func, data["theta"], x, y) for y in (y, other))
+    order = jnp.argsort(-dot(true, mean_gradient(true)))
+    true, flipped = true[order], flipped[order]
+    return true, flipped, jnp.arange(len(y)) == jnp.argmax(jnp.sum(true**2, axis=1))
+
+
+def _turned(data, noise):
+    """Which labels are flipped: those whose turn has come."""
+    return data["turn"] < jnp.round(noise * len(data["turn"]))
+
+
+def _gradients(data, cloud, outlier, noise):
+    """G with some labels flipped and the longest row scaled, its mean g and its second moment C."""
+    true, flipped, longest = cloud
+    G = jnp.where(_turned(data, noise)[:, None], flipped, true)
+    G = jnp.where(longest[:, None], outlier * G, G)
+    return G, mean_gradient(G), empirical_fisher(G)
+
+
+def _inside(v, reach):
+    """A point on the way to v, no farther than the edge of the view."""
+    return v / jnp.maximum(1, jnp.max(jnp.abs(v) / (0.985 * reach)))
+
+
+def _unit(v):
+    return v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
+
+
+def _determinant(A):
+    return jnp.maximum(A[0, 0] * A[1, 1] - A[0, 1] * A[1, 0], 0)
+
+
+def _root(A):
+    """√A of a positive semi-definite A (2, 2), in closed form: a table of many states takes no factorisation."""
+    root = jnp.sqrt(_determinant(A))
+    return (A + root * jnp.eye(2, dtype=A.dtype)) / jnp.sqrt(jnp.maximum(jnp.trace(A) + 2 * root, 1e-30))

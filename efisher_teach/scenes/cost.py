@@ -1,0 +1,291 @@
+"""The cost: what does a step do to each loss, and what is that in total? ΔᵀCΔ is the mean square, to first order.
+
+The reader drags a step over a map of its cost. Steps of one length cost more in one direction than in another: C is
+not round. And what first order leaves out fades faster than what it keeps, as the length squared from the mean loss,
+and cubed from the mean square, which itself falls as the length squared only.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.ticker import NullFormatter
+
+from efisher_teach import _checks
+from efisher_teach._precision import dot
+from efisher_teach.curvature import empirical_fisher
+from efisher_teach.gradients import mean_gradient, per_example_losses
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CANDIDATE,
+    CONSTRAINT,
+    DATA,
+    DESCENT,
+    FAINT,
+    TRUTH,
+    WIDEST,
+    Axis,
+    Handle,
+    Preset,
+    Scene,
+    arrow,
+    bars,
+    changes,
+    degrees,
+    dots,
+    gradients,
+    key,
+    line,
+    look_at,
+    panels,
+    rectangles,
+)
+
+TURNS = np.arange(-180.0, 181.0, 4.0)
+SHOWN = 24  # examples with a bar of their own
+LENGTHS = np.arange(1, 25) / 24  # of steps, in parts of the longest
+RADII = np.concatenate([np.logspace(-2.5, np.log10(LENGTHS[0]), 8)[:-1], LENGTHS])  # of the curves
+SHORT = 4  # the place among the radii up to which slopes are measured
+
+# Taylor's remainder is ∫₀ʳ (r − u) h″(u) du along the step: nothing cancels in it, as it does in h(r) − h(0) − rh′(0).
+# From h″ at a few places of the ray: WEIGHTS integrate the polynomial through them, one row a radius.
+NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 16))) / 2
+POWERS = np.arange(len(NODES))
+WEIGHTS = RADII[:, None] ** (POWERS + 2) / ((POWERS + 1) * (POWERS + 2))
+WEIGHTS = WEIGHTS @ np.linalg.inv(np.vander(NODES, increasing=True))
+
+
+def cost(problem: Problem, *, budget: float = 0.01) -> Scene:
+    """Drag a step, and read its cost, for a problem with two parameters.
+
+    Args:
+        problem: With `params` of shape (2,), and examples whose gradients do not all lie on one line.
+        budget: c, in (0, 0.04]: the view has room for that much.
+
+    Returns:
+        A `Scene` with the axes "turn" (degrees from -g) and "length" (‖Δθ‖, up to the longest step of cost 0.04).
+
+    Raises:
+        ValueError: params is not (2,); C is singular; budget out of range.
+    """
+    shape = getattr(problem.params, "shape", None)
+    if shape != (2,):
+        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    data = look_at(problem, budget)
+    G = np.asarray(gradients(data), float)
+    (least, most), V = np.linalg.eigh(G.T @ G / len(G))
+    if not least > 1e-6 * most:
+        got = f"eigenvalues of C from {least:.3g} to {most:.3g}"
+        _checks.reject("problem", "one where every step costs something", got, "Take more examples.")
+    longest, g = 1.05 * np.sqrt(WIDEST / least), -G.mean(axis=0)
+    cheap = np.rad2deg(np.arctan2(g[0] * V[1, 0] - g[1] * V[0, 0], g @ V[:, 0]))  # the turn of the long axis
+    cheap = (cheap + 90) % 180 - 90
+    lengths = longest * LENGTHS
+    return Scene(
+        title="What should a step cost?",
+        axes=(
+            Axis("turn", "turn from −g", TURNS, 32.0, degrees),
+            Axis("length", "length ‖Δθ‖", lengths, lengths[11], lambda value: f"{value:.2f}"),
+        ),
+        data=data | {"longest": jnp.asarray(longest, float)},
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 6.0),
+        narrow=(4.8, 10.8),
+        handles=(Handle("tip", ("turn", "length"), "the tip of the step"),),
+        presets=(
+            Preset("Cheap", {"turn": cheap, "length": lengths[11]}, "Along the ellipse's long axis a step is cheap.",
+                   "Half as long a step: what does it cost?"),
+            Preset("Dear", {"turn": cheap - np.copysign(90, cheap), "length": lengths[11]},
+                   "As long a step, across: it changes the losses more.",
+                   "Two steps of one length: which of them would you call small?"),
+            Preset("Too far", {"turn": -180.0, "length": lengths[-1]},
+                   "Far out, first order is wrong about each loss, and about the cost.",
+                   "Where does the true cost leave the ellipse, and on which side?"),
+        ),
+    )  # fmt: skip
+
+
+WORDS = (
+    "A step of length {length}, turned {turn} from −g, changes the losses by {cost:.3f}, √(ΔᵀCΔ), to first order and "
+    "by {true_cost:.3f} in truth (root mean squares); the budget is √c = {allowed:.3f}. The mean loss changes by "
+    "{predicted:+.4f} to first order, by {actual:+.4f} in truth. What first order leaves out fades as the length to "
+    "the power {slope:.2f} for the mean loss, {square_slope:.2f} for the mean square."
+)
+
+
+def background(data):
+    """A map of the first-order cost √(ΔᵀCΔ), and limits for any budget."""
+    return _limits(data, *_field(data))
+
+
+def _limits(data, G, g, C, _, rests, square_rests):
+    longest = data["longest"]
+    grid = jnp.linspace(-1, 1, 61) * longest
+    plane = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
+    shown = G[_shown(G, g)]
+    widest = WIDEST * jnp.sum(
+        shown.T * jnp.linalg.solve(C, shown.T), axis=0
+    )  # the most on the widest ellipse
+    return {
+        "grid": grid,
+        "cost": jnp.sqrt(jnp.sum(plane * dot(plane, C), axis=-1)),
+        "downhill": jnp.stack([jnp.zeros(2, g.dtype), -longest * g / jnp.linalg.norm(g)]),
+        "most": jnp.maximum(
+            2 * WIDEST**0.5, 1.5 * jnp.sqrt(jnp.quantile(widest, 0.85))
+        ),  # a loud one is cut off
+        "radii": longest * RADII[[0, -1]],
+        "rest_limits": jnp.stack([jnp.median(jnp.abs(square_rests[:, 0])) / 10, 3 * jnp.max(jnp.abs(rests))]),
+    }
+
+
+def respond(data, state):
+    """The step, what it does to each loss, and how what first order leaves out fades along its direction."""
+    field = _field(data)
+    G, g, C, around, rests, square_rests = field
+    view, budget = _limits(data, *field), data["budget"]
+    radii = data["longest"] * jnp.asarray(RADII, g.dtype)
+    delta = state["length"] * _direction(g, state["turn"])
+    predicted, actual = dot(G, delta), changes(data, delta)
+
+    kept = jnp.sum(around * dot(around, C), axis=1)
+    true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + square_rests, 1e-30))
+    crossing = jax.vmap(lambda cost: jnp.interp(jnp.log(budget), cost, jnp.log(radii)))(true_cost)
+
+    turn = jnp.argmin(jnp.abs(jnp.asarray(TURNS, g.dtype) - state["turn"]))
+    rest, square_rest = rests[turn], square_rests[turn]
+    place = jnp.argmin(jnp.abs(radii - state["length"]))
+    low, high = view["rest_limits"]
+
+    def curve(x, rest):
+        return jnp.stack([x, jnp.clip(jnp.abs(rest), low, high)], axis=-1)
+
+    def slope(rest):
+        ratio = jnp.log(jnp.maximum(jnp.abs(rest[jnp.array([0, SHORT])]), 1e-30))
+        return (ratio[1] - ratio[0]) / np.log(RADII[SHORT] / RADII[0])
+
+    def guide(rest, power):
+        ends = radii[jnp.array([0, -1])]
+        return curve(ends, rest[0] * (ends / radii[0]) ** power)
+
+    chosen, places, most = _shown(G, g), jnp.arange(_count(G), dtype=g.dtype), view["most"]
+    ends, root = jnp.array([-1.0, _count(G)]), jnp.sqrt(budget)
+    return {
+        "ellipse": around * (root / jnp.sqrt(kept))[:, None],
+        "true_curve": around * jnp.exp(crossing)[:, None],
+        "step": jnp.stack([jnp.zeros(2, g.dtype), delta]),
+        "tip": delta,
+        "bars": rectangles(places, jnp.clip(predicted[chosen], -most, most), 0.8),
+        "changes": jnp.stack([places, jnp.clip(actual[chosen], -most, most)], axis=1),
+        "allowance": jnp.stack([jnp.stack([ends, sign * root * jnp.ones(2)], axis=1) for sign in (1, -1)]),
+        "rest": curve(radii, rest),
+        "square_rest": curve(radii, square_rest),
+        "guide": guide(rest, 2),
+        "square_guide": guide(square_rest, 3),
+        "rest_dot": curve(state["length"], rest[place]),
+        "square_rest_dot": curve(state["length"], square_rest[place]),
+        "cost": jnp.sqrt(jnp.mean(predicted**2)),
+        "true_cost": jnp.sqrt(jnp.mean(actual**2)),
+        "allowed": root,
+        "predicted": jnp.mean(predicted),
+        "actual": jnp.mean(actual),
+        "slope": slope(rest),
+        "square_slope": slope(square_rest),
+    }
+
+
+def draw(figure, background, arrays):
+    """The step over its costs at the left; at the right what it does to some losses, and what first order misses."""
+    axes = panels(figure, "AAB;AAC", "A;A;A;B;B;C;C")
+    plane, each, rests = axes["A"], axes["B"], axes["C"]
+
+    grid = background["grid"]
+    disc = np.where(
+        np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1], background["cost"], np.nan
+    )  # all steps there are
+    levels = np.arange(1, 20) / 20
+    contours = plane.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
+    plane.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors="#777777")
+    plane.plot(*background["downhill"].T, color=DESCENT, lw=1)
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    plane.set(xlim=grid[[0, -1]], ylim=grid[[0, -1]], aspect="equal", xlabel="Δθ₁", ylabel="Δθ₂")
+    plane.set_title("Steps, over their cost √(ΔᵀCΔ)")
+    key(plane, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
+    key(plane, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
+
+    most, count = background["most"], arrays["changes"].shape[0]
+    each.axhline(0, color=FAINT, lw=1)
+    each.set(xlim=(-1, count), ylim=(-1.01 * most, 1.01 * most), xticks=[], xlabel=f"{count} of the examples")
+    each.set_title("Change of each loss")
+    key(each, "upper right", ("first order", DATA), ("truth", TRUTH))
+    key(each, "lower left", ("dashed: ±√c", CONSTRAINT))
+
+    low, high = background["rest_limits"]
+    rests.set(xscale="log", yscale="log", xlim=background["radii"] * [0.9, 1.2], ylim=(low, high))
+    rests.set(xlabel="length of the step", title="What first order leaves out")
+    for axis in (rests.xaxis, rests.yaxis):
+        axis.set_minor_formatter(NullFormatter())
+    key(rests, "upper left", ("of the mean loss: slope 2", TRUTH), ("of E[Δℓ²]: slope 3", CONSTRAINT))
+
+    dashes = (0, (4, 2))
+    return {
+        "true_curve": line(plane, arrays["true_curve"], TRUTH, 1.8, style=dashes),
+        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 2.0, order=0.5),
+        "step": arrow(plane, arrays["step"], CANDIDATE, order=1),
+        "tip": dots(plane, arrays["tip"], CANDIDATE, 10, order=2),
+        "bars": bars(each, arrays["bars"], DATA),
+        "allowance": line(each, arrays["allowance"], CONSTRAINT, 1.2, style=dashes, order=0.5),
+        "changes": dots(each, arrays["changes"], TRUTH, 5, order=1),
+        "guide": line(rests, arrays["guide"], TRUTH, 1.0, style=dashes),
+        "square_guide": line(rests, arrays["square_guide"], CONSTRAINT, 1.0, style=dashes),
+        "rest": line(rests, arrays["rest"], TRUTH, order=1),
+        "square_rest": line(rests, arrays["square_rest"], CONSTRAINT, order=1),
+        "rest_dot": dots(rests, arrays["rest_dot"], TRUTH, 9, order=2),
+        "square_rest_dot": dots(rests, arrays["square_rest_dot"], CONSTRAINT, 9, order=2),
+    }
+
+
+def _field(data):
+    """G, g, C, a unit vector for each turn, and along it what first order leaves out."""
+    G = gradients(data)
+    g, C = mean_gradient(G), empirical_fisher(G)
+    around = jax.vmap(lambda turn: _direction(g, turn))(jnp.asarray(TURNS, g.dtype))
+    return G, g, C, around, *jax.vmap(lambda direction: _rests(data, G, direction))(around)
+
+
+def _direction(g, turn):
+    """The unit vector at so many degrees from -g."""
+    angle = jnp.deg2rad(turn)
+    along, across = -g, jnp.stack([g[1], -g[0]])
+    return (jnp.cos(angle) * along + jnp.sin(angle) * across) / jnp.linalg.norm(g)
+
+
+def _count(G):
+    return min(SHOWN, G.shape[0])
+
+
+def _shown(G, g):
+    """Examples at even places among all, ordered by how much they pull with the mean."""
+    return jnp.argsort(dot(G, g))[np.linspace(0, len(G) - 1, _count(G)).round().astype(int)]
+
+
+def _rests(data, G, direction):
+    """What first order leaves out of the mean loss and of E[Δℓ²], at all radii along a direction.
+
+    E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
+    """
+    longest = data["longest"]
+
+    def losses(u):
+        return per_example_losses(
+            data["loss_fn"].func, data["theta"] + u * longest * direction, *data["train"]
+        )
+
+    def slopes(u):
+        return jax.jvp(losses, (u,), (jnp.ones_like(u),))[1]
+
+    bends = jax.vmap(lambda u: jax.jvp(slopes, (u,), (jnp.ones_like(u),))[1])(jnp.asarray(NODES, G.dtype))
+    rest = dot(jnp.asarray(WEIGHTS, G.dtype), bends)
+    kept = longest * jnp.asarray(RADII, G.dtype)[:, None] * dot(G, direction)
+    return jnp.mean(rest, axis=1), jnp.mean(rest * (2 * kept + rest), axis=1)

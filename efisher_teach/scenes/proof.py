@@ -1,0 +1,226 @@
+"""The proof as a ledger: how far each line is from holding on the learner's model, and which lines fall with it.
+
+What is algebra holds to rounding, at any budget. What speaks of true losses holds to an order only: what it misses
+falls with the step. Each line can be broken on purpose; those that need it fall, and no others.
+
+The auditor is NumPy in float64 and its own oracle, too slow for a slider: the ledgers come from the factory.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.ticker import NullLocator
+
+from efisher_teach import _checks
+from efisher_teach.derivation import BREAKS, STATEMENTS, TOLERANCE, Ledger, ledger
+from efisher_teach.problems import Problem
+from efisher_teach.scenes.scene import (
+    CANDIDATE,
+    CONSTRAINT,
+    EMPIRICAL_FISHER,
+    FAINT,
+    NARROW,
+    OTHER,
+    TRUTH,
+    WIDEST,
+    Axis,
+    Handle,
+    Preset,
+    Scene,
+    bars,
+    dots,
+    key,
+    line,
+    panels,
+    scientific,
+)
+
+NAMES = tuple(STATEMENTS)
+BUDGETS = np.logspace(-6, np.log10(WIDEST), 15)
+EXACT, LARGEST = 1e-16, 30.0  # what is nearer or farther than that is drawn there
+SIDES, COLUMNS = (2e-17, 60.0), (-0.5, 2.6)  # of the two panels
+AWAY = 1e-19  # left of the view: where marks wait
+
+
+def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> Scene:
+    """Every line of the derivation on a problem, intact and broken: 30 ledgers, a few seconds.
+
+    Args:
+        problem: With params of any kind; a few thousand of them at most, as the ledger is made in float64.
+        budget: c in (0, 0.04], shown first; the breakings are judged at the nearest of 15 budgets.
+        damping: ε > 0, of the lines about damping.
+
+    Returns:
+        A `Scene` with the axes "budget", c from 1e-6 to 0.04, and "broken": 0 for none, k for the k-th line.
+
+    Raises:
+        ValueError: budget or damping out of range; as in `ledger`.
+    """
+    if _checks.positive("budget", budget) > WIDEST:
+        _checks.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", "Choose one in the view.")
+    damping = float(_checks.positive("damping", damping))
+    start = float(BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))])
+
+    def judge(c, broken=None):
+        given = problem.loss_fn, problem.params, problem.x, problem.y
+        return ledger(*given, budget=c, damping=damping, break_line=broken)
+
+    intact = [judge(float(c)) for c in BUDGETS]
+    judged: dict[Any, Ledger] = {
+        None: intact[int(np.argmin(abs(BUDGETS - start)))]
+    }  # by what is done: some lines break alike
+    for name in NAMES:
+        if BREAKS[name][1] not in judged:
+            judged[BREAKS[name][1]] = judge(start, name)
+    broken = [judged[None], *(judged[BREAKS[name][1]] for name in NAMES)]
+    exact = [row for row, found in enumerate(intact[0]) if found.order is None]
+    return Scene(
+        title="The proof, line by line: which lines hold, and which fall together?",
+        axes=(
+            Axis("budget", "budget c", BUDGETS, start, scientific, play=4),
+            Axis("broken", "break a line", np.arange(len(NAMES) + 1.0), 1.0 + NAMES.index("stationarity"), _say),
+        ),
+        data={
+            "budgets": jnp.asarray(BUDGETS, float),
+            "start": jnp.asarray(start, float),
+            "gaps": _gaps(intact),
+            "broken_gaps": _gaps(broken),
+            "falls": jnp.asarray([[not found.holds for found in lines] for lines in broken]),
+            "exact": jnp.asarray(exact, int),
+            "ordered": jnp.asarray([row for row in range(len(NAMES)) if row not in exact], int),
+        },
+        background=background,
+        respond=respond,
+        draw=draw,
+        words=WORDS,
+        size=(10.0, 6.2),
+        narrow=(4.8, 11.6),
+        handles=(Handle("hand", ("broken",), "the line to break"),),
+        presets=PRESETS,
+    )  # fmt: skip
+
+
+WORDS = (
+    "Intact, {exact_lines:.0f} of the {lines:.0f} lines hold to rounding, whatever c is; {ordered_lines:.0f} hold to "
+    "an order only: at c = {budget} they miss by {least:.2g} to {most:.2g} of what they state, and by less at a "
+    "smaller c. Broken: {broken}. Judged at c = {judged:.2g}, {fallen_lines:.0f} of the lines fall and "
+    "{standing:.0f} stand."
+)
+PRESETS = (
+    Preset("Intact", {"broken": 0}, "Every line holds: three to an order, all others to rounding.",
+           "Which three lines can hold only to an order, and what do they have in common?"),
+    Preset("A tiny step", {"broken": 0, "budget": 1e-6}, "The smaller the step, the truer the three approximations.",
+           "By which factor does a hundred times smaller c shrink what they miss?"),
+    Preset("Along −g", {"broken": 1 + NAMES.index("stationarity")},
+           "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
+           "The step costs exactly c: which lines do not notice that it is the wrong one?"),
+    Preset("Square of the mean", {"broken": 1 + NAMES.index("quadratic form")},
+           "With ggᵀ in the place of C the cost is wrong, and the step with it.",
+           "Why does Cu = g still have a solution here?"),
+)  # fmt: skip
+
+
+def background(data):
+    """Where the lines that hold to an order lie at every budget, and the tolerance."""
+    rows = jnp.broadcast_to(data["ordered"].astype(float), (len(BUDGETS), len(data["ordered"])))
+    trail = jnp.stack([data["gaps"][:, data["ordered"]], rows], axis=-1)
+    return {"trail": trail.reshape(-1, 2), "ordered": data["ordered"], "start": data["start"]}
+
+
+def respond(data, state):
+    """The dots at the budget, and the verdicts where a line is broken."""
+    gaps = data["gaps"][jnp.argmin(jnp.abs(jnp.log(data["budgets"] / state["budget"])))]
+    place = jnp.argmin(jnp.abs(jnp.arange(len(NAMES) + 1) - state["broken"]))
+    falls, found = data["falls"][place], data["broken_gaps"][place]
+    rows, exact, ordered = jnp.arange(len(NAMES), dtype=float), data["exact"], data["ordered"]
+    fallen = jnp.stack([jnp.where(falls, found, AWAY), rows], axis=-1)
+    intact = jnp.stack([jnp.where(falls, data["broken_gaps"][0], AWAY), rows], axis=-1)
+    hand = place - 1.0
+    count = jnp.sum(falls, dtype=float)
+    return {
+        "exact": jnp.stack([gaps[exact], rows[exact]], axis=-1),
+        "ordered": jnp.stack([gaps[ordered], rows[ordered]], axis=-1),
+        "fall": jnp.stack([intact, fallen], axis=1),
+        "fallen": fallen,
+        "stands": jnp.stack([jnp.where(falls, -9.0, 0.0), rows], axis=-1),
+        "falls": jnp.stack([jnp.where(falls, 1.0, -9.0), rows], axis=-1),
+        "row": _band(*SIDES, hand)[None],
+        "verdict_row": _band(*COLUMNS, hand)[None],
+        "hand": jnp.stack([2.0 + 0 * hand, hand]),
+        "lines": jnp.asarray(float(len(NAMES))),
+        "exact_lines": jnp.asarray(float(len(exact))),
+        "ordered_lines": jnp.asarray(float(len(ordered))),
+        "least": jnp.min(gaps[ordered]),
+        "most": jnp.max(gaps[ordered]),
+        "judged": data["start"],
+        "fallen_lines": count,
+        "standing": len(NAMES) - count,
+    }
+
+
+def draw(figure, background, arrays):
+    """One row a line: what it says, how far it is from holding, and the verdict."""
+    wide = figure.get_figwidth() >= NARROW
+    axes = panels(figure, "AAAB", "AAB")
+    gap, verdict = axes["A"], axes["B"]
+    rows = range(len(NAMES))
+    for panel in (gap, verdict):
+        panel.set_ylim(len(NAMES) - 0.3, -2.3 if wide else -1.5)
+        panel.tick_params(length=0)
+        panel.spines[["left", "bottom"]].set_visible(False)
+        for row in rows:
+            panel.axhline(row, color=FAINT, lw=0.5)
+    gap.set(xscale="log", xlim=SIDES)
+    gap.set_xticks([1e-16, *([1e-12] if wide else []), 1e-8, 1e-4, 1])
+    gap.set_xticklabels(["10⁻¹⁶", *(["10⁻¹²"] if wide else []), "10⁻⁸", "10⁻⁴", "1"])
+    gap.xaxis.set_minor_locator(NullLocator())
+    gap.set_xlabel("how far from holding, relative")
+    gap.axvline(TOLERANCE, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
+    gap.set_yticks(rows, NAMES, ha="left", color=CONSTRAINT)
+    gap.tick_params(axis="y", pad=302 if wide else 94)
+    for row, (text, _) in enumerate(STATEMENTS.values()):
+        place = {"xytext": (-206, 0) if wide else (-94, -14), "va": "center"}
+        gap.annotate(text.replace("-", "−"), (0, row), xycoords=gap.get_yaxis_transform(), fontsize=9,
+                     textcoords="offset points", color=OTHER, annotation_clip=False,
+                     bbox={"fc": "white", "ec": "none", "pad": 0.5}, **place)  # fmt: skip
+    trail = background["trail"].T
+    gap.plot(*trail, "|", color=TRUTH, ms=6, alpha=0.5)
+    key(gap, "upper left", ("exact", EMPIRICAL_FISHER))
+    key(gap, "upper right", ("to an order", TRUTH), ("broken", CANDIDATE))
+    verdict.set(xlim=COLUMNS, yticks=[])
+    verdict.set_xticks([0, 1, 2], ["holds", "falls", "break"] if wide else ["✓", "✗", "break"])
+    verdict.xaxis.tick_top()
+    return {
+        "row": bars(gap, arrays["row"], f"{CANDIDATE}30"),
+        "verdict_row": bars(verdict, arrays["verdict_row"], f"{CANDIDATE}30"),
+        "exact": dots(gap, arrays["exact"], EMPIRICAL_FISHER, 6),
+        "ordered": dots(gap, arrays["ordered"], TRUTH, 10),
+        "fall": line(gap, arrays["fall"], CANDIDATE, 1.2, style=(0, (2, 2)), order=0.5),
+        "fallen": dots(gap, arrays["fallen"], CANDIDATE, 8, order=2),
+        "stands": dots(verdict, arrays["stands"], EMPIRICAL_FISHER, 6),
+        "falls": dots(verdict, arrays["falls"], CANDIDATE, 8),
+        "hand": dots(verdict, arrays["hand"], CANDIDATE, 12, order=3),
+    }
+
+
+def _say(place: float) -> str:
+    """What is broken, and how."""
+    if not place:
+        return "nothing"
+    name = NAMES[round(place) - 1]
+    return f"“{name}” ({BREAKS[name][0]})".replace(" -", " −").replace("(-", "(−")
+
+
+def _gaps(ledgers):
+    """The discrepancy of every line of every ledger, as it is drawn."""
+    residuals = np.array([[found.residual for found in lines] for lines in ledgers])
+    return jnp.asarray(np.clip(np.nan_to_num(residuals, nan=LARGEST), EXACT, LARGEST), float)
+
+
+def _band(left, right, row):
+    """The corners of a band about a row; none above the first, where nothing is broken."""
+    half = jnp.where(row < 0, 0, 0.5)
+    top, bottom = row - half, row + half
+    return jnp.stack([jnp.stack([left + 0 * row, top]), jnp.stack([right + 0 * row, top]),
+                      jnp.stack([right + 0 * row, bottom]), jnp.stack([left + 0 * row, bottom])])  # fmt: skip
