@@ -59,7 +59,8 @@ class Explorer(anywidget.AnyWidget):
 
     Raises:
         TypeError: Controls are given but `scene` is not a function.
-        ValueError: The packed table is larger than 1 MB; the largest array is named.
+        ValueError: The packed table is larger than 1 MB; the largest array is named. An axis has the name of something
+            that every explorer has, such as "words".
 
     Example:
         >>> import efisher_teach as ef
@@ -94,6 +95,11 @@ class Explorer(anywidget.AnyWidget):
         self._good = self._first = {name: control.value for name, control in controls.items()}
         first = self._build(**self._good, **({"progress": lambda part: None} if self._slow else {}))
         self._shown = prepare(first, tabulate(first), ("wide",))
+        for axis in first.axes:
+            if hasattr(Explorer, axis.name):
+                raise ValueError(
+                    f"`{axis.name}` cannot name an axis: explorers have that already. Rename it."
+                )
         self.add_traits(**{axis.name: _Place(axis.default).tag(sync=True) for axis in first.axes})
         super().__init__(_reply=self._answer(self._shown))
         self._row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})

@@ -108,3 +108,21 @@ def states(scene):
     for place, end in enumerate(last):
         for index in {0, end // 3, end // 2, end}:
             yield *default[:place], index, *default[place + 1 :]
+
+
+# What the tests of single scenes hold against them, in float64.
+
+
+def gradients(problem):
+    """G (n, p)."""
+    return np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y))
+
+
+def cost(G, delta):
+    """ΔᵀCΔ of one step or of many."""
+    return np.mean((delta @ G.T) ** 2, axis=-1)
+
+
+def true_change(problem, delta):
+    """Of the mean loss."""
+    return float(ef.mean_loss(problem, problem.params + delta) - ef.mean_loss(problem, problem.params))

@@ -133,6 +133,19 @@ def test_controls_need_a_function(problem):
         ef.Explorer(scenes.ellipsoid(problem), budget=ipywidgets.FloatSlider())
 
 
+def test_an_axis_cannot_be_called_words(problem):
+    scene = scenes.ellipsoid(problem)
+    renamed = scene._replace(
+        axes=(scene.axes[0]._replace(name="words"),), respond=turned, words="{words}", handles=()
+    )
+    with pytest.raises(ValueError, match="`words` cannot name an axis"):
+        ef.Explorer(renamed)
+
+
+def turned(data, state):
+    return scenes.ellipsoid.__globals__["respond"](data, {"turn": state["words"]})
+
+
 def test_a_table_that_is_too_large_is_refused(problem, monkeypatch):
     monkeypatch.setattr(room, "LIMIT", 1000)
     with pytest.raises(ValueError, match=r"packs to \d+ bytes, at most 1000 are sent; `\w+` is the largest"):

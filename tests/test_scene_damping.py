@@ -4,20 +4,7 @@ import gallery
 import numpy as np
 import pytest
 
-import efisher_teach as ef
 from efisher_teach import scenes
-
-
-def gradients(problem):
-    return np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y))
-
-
-def cost(G, delta):
-    return np.mean((delta @ G.T) ** 2, axis=-1)
-
-
-def true_change(problem, delta):
-    return float(ef.mean_loss(problem, problem.params + delta) - ef.mean_loss(problem, problem.params))
 
 
 @pytest.fixture(
@@ -28,7 +15,7 @@ def damped(request):
     name, budget = request.param
     problem = gallery.problem(name)
     scene = scenes.damping(problem, budget=budget)
-    return scene, scenes.tabulate(scene), budget, gradients(problem), problem
+    return scene, scenes.tabulate(scene), budget, gallery.gradients(problem), problem
 
 
 def test_cost_is_the_budget_at_every_place(damped):
@@ -40,7 +27,7 @@ def reference(G, epsilon, budget):
     """The step of one budget by a dense solve in float64."""
     C, g = G.T @ G / len(G), G.mean(axis=0)
     u = np.linalg.solve(C + epsilon * np.eye(len(C)), g)
-    return -u * np.sqrt(budget / cost(G, u))
+    return -u * np.sqrt(budget / gallery.cost(G, u))
 
 
 def test_steps_against_a_dense_solve(damped):
@@ -53,7 +40,9 @@ def test_steps_against_a_dense_solve(damped):
         np.testing.assert_allclose(
             heights, (G @ delta)[: len(heights)] / np.sqrt(budget), rtol=3e-3, atol=3e-3
         )
-        assert table.arrays["actual"][i] == pytest.approx(true_change(problem, np.float32(delta)), abs=2e-4)
+        assert table.arrays["actual"][i] == pytest.approx(
+            gallery.true_change(problem, np.float32(delta)), abs=2e-4
+        )
 
 
 def test_bound_on_the_length(damped):

@@ -4,20 +4,7 @@ import gallery
 import numpy as np
 import pytest
 
-import efisher_teach as ef
 from efisher_teach import scenes
-
-
-def gradients(problem):
-    return np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y))
-
-
-def cost(G, delta):
-    return np.mean((delta @ G.T) ** 2, axis=-1)
-
-
-def true_change(problem, delta):
-    return float(ef.mean_loss(problem, problem.params + delta) - ef.mean_loss(problem, problem.params))
 
 
 @pytest.fixture(
@@ -28,7 +15,7 @@ def lagrange(request):
     name, budget = request.param
     problem = gallery.problem(name)
     scene = scenes.ellipsoid(problem, budget=budget)
-    return scene, scenes.tabulate(scene), budget, gradients(problem), problem
+    return scene, scenes.tabulate(scene), budget, gallery.gradients(problem), problem
 
 
 def test_cost_is_the_budget_at_every_place(lagrange):
@@ -38,8 +25,8 @@ def test_cost_is_the_budget_at_every_place(lagrange):
 
 def test_candidates_lie_on_the_ellipse(lagrange):
     _, table, budget, G, _ = lagrange
-    np.testing.assert_allclose(cost(G, np.float64(table.arrays["tip"])), budget, rtol=1e-5)
-    np.testing.assert_allclose(cost(G, np.float64(table.arrays["ellipse"])), budget, rtol=1e-5)
+    np.testing.assert_allclose(gallery.cost(G, np.float64(table.arrays["tip"])), budget, rtol=1e-5)
+    np.testing.assert_allclose(gallery.cost(G, np.float64(table.arrays["ellipse"])), budget, rtol=1e-5)
 
 
 def test_no_candidate_beats_lagrange(lagrange):
@@ -67,7 +54,7 @@ def test_level_line_touches_only_at_the_best(lagrange):
 def test_turn_zero_is_gradient_descent(lagrange):
     scene, table, budget, G, _ = lagrange
     g = G.mean(axis=0)
-    descent = -g * np.sqrt(budget / cost(G, g))
+    descent = -g * np.sqrt(budget / gallery.cost(G, g))
     place = scene.axes[0].nearest(0)
     np.testing.assert_allclose(
         table.arrays["tip"][place], descent, rtol=1e-3, atol=1e-4 * np.abs(descent).max()
@@ -78,7 +65,7 @@ def test_true_loss_of_the_candidates(lagrange):
     _, table, _, _, problem = lagrange
     for i in (0, 90, 200):
         assert table.arrays["actual"][i] == pytest.approx(
-            true_change(problem, table.arrays["tip"][i]), abs=2e-6
+            gallery.true_change(problem, table.arrays["tip"][i]), abs=2e-6
         )
 
 
@@ -96,4 +83,4 @@ def test_value_of_the_budget_and_its_slope(lagrange):
     np.testing.assert_allclose((end - start) / (high - low), table.arrays["price"], rtol=1e-4)
     at = np.argmin(abs(budgets - 0.01))
     best = table.arrays["best"][1] * np.sqrt(budgets[at] / budget)
-    assert table.arrays["true_value"][at, 1] == pytest.approx(-true_change(problem, best), abs=2e-6)
+    assert table.arrays["true_value"][at, 1] == pytest.approx(-gallery.true_change(problem, best), abs=2e-6)

@@ -31,6 +31,7 @@ from efisher_teach.scenes.scene import (
     bars,
     changes,
     dots,
+    frame,
     gradients,
     key,
     line,
@@ -107,14 +108,11 @@ def background(data):
     G, _, plane = _geometry(data)
     paths = damping_path(G, jnp.asarray(DAMPINGS, G.dtype), WIDEST)
     ellipse = _ellipse(G, plane, WIDEST)
-    reach = 1.08 * jnp.max(jnp.abs(ellipse), axis=0)
-    height = jnp.maximum(reach[1], reach[0] / ASPECT)
-    equal = jnp.max(reach) < 4 * jnp.min(reach)  # the same scale on both axes, unless the ellipse is a needle
     lengths = jnp.linalg.norm(paths.delta, axis=1)
     fall = jnp.sqrt(WIDEST * paths.agreement[0])
     asked = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(WIDEST)
     return {
-        "reach": jnp.where(equal, height * jnp.array([ASPECT, 1.0]), reach),
+        "reach": frame(1.08 * jnp.max(jnp.abs(ellipse), axis=0), ASPECT),
         "length_limits": jnp.stack([jnp.min(lengths) / 5, 2.5 * jnp.max(lengths)]),
         "change_limits": 1.1
         * jnp.stack([jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))]),

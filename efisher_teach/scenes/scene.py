@@ -346,6 +346,12 @@ def bars(axes, corners, color, *, order=0.0):
     return axes.add_collection(collection, autolim=False)
 
 
+def frame(reach: jax.Array, aspect: float) -> jax.Array:
+    """Half sides of a view, `aspect` times as wide as high, with one scale on both axes unless that makes a needle."""
+    height = jnp.maximum(reach[1], reach[0] / aspect)
+    return jnp.where(jnp.max(reach) < 4 * jnp.min(reach), height * jnp.array([aspect, 1.0]), reach)
+
+
 def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
     """Corners (N, 4, 2) of bars from 0 to `height` (N,) about `x` (N,)."""
     left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)

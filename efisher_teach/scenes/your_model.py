@@ -33,6 +33,7 @@ from efisher_teach.scenes.scene import (
     Scene,
     bars,
     dots,
+    frame,
     key,
     line,
     panels,
@@ -150,10 +151,7 @@ def background(data):
     G, factors, root = data["G"], data["factors"], jnp.sqrt(WIDEST)
     steps = _steps(data, jnp.asarray(DAMPINGS, G.dtype))
     shadow = jnp.concatenate([dot(steps, data["plane"]), _ellipse(data), _descent(data)[None]])
-    reach = 1.08 * root * jnp.max(jnp.abs(shadow), axis=0)
-    height = jnp.maximum(reach[1], reach[0] / ASPECT)
-    equal = jnp.max(reach) < 4 * jnp.min(reach)  # the same scale on both axes, unless the ellipse is a needle
-    reach = jnp.where(equal, height * jnp.array([ASPECT, 1.0]), reach)
+    reach = frame(1.08 * root * jnp.max(jnp.abs(shadow), axis=0), ASPECT)
     asked = dot(steps, G[data["shown"]].T)
     low, high = jnp.minimum(jnp.min(asked), -1.6), jnp.maximum(jnp.max(asked), 0.4)
     limits = jnp.stack([low - 0.08 * (high - low), high + 0.3 * (high - low)])
