@@ -17,6 +17,7 @@ import efisher_teach as ef
 from efisher_teach import _pack as room
 from efisher_teach import explorer as live
 from efisher_teach import scenes
+from efisher_teach.scenes.ellipsoid import respond
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_an_axis_cannot_be_called_words(problem):
 
 
 def turned(data, state):
-    return scenes.ellipsoid.__globals__["respond"](data, {"turn": state["words"]})
+    return respond(data, {"turn": state["words"]})
 
 
 def test_a_table_that_is_too_large_is_refused(problem, monkeypatch):

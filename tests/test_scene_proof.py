@@ -131,8 +131,8 @@ def test_dots_by_budget_and_marks_by_break(case):
 
 def test_what_is_broken_is_said(case):
     say = case[1].axes[1].say
-    assert say(0) == "nothing"
-    assert say(7) == "“stationarity” (the step goes along −g)"
+    assert say(0.0) == "nothing"
+    assert say(7.0) == "“stationarity” (the step goes along −g)"
 
 
 def test_messages():

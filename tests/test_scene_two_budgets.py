@@ -153,4 +153,4 @@ def test_messages():
     with pytest.raises(ValueError, match=r"`problem` must be such that g is no eigenvector of C; got R from"):
         two_budgets(ef.linear_regression(1, 3))
     with pytest.raises(ValueError, match=r"`budget` must be finite and greater than 0; got -1"):
-        two_budgets(ef.breast_cancer(), budget=-1)
+        two_budgets(ef.breast_cancer(), budget=-1.0)

@@ -30,7 +30,7 @@ from efisher_teach import _checks
 from efisher_teach.gradients import per_example_gradients, per_example_losses
 from efisher_teach.problems import Problem
 
-DPI = 200  # device pixels an inch: two for each CSS pixel, so that figures are sharp on every screen
+DPI = 200.0  # device pixels an inch: two for each CSS pixel, so that figures are sharp on every screen
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), use_default_template=False)
 
 # One meaning each, in every figure (Okabe and Ito's colours, which colour-blind readers can tell apart).

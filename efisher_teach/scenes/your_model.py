@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.tree_util import Partial
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from efisher_teach import _checks
@@ -58,7 +58,7 @@ ASPECT = 1.25  # width by height of the panel of the plane
 def your_model(
     problem: Problem | None = None,
     *,
-    G: Float[Array, "n p"] | None = None,
+    G: ArrayLike | None = None,
     plane: str = "steps",
     budget: float = 0.01,
     seed: int = 0,
