@@ -27,7 +27,7 @@ test-units: $(VENV)/.dev ## mathematics, scenes, explorer
 	@$(call timed,units,$(ALONE) $(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
-	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=120 -p no:cacheprovider notebooks)
+	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=180 -p no:cacheprovider notebooks)
 
 test-browser: $(VENV)/.dev ## a real JupyterLab in a real Chromium
 	@$(call timed,browser,$(BIN)/python -m pytest -m browser -rs)
