@@ -91,8 +91,6 @@ WORDS = (
     "training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would spend "
     "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
 )
-
-
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7}, "Every direction is kept, however little C knows of it: the step is long.",
            "The step is the best one there is: why would anyone shorten it?"),
