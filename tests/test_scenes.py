@@ -151,7 +151,8 @@ def test_tables_lower_for_cuda(name):
     )
     program = jax.export.export(jax.jit(evaluate), platforms=["cuda"])(scene.data, values)
     assert program.platforms == ("cuda",)
-    assert "stablehlo" in program.mlir_module()
+    if name in ("ellipsoid", "damping"):  # their steps go by the singular values of G
+        assert "cusolver_gesvdj" in program.mlir_module()
 
 
 @pytest.mark.parametrize("name", ["ellipsoid", "damping"])
