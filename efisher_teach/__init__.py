@@ -1,7 +1,7 @@
 """efisher_teach: what problem do we solve when we precondition with the inverse empirical Fisher?
 
-The mathematics is imported here. What loads matplotlib and ipywidgets, `ef.scenes` and `ef.Explorer`, is imported at
-its first use.
+The mathematics is imported here. What loads matplotlib and ipywidgets is imported at its first use: `ef.scenes`,
+`ef.Explorer`, and the cards of the lessons (`ef.predict`, `ef.check`, `ef.hint` and their like).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,7 @@ from efisher_teach.training import Fit, Trial, fit, tune
 if TYPE_CHECKING:
     from efisher_teach import scenes
     from efisher_teach.explorer import Explorer
+    from efisher_teach.lesson import check, environment, given, guesses, hint, lab_record, predict
 
 __version__ = "0.1.0"
 __all__ = [
@@ -117,6 +118,7 @@ __all__ = [
     "Trial",
     "TwoBudgetStep",
     "breast_cancer",
+    "check",
     "coordinates",
     "damping_path",
     "derivation",
@@ -125,15 +127,20 @@ __all__ = [
     "empirical_fisher",
     "empirical_fisher_diagonal",
     "empirical_fisher_step",
+    "environment",
     "fisher",
     "fit",
     "gauss_newton",
     "generalised_eigenvalues",
+    "given",
     "gradient_covariance",
     "gram",
+    "guesses",
     "hessian",
+    "hint",
     "invariance_gap",
     "jacobian",
+    "lab_record",
     "ledger",
     "likelihoods",
     "linear_regression",
@@ -151,6 +158,7 @@ __all__ = [
     "per_example_losses",
     "precondition",
     "preconditioned_step",
+    "predict",
     "pull_back",
     "push_forward",
     "quadratic_form",
@@ -172,6 +180,7 @@ __all__ = [
     "two_budget_step",
     "weighted_gradient",
 ]
+LESSON = {"check", "environment", "given", "guesses", "hint", "lab_record", "predict"}
 
 
 def __getattr__(name: str) -> Any:
@@ -179,6 +188,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "Explorer":
         return importlib.import_module("efisher_teach.explorer").Explorer
+    if name in LESSON:
+        return getattr(importlib.import_module("efisher_teach.lesson"), name)
     if name == "scenes":
         return importlib.import_module("efisher_teach.scenes")
     raise AttributeError(f"module 'efisher_teach' has no attribute {name!r}")

@@ -4,7 +4,7 @@ The real data are bundled with scikit-learn: nothing is downloaded. Features are
 standard deviation of the training examples. Every problem keeps held-out examples aside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -88,25 +88,27 @@ def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, see
     return _problem("logistic regression", LOGISTIC, jnp.zeros(p), x, y, n)
 
 
-def breast_cancer(features: int | None = 2, *, seed: int = 0) -> Problem:
+def breast_cancer(features: int | Sequence[str] | None = 2, *, seed: int = 0) -> Problem:
     """569 tumours, 1 = malignant, by logistic regression through the origin. Wisconsin diagnostic data, 1995.
 
     Args:
-        features: 2 for worst perimeter and worst concavity (a θ one can draw), None for all 30.
+        features: 2 for worst perimeter and worst concavity (a θ one can draw), None for all 30, or names of some,
+            such as ("mean radius", "worst radius").
         seed: Of the split; a fifth is held out.
 
     Returns:
         A `Problem` with x (455, p) standardised, y in {0, 1} and θ = 0.
 
     Raises:
-        ValueError: features is neither 2 nor None.
+        ValueError: features is neither 2, nor None, nor names of measurements.
     """
-    if features not in (2, None):
-        _checks.reject("features", "2 or None", f"{features!r}", "2 can be drawn; None takes all 30.")
     data = _bundled("breast_cancer")
-    chosen = (
-        slice(None) if features is None else [list(data.feature_names).index(name) for name in TWO_FEATURES]
-    )
+    known = [*map(str, data.feature_names)]
+    names = known if features is None else TWO_FEATURES if features == 2 else features
+    if isinstance(names, str | int | float) or not len(names) or not {*names} <= {*known}:
+        action = f"2 can be drawn; None takes all 30: {', '.join(known)}."
+        _checks.reject("features", "2, None, or a tuple of names of measurements", f"{features!r}", action)
+    chosen = [known.index(name) for name in names]
     x, y, n = _split(data.data[:, chosen], 1.0 - data.target, seed)  # scikit-learn has 1 = benign
     return _problem("breast cancer", LOGISTIC, jnp.zeros(x.shape[1]), x, y, n)
 

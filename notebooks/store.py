@@ -1,7 +1,8 @@
 """Run the notebooks and store what they show: `make notebooks`. A second run changes nothing.
 
-Outputs and counts are kept, for readers without a kernel and for the tests, which compare them. What only a live kernel
-understands is dropped: widget state, widget views that have a picture beside them, and progress bars.
+Task, stub and folded solution of an exercise are written into its cells first, from `efisher_teach.exercises`. Outputs
+and counts are kept, for readers without a kernel and for the tests, which compare them. What only a live kernel
+understands is dropped: widget state, widget views that have something else beside them, and progress bars.
 """
 
 import sys
@@ -10,12 +11,18 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from efisher_teach import exercises
+
 LIVE = "application/vnd.jupyter.widget-view+json"
+STAR = "\\*"
 
 
 def store(path: Path) -> None:
     """Run one notebook in a fresh kernel and write it back."""
     book = nbformat.read(path, as_version=4)
+    for cell in book.cells:
+        if name := cell.metadata.get("exercise"):
+            cell.source = part(name, cell.metadata["part"])
     NotebookClient(
         book, timeout=180, record_timing=False, resources={"metadata": {"path": path.parent}}
     ).execute()
@@ -24,7 +31,7 @@ def store(path: Path) -> None:
         if "outputs" in cell:
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
+            if {"image/png", "text/html"} & output.get("data", {}).keys():
                 output.data.pop(LIVE, None)
     book.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -33,9 +40,23 @@ def store(path: Path) -> None:
     nbformat.write(book, path)
 
 
+def part(name: str, kind: str) -> str:
+    """A cell of an exercise: its "task", its "stub" with the check, or its folded "solution"."""
+    exercise = exercises.EXERCISES[name]
+    head, check = "", f"ef.check({name})"
+    if exercise.by_hand:  # each seed gives other numbers
+        head, check = f'seed = 0\nprint(ef.given("{name}", seed=seed))\n\n', f"ef.check({name}, seed=seed)"
+    if kind == "task":
+        return f"{STAR * exercise.stars} **`{name}`** {exercise.task}"
+    if kind == "stub":
+        return f"{head}{exercises.stub(exercise)}\n\n{check}"
+    code, why = exercises.source(exercise.solution), f"\n{exercise.why}\n" if exercise.why else ""
+    return f"<details>\n<summary>Solution of {name}</summary>\n\n```python\n{code}\n```\n{why}</details>"
+
+
 def _is_progress(output):
-    """A widget view with no picture: a bar that has done its work."""
-    return LIVE in output.get("data", {}) and "image/png" not in output.data
+    """A widget view with nothing beside it: a bar that has done its work."""
+    return LIVE in output.get("data", {}) and not {"image/png", "text/html"} & output.data.keys()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,41 @@
+"""What a question is that is asked before anything is shown. Each stands with the exercises of its notebook."""
+
+from math import isclose
+from typing import Any, NamedTuple
+
+QUESTIONS: "dict[str, Question]" = {}
+
+
+class Question(NamedTuple):
+    """A guess to make: one of some options, or a number in a range."""
+
+    name: str
+    asks: str
+    because: str
+    """The answer, and why. Unicode, no LaTeX: it stands in a widget."""
+    options: tuple[str, ...] = ()
+    answer: float = 0
+    """The number of the right option, from 1; or the number asked for."""
+    low: float = 0
+    high: float = 100
+    step: float = 1
+    unit: str = ""
+    within: float = 0
+    """How far a number may be off and still counts as right."""
+
+    @property
+    def chance(self) -> int:
+        """How sure one is who knows nothing, in %."""
+        return round(100 / len(self.options)) if self.options else 0
+
+    def near(self, guess: float) -> bool:
+        """Whether a number is near enough."""
+        return abs(guess - self.answer) <= self.within or isclose(guess, self.answer)
+
+
+def ask(name: str, asks: str, because: str, **about: Any) -> Question:
+    """Put a question into `QUESTIONS`; the arguments are the fields of `Question`."""
+    if name in QUESTIONS:
+        raise ValueError(f"There are two questions named {name}: rename one.")
+    QUESTIONS[name] = Question(name, asks, because, **about)
+    return QUESTIONS[name]

@@ -1,0 +1,93 @@
+// The browser's half of a lesson's card: what the kernel says, and a form for a guess or a button for a hint.
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function frontEnd() {
+  if (location.protocol === "vscode-webview:") return "VS Code";
+  if (/googleusercontent|colab/.test(location.hostname)) return "Colab";
+  if (document.querySelector("#jp-main-dock-panel, .jp-LabShell")) return "JupyterLab";
+  if (document.body.dataset.notebook) return "Notebook";
+  if (document.querySelector('[id*="voila"]')) return "Voilà";
+  return "this page";
+}
+
+function slider(label, unit, low, high, step, value) {
+  const input = make("input", { type: "range", min: low, max: high, step, "aria-label": label });
+  input.value = value;
+  const output = make("output", {});
+  const say = () => (output.textContent = `${Number(input.value)} ${unit}`.trim());
+  input.addEventListener("input", say);
+  say();
+  return [make("label", { class: "ef-ask-range" }, make("span", {}, label), input, output), input];
+}
+
+let count = 0;
+
+function question(form, send) {
+  const node = make("form", { class: "ef-ask" });
+  const fields = make("fieldset", {}, make("legend", {}, "Your guess"));
+  const name = `ef-guess-${count++}`;
+  let read;
+  if (form.options) {
+    form.options.forEach((option, place) => {
+      const radio = make("input", { type: "radio", name, value: place + 1, required: "" });
+      fields.append(make("label", {}, radio, make("span", {}, option)));
+    });
+    read = () => Number(new FormData(node).get(name));
+  } else {
+    const [label, input] = slider("your guess", form.unit, form.low, form.high, form.step, (form.low + form.high) / 2);
+    fields.append(label);
+    read = () => input.valueAsNumber;
+  }
+  const [sureLabel, sure] = slider("how sure are you?", "%", form.sure, 100, 1, Math.round((form.sure + 100) / 2));
+  node.append(fields, sureLabel, make("button", { type: "submit" }, form.button));
+  node.addEventListener("submit", (event) => {
+    event.preventDefault();
+    send({ guess: read(), sure: sure.valueAsNumber });
+  });
+  return node;
+}
+
+function render({ model, el }) {
+  // Without this, JupyterLab takes the arrow keys for itself.
+  const root = make("div", { class: "ef-card", "data-lm-suppress-shortcuts": "true" });
+  const text = make("div", { class: "ef-said", "aria-live": "polite", tabindex: "-1" });
+  root.append(text);
+  el.append(root);
+  const send = (message) => model.send(message);
+  let form = null;
+
+  const say = () => {
+    text.innerHTML = model.get("html"); // made by the kernel, which escapes what is not its own
+    root.dataset.state = model.get("state");
+  };
+  const ask = () => {
+    const held = form?.contains(document.activeElement);
+    form?.remove();
+    const asked = model.get("form");
+    form = null;
+    if (asked.sure !== undefined) form = question(asked, send);
+    else if (asked.button) {
+      form = make("button", { type: "button" }, asked.button);
+      form.addEventListener("click", () => send({ more: true }));
+    }
+    if (form) root.append(form);
+    if (held) (form?.matches("button") ? form : text).focus();
+  };
+  const watched = { "change:html": say, "change:state": say, "change:form": ask };
+  for (const [event, react] of Object.entries(watched)) model.on(event, react);
+  say();
+  ask();
+  model.set("seen", { "front end": frontEnd() });
+  model.save_changes();
+  return () => {
+    for (const [event, react] of Object.entries(watched)) model.off(event, react);
+  };
+}
+
+export default { render };

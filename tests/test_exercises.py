@@ -1,0 +1,84 @@
+"""The exercises: every right answer is accepted, in several styles; every known mistake is recognised by its name."""
+
+import importlib
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from efisher_teach.exercises import EXERCISES, judge, source, stub
+
+STYLES = {
+    name: answers
+    for path in Path(__file__).parent.glob("styles_*.py")
+    for name, answers in importlib.import_module(path.stem).STYLES.items()
+}
+ALL = sorted(EXERCISES)
+MISTAKES = [(name, says) for name in ALL for says in EXERCISES[name].mistakes]
+
+
+def test_there_are_enough():
+    assert len(EXERCISES) >= 10
+    assert {each.stars for each in EXERCISES.values()} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_solutions_are_right(name):
+    exercise = EXERCISES[name]
+    for seed in (0, 1, 2):
+        answer = (lambda: exercise.solution(*exercise.draw(np.random.default_rng(seed), 0))) if exercise.by_hand else exercise.solution
+        verdict = judge(exercise, answer, seed)
+        assert verdict.state == "right", verdict
+
+
+@pytest.mark.parametrize(("name", "style"), [(name, k) for name in STYLES for k in range(len(STYLES[name]))])
+def test_other_styles_are_right(name, style):
+    verdict = judge(EXERCISES[name], STYLES[name][style])
+    assert verdict.state == "right", verdict
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stubs_say_not_yet(name):
+    names: dict = {"jnp": jnp}
+    exec(stub(EXERCISES[name]), names)
+    verdict = judge(EXERCISES[name], names[name])
+    assert verdict.state == "not yet", verdict
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_solutions_stand_alone(name):
+    """What is shown as the solution runs in a notebook that has only jnp."""
+    import jax
+
+    import efisher_teach as ef
+
+    exercise = EXERCISES[name]
+    names: dict = {"jnp": jnp, "jax": jax, "ef": ef}
+    exec(source(exercise.solution), names)
+    if not exercise.by_hand:
+        assert judge(exercise, names[name]).state == "right"
+
+
+@pytest.mark.parametrize(("name", "says"), MISTAKES)
+def test_mistakes_are_named(name, says):
+    exercise = EXERCISES[name]
+    mistake = exercise.mistakes[says]
+    for seed in (0, 3):
+        instance = exercise.draw(np.random.default_rng(seed), 0)
+        answer = (lambda: mistake(*instance)) if exercise.by_hand else mistake
+        verdict = judge(exercise, answer, seed)
+        assert (verdict.state, verdict.says) == ("wrong", says), verdict
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_form(name):
+    exercise = EXERCISES[name]
+    assert exercise.stars in (1, 2, 3)
+    assert len(exercise.hints) == 3
+    assert exercise.solution.__doc__.endswith(".")
+    for text in (*exercise.hints, *exercise.mistakes, exercise.solution.__doc__):
+        assert not re.search(r"[$\\]", text), f"no LaTeX in a widget: {text}"
+        assert "  " not in text
+    assert exercise.task[-1] in ".?!"
