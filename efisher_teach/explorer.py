@@ -12,14 +12,13 @@ from math import isclose
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
-from weakref import WeakSet
 
 import anywidget
 import ipywidgets
 import numpy as np
 import traitlets
-from IPython.core.getipython import get_ipython
 
+from efisher_teach._cell import settle
 from efisher_teach._pack import RATIO, Shown, draw_whole, pack, prepare
 from efisher_teach.scenes.scene import DPI, Scene, Table, tabulate
 
@@ -108,7 +107,7 @@ class Explorer(anywidget.AnyWidget):
             control.observe(self._recompute, names="value")
         self.observe(self._reform, names="_asked")
         self.on_msg(self._told)
-        _settle(self)
+        settle(self)
 
     def _now(self) -> Shown:
         if not self._shown:
@@ -345,24 +344,6 @@ class Explorer(anywidget.AnyWidget):
         reply = pack(shown)
         self._serial += 1
         return reply | {"serial": self._serial, "error": "", "controls": self._said(values)}
-
-
-_LIVING: dict[str, tuple[str, WeakSet]] = {}  # by cell: the run that made them, and its explorers
-
-
-def _settle(explorer: Explorer) -> None:
-    """Close the explorers that an earlier run of the same cell has made."""
-    parent = getattr(get_ipython(), "get_parent", dict)()  # a kernel knows the message that it answers
-    cell, run = parent.get("metadata", {}).get("cellId"), parent.get("header", {}).get("msg_id")
-    if not cell:
-        return
-    last, explorers = _LIVING.get(cell, (run, WeakSet()))
-    if last != run:
-        for old in list(explorers):
-            old.close()
-        explorers = WeakSet()
-    explorers.add(explorer)
-    _LIVING[cell] = run, explorers
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -20,12 +20,27 @@ import jax
 import traitlets
 
 from efisher_teach import exercises
+from efisher_teach._cell import settle
 from efisher_teach.exercises import EXERCISES, QUESTIONS, Exercise, Question
 
 STATIC = Path(__file__).with_name("static")
 LIVE = "application/vnd.jupyter.widget-view+json"
 MARKS = {"right": "✓", "not yet": "…", "wrong": "✗", "stopped": "✗"}
-PACKAGES = ("efisher_teach", "jax", "numpy", "matplotlib", "ipywidgets", "anywidget", "jupyterlab", "notebook")
+PACKAGES = (
+    "efisher_teach",
+    "jax",
+    "numpy",
+    "matplotlib",
+    "ipywidgets",
+    "anywidget",
+    "jupyterlab",
+    "notebook",
+)
+
+NO_WIDGETS = (
+    "no answer yet. If this line stays, widgets do not run here: reload the page, run the cell again, or open it "
+    "with `make lab` or on Binder. Pictures, words and folded answers need no widgets."
+)
 
 
 class Record(traitlets.HasTraits):
@@ -42,7 +57,25 @@ class Record(traitlets.HasTraits):
 RECORD = Record()
 
 
-class Card(anywidget.AnyWidget):
+class _Follower(ipywidgets.DOMWidget):
+    """A widget that follows the record until it is closed, which a cell does to those of its earlier run."""
+
+    def follow(self, part: str, react: Callable) -> None:
+        """Call `react()` now, and whenever that part of the record changes."""
+        self._followed = (lambda _: react(), part)
+        RECORD.observe(*self._followed)
+        settle(self)
+        react()
+
+    def close(self) -> None:
+        """End the widget."""
+        if followed := getattr(self, "_followed", None):
+            RECORD.unobserve(*followed)
+            self._followed = None
+        super().close()
+
+
+class Card(anywidget.AnyWidget, _Follower):
     """A piece of a lesson: safe HTML, and maybe a form. Its words are also its text and its HTML without a kernel."""
 
     _esm = STATIC / "lesson.js"
@@ -58,25 +91,27 @@ class Card(anywidget.AnyWidget):
     folded = ""
 
     def _repr_mimebundle_(self, **kwargs) -> Any:
-        view = super()._repr_mimebundle_(**kwargs)
+        view: Any = super()._repr_mimebundle_(**kwargs)
         data, metadata = view if isinstance(view, tuple) else (view, {})
         stored = {"text/plain": self.words, "text/html": f"<div>{self.folded or self.html}</div>"}
         return data | stored, metadata
 
 
-class Gate(ipywidgets.VBox):
+class Gate(ipywidgets.VBox, _Follower):
     """A figure behind a guess: closed until the question is answered. Stored, it is the figure."""
 
-    def __init__(self, card: Card, figure: Any):
-        self._figure = figure
-        super().__init__([card])
+    def __init__(self, question: Question, figure: Any):
+        self._question, self._figure = question, figure
+        closed = "<p>This figure opens when you have made your guess, in the card above.</p>"
+        super().__init__([Card(html=closed, state="not yet")])
+        self.follow("guesses", self._look)
 
-    def reveal(self) -> None:
-        """Show the figure."""
-        self.children = [getattr(self._figure, "panel", self._figure)]
+    def _look(self):
+        if self._question.name in RECORD.guesses:
+            self.children = [getattr(self._figure, "panel", self._figure)]
 
     def _repr_mimebundle_(self, **kwargs) -> Any:
-        view = super()._repr_mimebundle_(**kwargs)
+        view: Any = super()._repr_mimebundle_(**kwargs)
         data, metadata = view if isinstance(view, tuple) else (view, {})
         figure, about = self._figure._repr_mimebundle_()
         return {**figure, LIVE: data[LIVE]}, metadata | about
@@ -96,8 +131,7 @@ class Prediction(Card):
         options = "".join(f"\n  {place}. {option}" for place, option in enumerate(question.options, 1))
         self.words = f"A guess first: {question.asks}{options}"
         self.on_msg(self._told)
-        RECORD.observe(lambda _: self._show(), "guesses")
-        self._show()
+        self.follow("guesses", self._show)
 
     def opens(self, figure: Any) -> Gate:
         """Keep a figure closed until the guess is made.
@@ -108,16 +142,7 @@ class Prediction(Card):
         Returns:
             A widget that shows the figure after the guess.
         """
-        closed = Card(html="<p>This figure opens when you have made your guess, in the card above.</p>", state="not yet")
-        gate = Gate(closed, figure)
-
-        def look(_=None):
-            if self._question.name in RECORD.guesses:
-                gate.reveal()
-
-        RECORD.observe(look, "guesses")
-        look()
-        return gate
+        return Gate(self._question, figure)
 
     def _show(self):
         guess = RECORD.guesses.get(self._question.name)
@@ -127,7 +152,11 @@ class Prediction(Card):
             kind = {"options": list(question.options)} if question.options else _range(question)
             self.form = kind | {"sure": question.chance, "button": "That is my guess"}
             return
-        said = question.options[guess["guess"] - 1] if question.options else f"{guess['guess']:.4g} {question.unit}"
+        said = (
+            question.options[guess["guess"] - 1]
+            if question.options
+            else f"{guess['guess']:.4g} {question.unit}"
+        )
         verdict = "right" if guess["right"] else "not what happens"
         self.form = {}
         self.state = "right" if guess["right"] else "wrong"
@@ -139,7 +168,7 @@ class Prediction(Card):
         if name in RECORD.guesses or "guess" not in message:
             return
         value = message["guess"]
-        right = value == question.answer if question.options else question.near(value)
+        right = value == question.answer if question.options else question.near(float(value))
         guess = {"guess": value, "sure": float(message["sure"]), "right": bool(right)}
         RECORD.guesses = RECORD.guesses | {name: guess}
 
@@ -162,7 +191,9 @@ def predict(question: str | Question) -> Prediction:
     if isinstance(question, str):
         if question not in QUESTIONS:
             known = ", ".join(QUESTIONS)
-            raise ValueError(f"`question` must be a question of the course; got '{question}'. It has: {known}.")
+            raise ValueError(
+                f"`question` must be a question of the course; got '{question}'. It has: {known}."
+            )
         question = QUESTIONS[question]
     return Prediction(question)
 
@@ -175,8 +206,7 @@ class _Checked(Card):
         super().__init__(state=state)
         self.words = words
         self.on_msg(self._told)
-        RECORD.observe(lambda _: self._show(), "hints")
-        self._show()
+        self.follow("hints", self._show)
 
     def _show(self):
         given, hints = RECORD.hints.get(self._exercise.name, 0), self._exercise.hints
@@ -191,7 +221,7 @@ class _Checked(Card):
             _one_more(self._exercise)
 
 
-def check(answer: Callable, exercise: str | None = None, *, seed: int = 0) -> Card:
+def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
     """Judge an answer: on random instances, by the mistakes that are known, by what must be true.
 
     It never raises, and what is written stays as it is.
@@ -258,7 +288,9 @@ def given(exercise: str, *, seed: int = 0) -> dict[str, Any]:
         ValueError: No exercise has that name; the known ones are listed.
     """
     if exercise not in EXERCISES:
-        raise ValueError(f"`exercise` must be one of the course; got '{exercise}'. It has: {', '.join(EXERCISES)}.")
+        raise ValueError(
+            f"`exercise` must be one of the course; got '{exercise}'. It has: {', '.join(EXERCISES)}."
+        )
     return exercises.given(EXERCISES[exercise], seed)
 
 
@@ -268,14 +300,13 @@ def guesses() -> Card:
     Returns:
         A card.
     """
-    card = _plain("", "")
+    card = Card()
 
-    def show(_=None):
+    def show():
         card.words = _calibration([*RECORD.guesses.values()])
         card.html = f"<p>{_escape(card.words)}</p>"
 
-    RECORD.observe(show, "guesses")
-    show()
+    card.follow("guesses", show)
     return card
 
 
@@ -325,12 +356,13 @@ def environment() -> Card:
             rows[package] = "not installed here; the front end may bring its own"
     rows["computes on"] = ", ".join(sorted({device.device_kind for device in jax.devices()}))
     card = Card()
-    missing = "no answer yet. If this line stays, widgets do not run here: reload the page, run the cell again, or open the "
-    missing += "course with `make lab` or on Binder. Pictures, words and folded answers need no widgets."
 
     def show(_=None):
-        last = {"widgets": f"they run, in {card.seen['front end']}" if card.seen else missing}
-        lines = "".join(f"<tr><th>{escape(key)}</th><td>{_escape(value)}</td></tr>" for key, value in (rows | last).items())
+        last = {"widgets": f"they run, in {card.seen['front end']}" if card.seen else NO_WIDGETS}
+        lines = "".join(
+            f"<tr><th>{escape(key)}</th><td>{_escape(value)}</td></tr>"
+            for key, value in (rows | last).items()
+        )
         card.html = f"<table>{lines}</table>"
 
     card.observe(show, "seen")
@@ -376,8 +408,14 @@ def _calibration(made):
     share = 100 * right / len(made)
     word = "about as sure as right"
     if abs(sure - share) > 20:
-        word = "surer than right: look once more where you were sure" if sure > share else "better than you thought"
-    return f"{right} of {len(made)} guesses right, {share:.0f} %; you were {sure:.0f} % sure on average: {word}."
+        word = (
+            "surer than right: look once more where you were sure"
+            if sure > share
+            else "better than you thought"
+        )
+    return (
+        f"{right} of {len(made)} guesses right, {share:.0f} %; you were {sure:.0f} % sure on average: {word}."
+    )
 
 
 def _as_page(kept):

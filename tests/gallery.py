@@ -55,6 +55,8 @@ GALLERY = {
     "ellipsoid, widest": lambda: scenes.ellipsoid(problem("fresh"), budget=0.04),
     "ellipsoid, linear": lambda: scenes.ellipsoid(problem("linear"), budget=0.002),
     "ellipsoid, logistic": lambda: scenes.ellipsoid(problem("logistic"), budget=0.04),
+    "lookalikes": lambda: scenes.lookalikes(problem("two")),
+    "lookalikes, fresh": lambda: scenes.lookalikes(problem("logistic"), seed=1),
     "proof": lambda: scenes.proof(problem("two")),
     "proof, wide": lambda: scenes.proof(problem("wide"), budget=0.04, damping=1e-2),
     "damping": lambda: scenes.damping(problem("thirty")),

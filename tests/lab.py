@@ -85,8 +85,12 @@ def listen(page: Page) -> list[str]:
     return troubles
 
 
-def open_notebook(page: Page, url: str, token: str, name: str) -> None:
-    """Open a notebook in a fresh workspace, as if for the first time, and wait for its kernel."""
+def open_notebook(page: Page, url: str, token: str, name: str, front_end: str = "lab") -> None:
+    """Open a notebook as if for the first time, in JupyterLab or in Notebook 7, and wait for its kernel."""
+    if front_end == "notebook":
+        page.goto(f"{url}notebooks/{name}?token={token}")
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
+        return
     page.goto(f"{url}lab/workspaces/{Path(name).stem}/tree/{name}?reset&token={token}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
@@ -111,6 +115,17 @@ def run_all(page: Page, timeout: float = 180) -> None:
     )
 
 
+def guess_all(page: Page) -> None:
+    """Answer every question of the notebook: the figures behind them open."""
+    while page.locator(".ef-ask").count():
+        form = page.locator(".ef-ask").first
+        asked = form.element_handle()
+        if form.get_by_role("radio").count():
+            form.get_by_role("radio").first.check()
+        form.get_by_role("button").click()
+        page.wait_for_function("(node) => !node.isConnected", arg=asked, timeout=20_000)
+
+
 def explorers(page: Page) -> Locator:
     """The live explorers of the notebook that is open."""
     return page.locator(".jp-OutputArea .ef-explorer[data-serial]")
@@ -133,11 +148,11 @@ class Desk(NamedTuple):
     page: Page
     troubles: list[str]
 
-    def open(self, name: str) -> None:
+    def open(self, name: str, front_end: str = "lab") -> None:
         """Open a notebook of the folder; the kernel of the one before is ended."""
         for session in json.loads(self._call("GET", "sessions")):
             self._call("DELETE", f"sessions/{session['id']}")
-        open_notebook(self.page, self.url, self.token, name)
+        open_notebook(self.page, self.url, self.token, name, front_end)
 
     def _call(self, method: str, path: str) -> bytes:
         request = urllib.request.Request(f"{self.url}api/{path}?token={self.token}", method=method)

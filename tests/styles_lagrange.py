@@ -21,7 +21,7 @@ def _reach(G):
 STYLES = {
     "lagrange_step": (_looped, lambda G, budget: ef.empirical_fisher_step(G, budget=budget).delta),
     "one_example": (
-        lambda g, budget: [-float(budget) ** 0.5 * float(each) / float(sum(g**2)) for each in g],
+        lambda g, budget: [-(float(budget) ** 0.5) * float(each) / float(sum(g**2)) for each in g],
         lambda g, budget: ef.empirical_fisher_step(g[None], budget=budget).delta,
     ),
     "two_blanks": (

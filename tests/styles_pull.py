@@ -13,7 +13,10 @@ def _by_autodiff(theta, X, y):
 
 
 def _looped(theta, X, y):
-    return [[float((1 / (1 + np.exp(-x @ theta)) - label) * entry) for entry in x] for x, label in zip(X, y, strict=True)]
+    return [
+        [float((1 / (1 + np.exp(-x @ theta)) - label) * entry) for entry in x]
+        for x, label in zip(X, y, strict=True)
+    ]
 
 
 STYLES = {
@@ -28,7 +31,9 @@ STYLES = {
         lambda: [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]],
     ),
     "kept_by_the_mean": (
-        lambda G: np.linalg.norm(np.mean(G, axis=0)) ** 2 / np.trace(np.asarray(G).T @ np.asarray(G) / len(G)),
+        lambda G: (
+            np.linalg.norm(np.mean(G, axis=0)) ** 2 / np.trace(np.asarray(G).T @ np.asarray(G) / len(G))
+        ),
         lambda G: jnp.vdot(G.mean(0), G.mean(0)) / jnp.mean(G**2) / G.shape[1],
     ),
 }

@@ -2,12 +2,15 @@
 
 import importlib
 import re
+from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import efisher_teach as ef
 from efisher_teach.exercises import EXERCISES, judge, source, stub
 
 STYLES = {
@@ -24,13 +27,17 @@ def test_there_are_enough():
     assert {each.stars for each in EXERCISES.values()} == {1, 2, 3}
 
 
+def on_paper(exercise, answer, seed):
+    """An answer found for the numbers of a seed, where the task is for pencil and paper."""
+    return partial(answer, *exercise.draw(np.random.default_rng(seed), 0)) if exercise.by_hand else answer
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", ALL)
-def test_solutions_are_right(name):
+def test_solutions_are_right(name, seed):
     exercise = EXERCISES[name]
-    for seed in (0, 1, 2):
-        answer = (lambda: exercise.solution(*exercise.draw(np.random.default_rng(seed), 0))) if exercise.by_hand else exercise.solution
-        verdict = judge(exercise, answer, seed)
-        assert verdict.state == "right", verdict
+    verdict = judge(exercise, on_paper(exercise, exercise.solution, seed), seed)
+    assert verdict.state == "right", verdict
 
 
 @pytest.mark.parametrize(("name", "style"), [(name, k) for name in STYLES for k in range(len(STYLES[name]))])
@@ -49,11 +56,7 @@ def test_stubs_say_not_yet(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_solutions_stand_alone(name):
-    """What is shown as the solution runs in a notebook that has only jnp."""
-    import jax
-
-    import efisher_teach as ef
-
+    """What is shown as the solution runs in a notebook."""
     exercise = EXERCISES[name]
     names: dict = {"jnp": jnp, "jax": jax, "ef": ef}
     exec(source(exercise.solution), names)
@@ -61,15 +64,12 @@ def test_solutions_stand_alone(name):
         assert judge(exercise, names[name]).state == "right"
 
 
+@pytest.mark.parametrize("seed", [0, 3])
 @pytest.mark.parametrize(("name", "says"), MISTAKES)
-def test_mistakes_are_named(name, says):
+def test_mistakes_are_named(name, says, seed):
     exercise = EXERCISES[name]
-    mistake = exercise.mistakes[says]
-    for seed in (0, 3):
-        instance = exercise.draw(np.random.default_rng(seed), 0)
-        answer = (lambda: mistake(*instance)) if exercise.by_hand else mistake
-        verdict = judge(exercise, answer, seed)
-        assert (verdict.state, verdict.says) == ("wrong", says), verdict
+    verdict = judge(exercise, on_paper(exercise, exercise.mistakes[says], seed), seed)
+    assert (verdict.state, verdict.says) == ("wrong", says), verdict
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,18 +1,34 @@
 """The form of the stored notebooks; what they compute is compared by nbval (`make test-notebooks`)."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from efisher_teach.exercises import EXERCISES, QUESTIONS
+
 FOLDER = Path(__file__).parent.parent / "notebooks"
 BOOKS = sorted(FOLDER.glob("*.ipynb"))
+spec = importlib.util.spec_from_file_location("store", FOLDER / "store.py")
+store = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(store)
 
 
 @pytest.fixture(scope="module", params=BOOKS, ids=lambda path: path.stem)
 def book(request):
-    return nbformat.read(request.param, as_version=4)
+    found = nbformat.read(request.param, as_version=4)
+    found.number = request.param.name[:2]
+    return found
+
+
+def number(book):
+    return book.number
+
+
+def title(book):
+    return re.match(r"# ([^:\n]+)", book.cells[0].source)[1]
 
 
 def cells(book, kind):
@@ -69,19 +85,76 @@ def test_size(book):
 
 
 def test_parts_come_in_order(book):
-    parts = [
-        "minutes.** After this notebook you can",
-        "## A guess first",
-        "<details>",
-        "Try this",
-        "xercise",
-        "## To take away",
+    parts = ["minutes.** After this notebook you can", "## A guess first", "Try this", "## Exercise|## An exercise",
+             "## To take away"]  # fmt: skip
+    places = [
+        min([match.start() for match in re.finditer(part.replace("**", r"\*\*"), text(book))], default=-1)
+        for part in parts
     ]
-    places = [text(book).find(part) for part in parts]
     assert -1 not in places
     assert places == sorted(places)
-    assert re.search(r"\[\d\d [\w ]+\]\(\d\d_\w+\.ipynb\)", cells(book, "markdown")[-1].source)  # a way on
     assert "assert " in "\n".join(cell.source for cell in cells(book, "code"))
+
+
+def test_a_guess_comes_before_anything_is_shown(book):
+    first = cells(book, "code")[0]
+    names = re.findall(r'ef\.predict\("(.*?)"\)', "\n".join(cell.source for cell in cells(book, "code")))
+    assert "ef.predict(" in first.source
+    assert len(names) == len(set(names)) >= (1 if "Start here" in text(book) else 2)
+    assert set(names) <= set(QUESTIONS)
+    assert "<details>" in first.outputs[0].data["text/html"]  # folded, not missing
+    assert "ef.guesses()" in "\n".join(cell.source for cell in cells(book, "code"))
+    said = "\n".join(output.get("text") or output.data.get("text/plain", "") for output in outputs(book))
+    for name in names:  # an answer's numbers are computed where it is asked
+        for number in re.findall(r"\d+\.\d+", QUESTIONS[name].because):
+            assert number in said, f"{name}: {number}"
+
+
+def test_exercises_are_what_they_are_checked_by(book):
+    """Task, stub and solution stand in the notebook as the exercise has them."""
+    for cell in book.cells:
+        if "exercise" in cell.metadata:
+            assert cell.source == store.part(cell.metadata["exercise"], cell.metadata["part"])
+    kinds = [
+        (cell.metadata["exercise"], cell.metadata["part"])
+        for cell in book.cells
+        if "exercise" in cell.metadata
+    ]
+    names = list(dict.fromkeys(name for name, _ in kinds))
+    assert kinds == [(name, part) for name in names for part in ("task", "stub", "solution")]
+    assert names
+    assert {EXERCISES[name].notebook for name in names} == {number(book)}
+    stars = [EXERCISES[name].stars for name in names]
+    assert stars == sorted(stars)
+
+
+def test_every_exercise_is_in_its_notebook():
+    found = [
+        cell.metadata["exercise"]
+        for path in BOOKS
+        for cell in nbformat.read(path, 4).cells
+        if "exercise" in cell.metadata
+    ]
+    assert sorted(set(found)) == sorted(EXERCISES)
+    assert len(EXERCISES) >= 25
+
+
+def test_every_question_is_asked():
+    sources = "".join(path.read_text() for path in BOOKS)
+    assert [name for name in QUESTIONS if f'ef.predict(\\"{name}\\")' not in sources] == []
+
+
+def test_one_notebook_leads_to_the_next(book):
+    last, place = cells(book, "markdown")[-1].source, int(number(book))
+    near = {"Previous": place - 1, "Next": place + 1}
+    for word, other in near.items():
+        if 0 <= other < len(BOOKS):
+            assert (
+                f"{word}: [{BOOKS[other].stem[:2]} {title(nbformat.read(BOOKS[other], 4))}]({BOOKS[other].name})"
+                in last
+            )
+        else:
+            assert f"{word}:" not in last
 
 
 def test_links_lead_somewhere(book):

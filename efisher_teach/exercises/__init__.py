@@ -1,4 +1,4 @@
-"""The questions and exercises of the course, one file for one or two notebooks. An exercise is its solution, decorated."""
+"""The questions and exercises of the course, one file for each notebook. An exercise is its solution, decorated."""
 
 from efisher_teach.exercises import (
     bugs,

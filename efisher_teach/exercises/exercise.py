@@ -102,7 +102,9 @@ def given(exercise: Exercise, seed: int = 0) -> dict[str, Any]:
     """The numbers of a task for pencil and paper, by name."""
     values = exercise.draw(np.random.default_rng(seed), 0)
     names = inspect.signature(exercise.solution).parameters
-    return {name: np.asarray(value, float).round(6).tolist() for name, value in zip(names, values, strict=True)}
+    return {
+        name: np.asarray(value, float).round(6).tolist() for name, value in zip(names, values, strict=True)
+    }
 
 
 class Verdict(NamedTuple):
@@ -151,7 +153,9 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     for sentence, holds in exercise.properties.items():
         for instance in instances:
             if not _holds(holds, answer, instance):
-                return Verdict("wrong", f"Right on {SIZES} instances, but this must be true, and is not: {sentence}")
+                return Verdict(
+                    "wrong", f"Right on {SIZES} instances, but this must be true, and is not: {sentence}"
+                )
     if exercise.arguments:
         also = "".join(f" Also, {sentence}" for sentence in exercise.properties)
         return Verdict("right", f"Right, on {SIZES} instances.{also}")
@@ -172,7 +176,9 @@ def _why(exercise, seen, instance, got, trouble):
     for says, mistake in exercise.mistakes.items():
         if _gives(mistake, seen, exercise):
             return Verdict("wrong", says)
-    return Verdict("wrong", "Not yet right. The smallest case where it fails:", _shown(exercise, instance, got, trouble))
+    return Verdict(
+        "wrong", "Not yet right. The smallest case where it fails:", _shown(exercise, instance, got, trouble)
+    )
 
 
 def _gives(mistake, seen, exercise):
@@ -201,7 +207,7 @@ def differs(got: Any, expected: Any) -> str:
             return f"a dictionary with {', '.join(map(repr, expected))} is expected"
         parts = {f"{name!r}": (got[name], value) for name, value in expected.items()}
     elif isinstance(expected, tuple):
-        if not isinstance(got, tuple | list) or len(got) != len(expected):
+        if isinstance(got, str | dict) or not hasattr(got, "__len__") or len(got) != len(expected):
             return f"{len(expected)} things are expected, separated by commas"
         parts = {f"number {place}": pair for place, pair in enumerate(zip(got, expected, strict=True), 1)}
     elif isinstance(expected, str):
@@ -236,11 +242,12 @@ def _other_arguments(exercise, answer):
     """The learner's arguments, where the exercise could not be called with its own."""
     try:
         signature = inspect.signature(answer)
+    except (TypeError, ValueError):  # a function without a signature, such as a builtin
+        return ""
+    try:
         signature.bind(*exercise.arguments)
     except TypeError:
         return ", ".join(signature.parameters) or "nothing"
-    except ValueError:  # a function without a signature, such as a builtin
-        return ""
     return ""
 
 
@@ -249,7 +256,11 @@ def _what_stopped(error, answer):
     if isinstance(error, KeyboardInterrupt):
         return "It was interrupted."
     code = getattr(inspect.unwrap(answer), "__code__", None)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if code and frame.filename == code.co_filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if code and frame.filename == code.co_filename
+    ]
     where = f" In line {frames[-1].lineno}: {frames[-1].line}" if frames and frames[-1].line else ""
     said = str(error).strip().splitlines()
     return f"It stopped with {type(error).__name__}: {said[0].rstrip('.') if said else 'no message'}.{where}"
@@ -286,7 +297,9 @@ def _text(value):
         return repr(value)[:200]
     if not array.ndim:
         return f"{float(array):.4g}"
-    return np.array2string(array + 0.0, precision=3, suppress_small=True, threshold=30, edgeitems=2, separator=", ")
+    return np.array2string(
+        array + 0.0, precision=3, suppress_small=True, threshold=30, edgeitems=2, separator=", "
+    )
 
 
 # Instances that several exercises share: small whole numbers first, which one can follow by hand.
@@ -307,6 +320,6 @@ def rows(rng: np.random.Generator, size: int, shapes: tuple = ANY) -> jax.Array:
             return jnp.asarray(G, float)
 
 
-def positive(rng: np.random.Generator, low: float, high: float) -> float:
+def positive(rng: np.random.Generator, low: float | int, high: float | int) -> float:
     """A number with two digits."""
     return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.1e}")

@@ -9,9 +9,9 @@ from efisher_teach.exercises.question import ask
 ask(
     "along −g",
     "All steps on the ellipse cost the same. Is the one along −g the best of them?",
-    "It depends on the shape. −g is steepest where cost is length, that is, on a circle. On the data below it reaches "
-    "about 90 % of the best decrease; with 30 features instead of 2 it can be two thirds (notebook 04); and where C is a "
-    "multiple of the identity, it is the best step itself.",
+    "It depends on the shape. −g is steepest where cost is length, that is, on a circle. On the data below it "
+    "reaches about 90 % of the best decrease; with 30 features instead of 2 it can be two thirds (notebook 04); "
+    "and where C is a multiple of the identity, it is the best step itself.",
     options=(
         "Yes: −g is the direction of steepest descent.",
         "No, but it is never far off.",
@@ -21,9 +21,10 @@ ask(
 )
 ask(
     "how many lose",
-    "The best step of cost c = 0.01 lowers the mean loss of 455 tumours. How many % of them get worse by it, to first order?",
-    "6 %. The constraint counts the square of a change, up or down alike, so it forbids no loss to rise. What bounds them is "
-    "ρ: at most a fraction 1 − ρ can rise, here 28 %.",
+    "The best step of cost c = 0.01 lowers the mean loss of 455 tumours. How many % of them get worse by it, to "
+    "first order?",
+    "6 %. The constraint counts the square of a change, up or down alike, so it forbids no loss to rise. What "
+    "bounds them is ρ: at most a fraction 1 − ρ can rise, here 28 %.",
     low=0,
     high=50,
     answer=6,
@@ -48,7 +49,8 @@ def _rho(G):
     "03", 1,
     "On paper, for the numbers that the cell prints: find $C$, $g$, $\\rho$ and the step.",
     ("C is the mean of the three outer products, g the mean of the three rows.",
-     "C is 2 × 2: its inverse is the matrix with the diagonal swapped and the other two negated, over the determinant.",
+     "C is 2 × 2: its inverse is the matrix with the diagonal swapped and the other two negated, over the "
+     "determinant.",
      "u = C⁻¹g, ρ = g·u, Δ = −√(c/ρ) u."),
     lambda rng, size: (rows(rng, 2), 0.01),
     mistakes={
@@ -74,7 +76,8 @@ def three_examples(G, budget):
 
 @exercise(
     "03", 1,
-    "A single example, $n=1$: what is the step? Here $C=gg^\\top$ has rank 1, so `solve` is no help; the answer is one line.",
+    "A single example, $n=1$: what is the step? Here $C=gg^\\top$ has rank 1, so `solve` is no help; the answer is "
+    "one line.",
     ("C⁺g for C = ggᵀ: which multiple of g does C send to g?",
      "C g = g (gᵀg), so C⁺g = g/‖g‖². And ρ = 1.",
      "−√c · g/‖g‖²: Polyak's step, with √c for the hoped-for decrease."),
@@ -119,9 +122,9 @@ def one_example(g, budget):
     },
     properties={
         "four times the budget makes the step twice as long.":
-            lambda answer, G, budget: bool(np.allclose(answer(G, 4 * budget), 2 * np.asarray(answer(G, budget)), rtol=1e-3)),
+            lambda answer, G, c: bool(np.allclose(answer(G, 4 * c), 2 * np.asarray(answer(G, c)), rtol=1e-3)),
         "losses in another unit, ℓ and √c both times 10, leave the step as it is.":
-            lambda answer, G, budget: bool(np.allclose(answer(10 * G, 100 * budget), answer(G, budget), rtol=1e-2, atol=1e-5)),
+            lambda answer, G, c: bool(np.allclose(answer(10 * G, 100 * c), answer(G, c), rtol=1e-2, atol=1e-5)),
     },
 )  # fmt: skip
 def lagrange_step(G, budget):
@@ -133,8 +136,8 @@ def lagrange_step(G, budget):
 
 @exercise(
     "03", 2,
-    "The proof in six lines, with two blanks. Line 3 says $g^\\top C^{+}g/(4\\lambda^2)=c$. Fill in line 4, $\\lambda$, and "
-    "line 6, the decrease of the mean loss.",
+    "The proof in six lines, with two blanks. Line 3 says $g^\\top C^{+}g/(4\\lambda^2)=c$. Fill in line 4, "
+    "$\\lambda$, and line 6, the decrease of the mean loss.",
     ("Solve line 3 for λ: which of the two roots is the minimum?",
      "With λ > 0 the Lagrangian is convex. And the decrease is −g·Δ, with Δ of line 5.",
      "λ = √(ρ/c)/2, and −g·Δ = √(c/ρ)·ρ."),
@@ -170,14 +173,16 @@ def _reaches(v, G):
 
 @exercise(
     "03", 2,
-    "Fewer examples than parameters: $C$ is singular. And yet $g$ is in its range, always. Show it: return a $v$ with $Cv=g$.",
+    "Fewer examples than parameters: $C$ is singular. And yet $g$ is in its range, always. Show it: return a $v$ "
+    "with $Cv=g$.",
     ("What does C v look like, written with the rows of G?",
      "C v = (1/n) Σ gᵢ (gᵢᵀv), and g = (1/n) Σ gᵢ. What if gᵢᵀv = 1 for every i?",
      "Solve G v = 1, a wide system: jnp.linalg.lstsq, or Gᵀ(GGᵀ)⁻¹1."),
     lambda rng, size: (rows(rng, size, ((1, 2), (2, 3), (2, 4), (3, 5), (4, 9))),),
     accepts=_reaches,
-    why="So whatever $C$ does not see, $g$ does not want: if $v^\\top Cv=\\frac1n\\sum_i(g_i^\\top v)^2=0$, then every $g_i^\\top v$ is 0, and "
-    "their mean $g^\\top v$ is. It needs the *same* examples in both. With $C$ from other examples, the undamped problem has no minimum.",
+    why="So whatever $C$ does not see, $g$ does not want: if $v^\\top Cv=\\frac1n\\sum_i(g_i^\\top v)^2=0$, then "
+    "every $g_i^\\top v$ is 0, and their mean $g^\\top v$ is. It needs the *same* examples in both. With $C$ "
+    "from other examples, the undamped problem has no minimum.",
 )  # fmt: skip
 def reach_the_gradient(G):
     """Return v (p,) with C v = g, where G (n, p) has fewer rows than columns."""
@@ -195,19 +200,23 @@ def _tight(G):
     rho, worse = g @ u, np.mean(-(G @ u) > -1e-9)
     if worse == 0:
         return f"every example improves; ρ = {rho:.3f}"
-    return True if abs(worse - (1 - rho)) < 1e-6 else f"{worse:.3f} do not improve, the bound is 1 − ρ = {1 - rho:.3f}"
+    return (
+        True
+        if abs(worse - (1 - rho)) < 1e-6
+        else f"{worse:.3f} do not improve, the bound is 1 − ρ = {1 - rho:.3f}"
+    )
 
 
 @exercise(
     "03", 3,
-    "At most a fraction $1-\\rho$ of the examples does not improve, to first order. Show that no smaller bound holds: give a "
-    "$G$ where it is *exactly* $1-\\rho$, and not 0.",
+    "At most a fraction $1-\\rho$ of the examples does not improve, to first order. Show that no smaller bound "
+    "holds: give a $G$ where it is *exactly* $1-\\rho$, and not 0.",
     ("One parameter is enough. Then ρ = g²/C, a ratio of mean² to mean of squares.",
      "Let the examples that do not improve have the gradient 0, and all others the same.",
      "With k ones and n − k zeros: ρ = (k/n)²/(k/n) = k/n."),
     accepts=_tight,
-    why="The bound is Cantelli's: the changes have mean $-\\sqrt{c\\rho}$ and variance $c\\,(1-\\rho)$, so at most a fraction "
-    "$\\frac{c(1-\\rho)}{c(1-\\rho)+c\\rho}=1-\\rho$ of them is 0 or more.",
+    why="The bound is Cantelli's: the changes have mean $-\\sqrt{c\\rho}$ and variance $c\\,(1-\\rho)$, so at most "
+    "a fraction $\\frac{c(1-\\rho)}{c(1-\\rho)+c\\rho}=1-\\rho$ of them is 0 or more.",
 )  # fmt: skip
 def tight():
     """Return G (n, p), n ≥ 2, where exactly the fraction 1 − ρ > 0 of the losses does not fall."""

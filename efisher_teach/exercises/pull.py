@@ -8,16 +8,55 @@ from efisher_teach.exercises.question import ask
 
 ask(
     "what damping does",
-    "A step may change the losses by a fixed amount, in root mean square. Now the damping ε goes from almost nothing "
-    "to a lot. What happens to the step?",
-    "It turns, and it gets shorter. With little damping the step is long and far from the direction of −g; with a lot of "
-    "it, the step lies along −g and is much shorter. The explorer shows it, and notebook 04 says why.",
+    "A step may change the losses by a fixed amount, in root mean square. Now the damping ε goes from almost "
+    "nothing to a lot. What happens to the step?",
+    "It turns, and it gets shorter. With little damping the step is long and far from the direction of −g; with a "
+    "lot of it, the step lies along −g and is much shorter. The explorer shows it, and notebook 04 says why.",
     options=(
         "It gets shorter and keeps its direction.",
         "It turns towards −g and keeps its length.",
         "It turns towards −g and gets shorter.",
     ),
     answer=3,
+)
+
+
+ask(
+    "left in the mean",
+    "60 tumours, a model with two parameters, half-way fitted. Of the mean of ‖gᵢ‖², over the gradients of the 60 "
+    "losses, how many % are left in ‖g‖², the square of their mean?",
+    "7 %. Most of what the single examples want cancels in the mean. The mean is not wrong about the mean loss; it "
+    "just says little about the 60.",
+    low=0,
+    high=100,
+    answer=7,
+    within=5,
+    unit="%",
+)
+ask(
+    "the longest of sixty",
+    "One of the 60 gradients is the longest. How many % of the mean of ‖gᵢ‖², which is the trace of C, come from this "
+    "one alone?",
+    "79 %. It is seven times as long as the root mean square of all, and lengths count squared: it weighs as much as "
+    "47 average examples. C listens to the loud.",
+    low=0,
+    high=100,
+    answer=79,
+    within=12,
+    unit="%",
+)
+ask(
+    "half the labels",
+    "Take the model as it was at the very start, θ = 0, and flip the labels of half of the tumours, at random. What "
+    "happens to C?",
+    "Nothing at all. At θ = 0 every prediction is ½, so that gᵢ is −xᵢ/2 or +xᵢ/2, as the label is 1 or 0. A flipped "
+    "label turns gᵢ right round, and gᵢgᵢᵀ does not see that. The mean does: it shrinks from 0.43 to 0.06.",
+    options=(
+        "It shrinks: gradients that point against each other cancel.",
+        "Nothing.",
+        "It grows: wrong labels make large gradients.",
+    ),
+    answer=2,
 )
 
 
@@ -42,7 +81,9 @@ def mean_gradient(G):
 
 def _logistic(rng, size):
     n, p = ((1, 1), (2, 1), (2, 2), (4, 3), (6, 2))[size]
-    draw = (lambda *shape: rng.integers(-2, 3, shape)) if size < 3 else (lambda *shape: rng.normal(0, 1, shape))
+    draw = (
+        (lambda *shape: rng.integers(-2, 3, shape)) if size < 3 else (lambda *shape: rng.normal(0, 1, shape))
+    )
     theta, X = draw(p), draw(n, p)
     X[0, 0], theta[0] = 2, 1  # so that no instance is all zeros
     return jnp.asarray(theta, float), jnp.asarray(X, float), jnp.asarray(np.arange(n) % 2, float)
@@ -54,8 +95,8 @@ def _sigma(theta, X):
 
 @exercise(
     "01", 2,
-    "Logistic regression has $\\ell_i=\\log(1+e^{z_i})-y_iz_i$ with $z_i=x_i^\\top\\theta$. Write all $n$ gradients at "
-    "once, without automatic differentiation.",
+    "Logistic regression has $\\ell_i=\\log(1+e^{z_i})-y_iz_i$ with $z_i=x_i^\\top\\theta$. Write all $n$ "
+    "gradients at once, without automatic differentiation.",
     ("Differentiate ℓᵢ by zᵢ first, then zᵢ by θ.",
      "∂ℓᵢ/∂zᵢ = σ(zᵢ) − yᵢ is one number an example; ∂zᵢ/∂θ = xᵢ is one row an example.",
      "Row i of G is (σ(zᵢ) − yᵢ)·xᵢ. An (n,) array times the rows of an (n, p) array: `r[:, None] * X`."),
@@ -124,13 +165,17 @@ def _hides(G):
     if np.abs(G.mean(axis=0)).max() > 1e-6 * max(size, 1e-30) or size == 0:
         return f"its mean is {G.mean(axis=0).round(3)}; it shall be 0, and the rows not"
     singular = np.linalg.svd(G, compute_uv=False)
-    return True if singular[-1] > 1e-6 * singular[0] else "C is singular: in some direction no example pulls at all"
+    return (
+        True
+        if singular[-1] > 1e-6 * singular[0]
+        else "C is singular: in some direction no example pulls at all"
+    )
 
 
 @exercise(
     "01", 2,
-    "Somebody computes `jnp.outer(g, g)` and calls it $C$. Give a table $G$ for which that is *all zeros*, while the "
-    "real $C$ is invertible.",
+    "Somebody computes `jnp.outer(g, g)` and calls it $C$. Give a table $G$ for which that is *all zeros*, while "
+    "the real $C$ is invertible.",
     ("When is the square of the mean 0?",
      "The examples must pull in opposite ways, and yet leave no direction alone.",
      "In two dimensions: two examples along one axis, in opposite senses, and two along the other."),
@@ -143,8 +188,8 @@ def hidden_by_the_mean():
 
 @exercise(
     "01", 2,
-    "How much of the size of the gradients does the mean keep? Compute $\\lVert g\\rVert^2/\\operatorname{tr}C$: 1 if all "
-    "examples pull alike, 0 if they cancel.",
+    "How much of the size of the gradients does the mean keep? Compute $\\lVert g\\rVert^2/\\operatorname{tr}C$: 1 "
+    "if all examples pull alike, 0 if they cancel.",
     ("The trace of C is the sum of its diagonal. What is a diagonal entry of C?",
      "tr C is the mean of ‖gᵢ‖²: neither C nor a p × p matrix is needed.",
      "Numerator: square and sum the mean row. Denominator: square and sum each row, then the mean."),

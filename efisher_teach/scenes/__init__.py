@@ -5,6 +5,7 @@ from efisher_teach.scenes.charts import charts
 from efisher_teach.scenes.cost import cost
 from efisher_teach.scenes.damping import damping
 from efisher_teach.scenes.ellipsoid import ellipsoid
+from efisher_teach.scenes.lookalikes import lookalikes
 from efisher_teach.scenes.proof import proof
 from efisher_teach.scenes.race import race
 from efisher_teach.scenes.scene import Axis, Handle, Orbit, Preset, Scene, Table, paint, show, tabulate, view
@@ -27,6 +28,7 @@ __all__ = [
     "cost",
     "damping",
     "ellipsoid",
+    "lookalikes",
     "paint",
     "proof",
     "race",

@@ -1,0 +1,298 @@
+"""The cards of the lessons: what a learner does is kept, what is stored teaches without a kernel, nothing raises."""
+
+import json
+import re
+from types import SimpleNamespace
+
+import ipywidgets
+import jax.numpy as jnp
+import pytest
+
+import efisher_teach as ef
+from efisher_teach import _cell, lesson
+from efisher_teach.exercises import QUESTIONS, Question
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """A record as after the kernel's start."""
+    lesson.RECORD.guesses = lesson.RECORD.attempts = lesson.RECORD.hints = {}
+
+
+def tell(card, **message):
+    """What the browser would send."""
+    card._handle_custom_msg(message, [])
+
+
+def stored(card):
+    data, _ = card._repr_mimebundle_()
+    return data
+
+
+PLAIN = Question("plain", "Which?", "It is <b>. See `C`.", options=("a < b", "c & d"), answer=2)
+NUMBER = Question("number", "How many?", "Seven.", low=0, high=10, answer=7, within=1, unit="of them")
+
+
+def test_the_answer_is_not_in_the_browser_before_the_guess():
+    card = ef.predict("along −g")
+    assert QUESTIONS["along −g"].because not in card.html + json.dumps(card.form)
+    assert card.form["options"] == list(QUESTIONS["along −g"].options)
+    assert card.form["sure"] == 33
+    assert "answer" not in card.form
+
+
+@pytest.mark.parametrize(("guess", "mark"), [(1, "✗"), (2, "✓")])
+def test_a_guess_opens_the_answer(guess, mark):
+    card = ef.predict(PLAIN)
+    tell(card, guess=guess, sure=80)
+    assert mark in card.html
+    assert "It is &lt;b&gt;. See <code>C</code>." in card.html
+    assert card.form == {}
+    assert lesson.RECORD.guesses == {"plain": {"guess": guess, "sure": 80.0, "right": guess == 2}}
+
+
+@pytest.mark.parametrize(("guess", "right"), [(5.5, False), (6, True), (8, True), (8.5, False)])
+def test_a_number_is_right_within_its_bounds(guess, right):
+    card = ef.predict(NUMBER)
+    assert (card.form["low"], card.form["high"]) == (0, 10)
+    tell(card, guess=guess, sure=10)
+    assert lesson.RECORD.guesses["number"]["right"] is right
+    assert f"{guess:.4g} of them" in card.html
+
+
+def test_a_guess_is_made_once_and_outlives_its_cell():
+    tell(ef.predict(PLAIN), guess=1, sure=50)
+    again = ef.predict(PLAIN)
+    assert "✗" in again.html
+    tell(again, guess=2, sure=50)
+    assert lesson.RECORD.guesses["plain"]["guess"] == 1
+
+
+def test_a_figure_opens_with_the_guess():
+    card, figure = (
+        ef.predict(PLAIN),
+        ef.Explorer(ef.scenes.ellipsoid(ef.descend(ef.breast_cancer(), steps=3))),
+    )
+    gate = card.opens(figure)
+    (closed,) = gate.children
+    assert isinstance(closed, lesson.Card)
+    tell(card, guess=2, sure=50)
+    assert gate.children == (figure,)
+    assert card.opens(figure).children == (figure,)  # a cell that runs again after the guess
+
+
+def test_controls_come_with_their_figure():
+    problem = ef.descend(ef.breast_cancer(), steps=3)
+    budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.04)
+    figure = ef.Explorer(lambda budget: ef.scenes.ellipsoid(problem, budget=budget), budget=budget)
+    gate = ef.predict(PLAIN).opens(figure)
+    tell(ef.predict(PLAIN), guess=2, sure=50)
+    assert gate.children == (figure.panel,)
+
+
+def test_a_closed_figure_is_stored_as_picture_and_words():
+    figure = ef.Explorer(ef.scenes.ellipsoid(ef.descend(ef.breast_cancer(), steps=3)))
+    gate = ef.predict(PLAIN).opens(figure)
+    data, metadata = gate._repr_mimebundle_()
+    theirs, about = figure._repr_mimebundle_()
+    assert data["text/plain"] == theirs["text/plain"]
+    assert data["image/png"] == theirs["image/png"]
+    assert metadata["image/png"] == about["image/png"]
+    assert data[lesson.LIVE]["model_id"] == gate.model_id != theirs[lesson.LIVE]["model_id"]
+
+
+def test_without_a_kernel_the_answer_is_folded():
+    data = stored(ef.predict(PLAIN))
+    folded = re.search(r"<details>(.*?)</details>", data["text/html"])[1]
+    assert "It is &lt;b&gt;" in folded
+    assert "It is" not in data["text/plain"]
+    assert "2. c & d" in data["text/plain"]
+    assert "<li>a &lt; b</li>" in data["text/html"]
+
+
+def test_unknown_questions_are_refused():
+    with pytest.raises(
+        ValueError, match=r"`question` must be a question of the course; got 'why'\. It has: .*along −g"
+    ):
+        ef.predict("why")
+
+
+@pytest.mark.parametrize(
+    ("guesses", "says"),
+    [
+        ([], "No guess yet"),
+        ([(1, 80)], "0 of 1 guesses right, 0 %; you were 80 % sure on average: surer than right"),
+        ([(2, 90)], "1 of 1 guesses right, 100 %; you were 90 % sure on average: about as sure as right"),
+        ([(2, 50)], "1 of 1 guesses right, 100 %; you were 50 % sure on average: better than you thought"),
+    ],
+)
+def test_the_summary_follows_the_guesses(guesses, says):
+    summary = ef.guesses()
+    for guess, sure in guesses:
+        tell(ef.predict(PLAIN), guess=guess, sure=sure)
+    assert says in summary.html
+    assert says in stored(summary)["text/plain"]
+
+
+def empirical_fisher(G):
+    return G.T @ G / len(G)
+
+
+def test_a_right_answer():
+    card = ef.check(empirical_fisher)
+    assert card.state == "right"
+    assert "✓ empirical_fisher: Right" in stored(card)["text/plain"]
+    assert card.form == {}
+    assert lesson.RECORD.attempts["empirical_fisher"]["passed"]
+    assert "return G.T @ G / len(G)" in lesson.RECORD.attempts["empirical_fisher"]["code"]
+
+
+def test_a_named_mistake_and_hints_by_the_button():
+    card = ef.check(lambda G: G.T @ G, "empirical_fisher")
+    assert card.state == "wrong"
+    assert "1/n is missing" in card.html
+    for place in (1, 2, 3):
+        assert card.form == {"button": f"hint {place} of 3"}
+        tell(card, more=True)
+        assert f"Hint {place}:" in card.html
+    assert card.form == {}
+    tell(card, more=True)
+    assert lesson.RECORD.hints["empirical_fisher"] == 3
+    assert "Hint 3:" in ef.check(lambda G: G, "empirical_fisher").html  # they stay
+
+
+def test_hints_by_name():
+    assert stored(ef.hint("empirical_fisher"))["text/plain"].startswith("Hint 1: ")
+    assert stored(ef.hint("empirical_fisher"))["text/plain"].count("Hint") == 2
+    assert "There is no exercise named why" in ef.hint("why").html
+
+
+def test_passed_stays_passed():
+    ef.check(empirical_fisher)
+    ef.check(lambda G: G, "empirical_fisher")
+    kept = lesson.RECORD.attempts["empirical_fisher"]
+    assert (kept["passed"], kept["state"], kept["tries"]) == (True, "wrong", 2)
+
+
+def raises(G):
+    raise RuntimeError("<script>alert(1)</script>")
+
+
+def leaves(G):
+    raise SystemExit
+
+
+def calls_itself(G):
+    return calls_itself(G)
+
+
+def interrupted(G):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (raises, "It stopped with RuntimeError: &lt;script&gt;alert(1)&lt;/script&gt;. In line "),
+        (leaves, "It stopped with SystemExit"),
+        (calls_itself, "It stopped with RecursionError"),
+        (interrupted, "It was interrupted"),
+        (3, "must be a function; this is a int"),
+        (lambda: 3, "empirical_fisher takes (G); yours takes (nothing)"),
+        (lambda G, h: 3, "empirical_fisher takes (G); yours takes (G, h)"),
+        (lambda G: "<b>bold</b>", "numbers are expected, this is a str"),
+        (lambda G: {"a": object()}, "numbers are expected, this is a dict"),
+        (lambda G: [[1, 2], [3]], "numbers are expected, this is a list"),
+        (lambda G: G * float("nan"), "its shape is (1, 2), (2, 2) is expected"),
+        (lambda G: (G.T @ G) * float("nan"), "it is not finite"),
+        (lambda G: SimpleNamespace(), "numbers are expected"),
+        (lambda *rows: ..., "Write it where the stub has"),
+        (print, "Write it where the stub has"),
+    ],
+)
+def test_no_answer_raises_out_of_the_cell(answer, says):
+    card = ef.check(answer, "empirical_fisher")
+    assert says in card.html
+    assert "<script>" not in card.html + stored(card)["text/html"]
+    assert "<b>" not in card.html
+    assert card.state != "right"
+
+
+def test_unknown_exercises_are_said_not_raised():
+    assert "There is no exercise named raises. There are: " in ef.check(raises).html
+    assert "There is no exercise named int" in ef.check(3).html
+
+
+def test_the_smallest_counterexample_is_shown():
+    card = ef.check(lambda G: 1.1 * empirical_fisher(G), "empirical_fisher")
+    assert "<pre>G = [[" in card.html
+    assert "yours: " in card.html
+    assert "expected: " in card.html
+
+
+def test_numbers_for_each_student():
+    first, second = ef.given("three_examples"), ef.given("three_examples", seed=7)
+    assert first == ef.given("three_examples") != second
+
+    def three_examples():
+        G = jnp.array(second["G"])
+        step = ef.empirical_fisher_step(G, budget=second["budget"])
+        C, g = ef.empirical_fisher(G), ef.mean_gradient(G)
+        return {"C": C, "g": g, "rho": step.agreement, "delta": step.delta}
+
+    assert ef.check(three_examples, seed=7).state == "right"
+    assert ef.check(three_examples, seed=8).state == "wrong"
+    with pytest.raises(ValueError, match="`exercise` must be one of the course; got 'why'"):
+        ef.given("why")
+
+
+def test_lab_record(tmp_path):
+    tell(ef.predict(PLAIN), guess=2, sure=60)
+    ef.check(raises, "empirical_fisher")
+    ef.check(empirical_fisher)
+    ef.hint("mean_gradient")
+    said = ef.lab_record(tmp_path / "record.json", name="Ada")
+    assert "1 guesses, 1 exercises passed" in said.html
+    kept = json.loads((tmp_path / "record.json").read_text())
+    assert kept["name"] == "Ada"
+    assert kept["guesses"]["plain"] == {"guess": 2, "sure": 60.0, "right": True}
+    assert kept["attempts"]["empirical_fisher"]["tries"] == 2
+    assert kept["hints"] == {"mean_gradient": 1}
+    ef.lab_record(tmp_path / "record.html", name="<Ada>")
+    page = (tmp_path / "record.html").read_text()
+    assert "return G.T @ G / len(G)" in page
+    assert "&lt;Ada&gt;" in page
+    assert "<Ada>" not in page
+    assert "http" not in page
+    with pytest.raises(ValueError, match=r"`path` must end in .html or .json; got 'record.txt'"):
+        ef.lab_record(tmp_path / "record.txt")
+
+
+def test_environment_says_where_it_runs():
+    card = ef.environment()
+    assert "no answer yet" in card.html
+    assert re.search(r"jax: \d+\.\d+", stored(card)["text/plain"])
+    card.seen = {"front end": "<i>"}
+    assert "they run, in &lt;i&gt;" in card.html
+
+
+def test_closed_cards_do_not_listen():
+    card, summary = ef.predict(PLAIN), ef.guesses()
+    before = card.html, summary.html
+    card.close()
+    summary.close()
+    tell(ef.predict(PLAIN), guess=1, sure=50)
+    assert (card.html, summary.html) == before
+
+
+def test_a_cell_that_runs_again_closes_its_cards(monkeypatch):
+    message = {"metadata": {"cellId": "one"}, "header": {"msg_id": "first"}}
+    monkeypatch.setattr(_cell, "get_ipython", lambda: SimpleNamespace(get_parent=lambda: message))
+    card = ef.predict(PLAIN)
+    beside = ef.guesses()
+    assert card.comm
+    assert beside.comm
+    message["header"] = {"msg_id": "second"}
+    again = ef.predict(PLAIN)
+    assert card.comm is beside.comm is None
+    assert again.comm
