@@ -290,7 +290,7 @@ def _text(value):
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_text(part)}" for name, part in value.items()) + "}"
     if isinstance(value, tuple | list) and any(np.ndim(part) for part in value):
-        return "(" + ", ".join(map(_text, value)) + ")"
+        return ",\n".join(map(_text, value))
     try:
         array = np.asarray(value, float)
     except (TypeError, ValueError):

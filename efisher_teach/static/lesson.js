@@ -2,6 +2,8 @@
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
+  // Without this on the very node that has the focus, JupyterLab takes the arrow keys for itself.
+  if (tag === "input" || tag === "button") node.setAttribute("data-lm-suppress-shortcuts", "true");
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
@@ -54,8 +56,7 @@ function question(form, send) {
 }
 
 function render({ model, el }) {
-  // Without this, JupyterLab takes the arrow keys for itself.
-  const root = make("div", { class: "ef-card", "data-lm-suppress-shortcuts": "true" });
+  const root = make("div", { class: "ef-card" });
   const text = make("div", { class: "ef-said", "aria-live": "polite", tabindex: "-1" });
   root.append(text);
   el.append(root);
