@@ -252,7 +252,8 @@ class Explorer(anywidget.AnyWidget):
         shown: Any = super() if self.panel is self else self.panel
         view = shown._repr_mimebundle_(**kwargs)
         data, metadata = view if isinstance(view, tuple) else (view, {})
-        words = f"{self.scene.title}. {self.words}"
+        title = self.scene.title
+        words = f"{title}{'' if title.endswith('?') else '.'} {self.words}"
         picture = {"width": int(100 * self.scene.size[0]), "alt": words}
         stored = {"text/plain": words, "image/png": self.to_png(caption=True)}
         return data | stored, metadata | {"image/png": picture}

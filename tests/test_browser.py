@@ -9,8 +9,11 @@ from pathlib import Path
 
 import lab
 import matplotlib.image
+import nbformat
 import numpy as np
 import pytest
+
+from efisher_teach.exercises import EXERCISES, source
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
@@ -53,12 +56,25 @@ def desk(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def opened(request, desk):
-    """A copy of a notebook, opened, beside copies of the pictures that notebooks link to."""
+    """A copy of a notebook with every solution filled in, opened, beside the pictures that notebooks link to."""
     shutil.copytree(ROOT / "docs" / "images", desk.folder / "docs" / "images", dirs_exist_ok=True)
     (desk.folder / "notebooks").mkdir(exist_ok=True)
-    shutil.copy(request.param, desk.folder / "notebooks")
+    book = nbformat.read(request.param, as_version=4)
+    for cell in book.cells:
+        if cell.metadata.get("part") == "stub":
+            cell.source = solved(EXERCISES[cell.metadata["exercise"]])
+    nbformat.write(book, desk.folder / "notebooks" / request.param.name)
     desk.open(f"notebooks/{request.param.name}")
     return desk
+
+
+def solved(exercise):
+    """The code of a cell in which the learner has found the solution."""
+    code = f"{source(exercise.solution)}\n\n"
+    if not exercise.by_hand:
+        return code + f"ef.check({exercise.name})"
+    numbers = f'{{name: jnp.array(value) for name, value in ef.given("{exercise.name}").items()}}'
+    return code + f'ef.check(lambda: {exercise.name}(**{numbers}), "{exercise.name}")'
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +97,14 @@ def test_notebook_runs_without_an_error(ran):
     assert not ran.page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.error']").count()
     assert not ran.page.locator(".jp-OutputArea [data-mime-type='application/vnd.jupyter.stderr']").count()
     assert not ran.problems()
+
+
+def test_solutions_pass_their_checks(ran):
+    """Run all, with every solution filled in."""
+    checks = ran.page.locator(".jp-CodeCell", has_text="ef.check(").locator(".ef-card")
+    said = [(each.get_attribute("data-state"), each.text_content()) for each in checks.all()]
+    assert said
+    assert [text for state, text in said if state != "right"] == []
 
 
 def test_every_slider_answers_mouse_and_keys(ran):

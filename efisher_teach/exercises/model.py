@@ -157,7 +157,7 @@ def pick_damping(eigenvalues, kept):
         middle = (low * high) ** 0.5
         left = jnp.sum(eigenvalues / (eigenvalues + middle))
         low, high = (middle, high) if left > kept else (low, middle)
-    return middle
+    return (low * high) ** 0.5
 
 
 def _advises(sentence):

@@ -367,7 +367,7 @@ class Figure {
     });
     const words = say(this.sentence, state);
     this.words.textContent = words;
-    this.paper.setAttribute("aria-label", `${scene.title}. ${words}`);
+    this.paper.setAttribute("aria-label", `${scene.title}${scene.title.endsWith("?") ? "" : "."} ${words}`);
     clearTimeout(this.speaking); // a screen reader hears where the reader stops, not every place on the way
     this.speaking = setTimeout(() => (this.live.textContent = words), 500);
     this.root.dataset.state = state.join();
