@@ -45,8 +45,8 @@ test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlin
 	    -c requirements-dev.txt $(PEERS) jax jaxtyping beartype pytest hypothesis numpy scikit-learn
 	@$(call timed,peers,EFISHER_TEACH_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest --rootdir=. -p no:cacheprovider $(HOOKS) tests/test_peers.py)
 
-lint: $(VENV)/.dev ## style, layers, types
-	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
+lint: $(VENV)/.dev ## style, spelling, layers, types
+	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
 
 notebooks: $(VENV)/.dev ## run every notebook and store what it shows
 	$(BIN)/python notebooks/store.py

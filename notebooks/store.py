@@ -24,7 +24,11 @@ def store(path: Path) -> None:
         if name := cell.metadata.get("exercise"):
             cell.source = part(name, cell.metadata["part"])
     NotebookClient(
-        book, timeout=180, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": path.parent}}
+        book,
+        timeout=180,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": path.parent}},
     ).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)

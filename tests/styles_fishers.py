@@ -25,7 +25,9 @@ def _as_a_hessian(theta, X, y):
 def _both_steps(Sigma, g, damping):
     Sigma, g = np.asarray(Sigma, float), np.asarray(g, float)
     damped = Sigma + damping * np.eye(len(g))
-    return np.linalg.norm(np.linalg.inv(damped) @ g) / np.linalg.norm(np.linalg.inv(damped + np.outer(g, g)) @ g)
+    return np.linalg.norm(np.linalg.inv(damped) @ g) / np.linalg.norm(
+        np.linalg.inv(damped + np.outer(g, g)) @ g
+    )
 
 
 STYLES = {

@@ -107,6 +107,12 @@ def test_solutions_pass_their_checks(ran):
     assert [text for state, text in said if state != "right"] == []
 
 
+def test_binder_has_memory_enough(ran):
+    """It gives 1 to 2 GB; this is the most that the kernel has held."""
+    peak = ran.ask("import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+    assert peak < 2**20, f"{peak / 1024:.0f} MiB"
+
+
 def test_every_slider_answers_mouse_and_keys(ran):
     for explorer in lab.explorers(ran.page).all():
         for place, slider in enumerate(explorer.locator(".ef-axis input").all()):

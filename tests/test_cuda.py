@@ -203,17 +203,25 @@ EXPORTED = {
     "weighted_gradient": of_models(ef.weighted_gradient, g),
 }
 # The other public names, and why nothing of theirs is exported.
+CARD = "part of a lesson: a card, a file, or numbers for pencil and paper"
 NOT_EXPORTED = {
     "Explorer": "a widget: it shows tables, which test_scenes.py exports",
     "breast_cancer": "reads data, in NumPy",
+    "check": CARD,
     "coordinates": "a module: its charts are exported with what takes them",
     "derivation": "a module",
     "digits": "reads data, in NumPy",
+    "environment": CARD,
     "fit": "a loop in Python, over an update that is exported",
+    "given": CARD,
+    "guesses": CARD,
+    "hint": CARD,
+    "lab_record": CARD,
     "ledger": "an auditor, in NumPy and float64 on purpose",
     "likelihoods": "a module: its functions are exported with the Fisher",
     "linear_regression": "draws data, in NumPy",
     "logistic_regression": "draws data, in NumPy",
+    "predict": CARD,
     "scenes": "a module: its tables are exported by test_scenes.py",
     "tune": "a loop in Python, over updates that are exported",
 }

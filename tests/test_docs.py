@@ -31,7 +31,9 @@ def test_readme_fits_one_screen():
     assert len(README.splitlines()) <= 75
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/teaching.md"]
+)
 def test_links_lead_somewhere(name):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), link
@@ -69,3 +71,22 @@ def test_make_targets_named_in_papers_exist():
         re.findall(r"(?:`|^)make ([a-z-]+)", README + (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     )
     assert {"lab", "test"} <= named <= targets
+
+
+@pytest.mark.parametrize("paper", ["README.md", "docs/teaching.md"])
+def test_every_notebook_is_listed_with_its_minutes(paper):
+    text = (ROOT / paper).read_text()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        first = json.loads(path.read_text())["cells"][0]["source"]
+        title, minutes = re.search(r"# ([^:\n]+).*?\*\*(\d+) minutes", "".join(first), re.DOTALL).groups()
+        assert re.search(
+            rf"\[{path.name[:2]} {re.escape(title)}\]\(\S*{path.name}\) \| {minutes} \|", text
+        ), path.name
+
+
+def test_the_views_that_teachers_are_told_of_exist():
+    scenes = "".join(path.read_text() for path in (ROOT / "efisher_teach" / "scenes").glob("*.py"))
+    table = (ROOT / "docs" / "teaching.md").read_text().partition("## The notebooks")[2].partition("##")[0]
+    named = re.findall(r"\*([^*|]+)\*", table)
+    assert len(named) > 10
+    assert [name for name in named if f'Preset("{name}"' not in scenes] == []

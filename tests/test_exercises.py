@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.exercises import EXERCISES, judge, source, stub
+from efisher_teach.exercises import EXERCISES, QUESTIONS, judge, source, stub
 
 STYLES = {
     name: answers
@@ -23,7 +23,7 @@ MISTAKES = [(name, says) for name in ALL for says in EXERCISES[name].mistakes]
 
 
 def test_there_are_enough():
-    assert len(EXERCISES) >= 10
+    assert len(EXERCISES) >= 25
     assert {each.stars for each in EXERCISES.values()} == {1, 2, 3}
 
 
@@ -70,6 +70,21 @@ def test_mistakes_are_named(name, says, seed):
     exercise = EXERCISES[name]
     verdict = judge(exercise, on_paper(exercise, exercise.mistakes[says], seed), seed)
     assert (verdict.state, verdict.says) == ("wrong", says), verdict
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_form_of_questions(name):
+    question = QUESTIONS[name]
+    for words in (question.asks, question.because, *question.options):
+        assert not re.search(r"[$\\]", words), f"no LaTeX in a widget: {words}"
+        assert "  " not in words
+        assert words[-1] in ".?"
+    if question.options:
+        assert 3 <= len(question.options) <= 5
+        assert question.answer in range(1, len(question.options) + 1)
+    else:
+        assert question.low <= question.answer <= question.high
+        assert 0 < question.within < (question.high - question.low) / 4
 
 
 @pytest.mark.parametrize("name", ALL)

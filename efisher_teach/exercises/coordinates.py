@@ -9,12 +9,12 @@ from efisher_teach.exercises.question import ask
 ask(
     "in log-space",
     "Your parameters are positive; a colleague trains their logarithms, ψ = log θ. Both of you take one "
-    "empirical-Fisher step from the same θ, with the same tiny η and the same damping ε = 0.1. The update is said to "
-    "be invariant. Do you arrive at the same θ?",
+    "empirical-Fisher step from the same θ, with the same tiny η and the same damping ε = 0.1. The update is said "
+    "to be invariant. Do you arrive at the same θ?",
     "No, however short the steps are. The two differ by 59.2 % of their length, because ε adds the same number to "
     "two matrices that have different units. Undamped, the second answer is right: what the curved chart leaves "
-    "between the two ends falls as η². The last one is a myth: every matrix that turns into JᵀCJ makes such a step, "
-    "and C does.",
+    "between the two ends falls as η². The last one is a myth: every matrix that turns into JᵀCJ makes such a "
+    "step, and C does.",
     options=(
         "Yes, exactly: that is what invariant means.",
         "Nearly: a short step does not feel that the logarithm is curved.",
@@ -27,8 +27,8 @@ ask(
     "in bits",
     "You measure the losses in bits instead of nats: each of them is 1.44 times as large. η stays the same number, "
     "and there is no damping. What happens to the empirical-Fisher step?",
-    "It gets 1.44 times shorter: g grows by the factor, C by its square. Gradient descent gets longer instead. So η "
-    "has the unit of a loss: who changes the unit must multiply η by 1.44 as well, and then the step stays.",
+    "It gets 1.44 times shorter: g grows by the factor, C by its square. Gradient descent gets longer instead. So "
+    "η has the unit of a loss: who changes the unit must multiply η by 1.44 as well, and then the step stays.",
     options=(
         "It gets 1.44 times longer, as g does.",
         "It stays: the factor in C and the factor in g cancel.",
@@ -41,8 +41,8 @@ ask(
     "Ten tumours, 30 measurements: C is singular. Two people take the undamped step −ηC⁺g. One of them has half of "
     "the measurements in another unit, ten times as small. What do their two steps have in common?",
     "What they do to these ten losses, and nothing else: each loss falls by η, to first order, in either unit. But "
-    "C⁺ takes the shortest step that does so, and what is shortest depends on the unit. On tumours that neither of "
-    "them has seen, one step does four times as much as the other.",
+    "C⁺ takes the shortest step that does so, and what is shortest depends on the unit. On tumours that neither "
+    "of them has seen, one step does four times as much as the other.",
     options=(
         "Everything: a change of units is linear, so nothing is bent.",
         "What they do to the losses of these ten tumours.",
@@ -175,7 +175,8 @@ def _coin(rng, size):
         "To first order only: this is p + JΔs, and also the step taken in p itself. Come back by 1/(1 + e⁻ˢ).":
             lambda p, y, eta: p - eta * (p - y) * p * (1 - p) / _power(p, y),
         "This is the new s. Come back to p.": lambda p, y, eta: jnp.log(p / (1 - p)) - eta * (p - y) / _power(p, y),
-        "p(1 − p) is the mean square over tosses of the model: a natural gradient. C is that over the observed tosses.":
+        "p(1 − p) is the mean square over tosses of the model: a natural gradient. C is that over the observed "
+        "tosses.":
             lambda p, y, eta: _by_logit(p, -eta * (p - y) / (p * (1 - p))),
         "Gradient descent in s: it is not divided by C.": lambda p, y, eta: _by_logit(p, -eta * (p - y)),
         "C is the mean of the squares, not the square of the mean.": lambda p, y, eta: _by_logit(p, -eta / (p - y)),
@@ -243,7 +244,9 @@ def _whitens(J, C):
     if not np.isfinite(J).all():
         return "it is not finite"
     off = np.abs(J @ J.T @ C - np.eye(len(C))).max()
-    return True if off < 5e-3 else f"descent in ψ moves θ by −ηJJᵀg, and JJᵀC is off the identity by {off:.2g}"
+    return (
+        True if off < 5e-3 else f"descent in ψ moves θ by −ηJJᵀg, and JJᵀC is off the identity by {off:.2g}"
+    )
 
 
 def _power_of(C, power):

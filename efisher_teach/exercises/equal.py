@@ -9,11 +9,11 @@ from efisher_teach.exercises.question import ask
 ask(
     "serve all alike",
     "Two hundred digits, odd or even. First only one in ten is odd; then one label in five is wrong. A step that "
-    "lowers all losses alike is compared with gradient descent, at the same training loss. Which one knows more unseen "
-    "digits?",
+    "lowers all losses alike is compared with gradient descent, at the same training loss. Which one knows more "
+    "unseen digits?",
     "It depends on whom it serves. Where odd digits are rare, equal decrease knows 81 % of the unseen digits, and "
-    "descent 51 %, by saying “even” to all of them. Where labels are wrong, it is 74 % against 85 %: equal decrease "
-    "learns them by heart. Both are computed below, five times each.",
+    "descent 51 %, by saying “even” to all of them. Where labels are wrong, it is 74 % against 85 %: equal "
+    "decrease learns them by heart. Both are computed below, five times each.",
     options=(
         "The equal step, both times: it leaves nobody behind.",
         "Gradient descent, both times: equality has its price.",
@@ -24,10 +24,11 @@ ask(
 )
 ask(
     "pushed uphill",
-    "The step is −η Σ αᵢgᵢ, a weighted sum of the gradients, and each of the 200 losses falls by the same. How many of "
-    "the weights αᵢ are negative?",
-    "About two in five: the step climbs along their gradients, and their losses fall all the same. αᵢ is negative just "
-    "where a step for the other 199 alone would lower loss i by more than was asked; the weight takes the rest back.",
+    "The step is −η Σ αᵢgᵢ, a weighted sum of the gradients, and each of the 200 losses falls by the same. How "
+    "many of the weights αᵢ are negative?",
+    "About two in five: the step climbs along their gradients, and their losses fall all the same. αᵢ is negative "
+    "just where a step for the other 199 alone would lower loss i by more than was asked; the weight takes the "
+    "rest back.",
     options=(
         "None: a negative weight would make that loss rise.",
         "One or two, by rounding.",
@@ -38,8 +39,8 @@ ask(
 ask(
     "ρ of nothing",
     "The labels of the 200 digits are replaced by tosses of a coin. What is ρ in the model with 600 parameters?",
-    "1. With more parameters than examples, 200 wishes can be fulfilled at once, sense or nonsense. ρ measures whether "
-    "a step can serve these examples alike, not whether they have anything in common.",
+    "1. With more parameters than examples, 200 wishes can be fulfilled at once, sense or nonsense. ρ measures "
+    "whether a step can serve these examples alike, not whether they have anything in common.",
     low=0,
     high=1,
     step=0.01,
@@ -61,8 +62,8 @@ def _sharpe(G):
 
 @exercise(
     "07", 2,
-    "Ask every example for a decrease of 1, undamped: $\\Delta=-C^{+}g$. What does each loss do, to first order? $C$ "
-    "is not needed, and $G$ may have any shape.",
+    "Ask every example for a decrease of 1, undamped: $\\Delta=-C^{+}g$. What does each loss do, to first order? "
+    "$C$ is not needed, and $G$ may have any shape.",
     ("Which regression does the step solve? Its rows are the gradients, and all its targets are equal.",
      "`jnp.linalg.lstsq(G, y)[0]` is the shortest Δ whose G Δ comes nearest to y.",
      "Regress −1 on the gradients, and return the fitted values: G @ lstsq(G, −1)[0]."),
@@ -207,8 +208,8 @@ def _wished(rng, size):
 
 @exercise(
     "07", 2,
-    "The knob: ask example $i$ for a decrease of $t_i$. With at least as many parameters as examples all can have it. "
-    "Return the shortest step.",
+    "The knob: ask example $i$ for a decrease of $t_i$. With at least as many parameters as examples all can have "
+    "it. Return the shortest step.",
     ("G Δ = −t is a system with more unknowns than equations.",
      "The shortest solution lies in the span of the gradients: Δ = Gᵀw.",
      "GGᵀw = −t, so Δ = −Gᵀ(GGᵀ)⁻¹t. Or lstsq, which returns the shortest solution."),

@@ -122,7 +122,9 @@ def noise_ratio(sigma):
 
 def _logistic(rng, size):
     n, p = ((1, 1), (2, 1), (3, 2), (5, 3), (8, 2))[size]
-    draw = (lambda *shape: rng.integers(-1, 3, shape)) if size < 3 else (lambda *shape: rng.normal(0, 1, shape))
+    draw = (
+        (lambda *shape: rng.integers(-1, 3, shape)) if size < 3 else (lambda *shape: rng.normal(0, 1, shape))
+    )
     theta, X = draw(p), draw(n, p)
     X[0, 0], theta[0] = 2, 1  # so that no instance is all zeros, and no p is ½ throughout
     return jnp.asarray(theta, float), jnp.asarray(X, float), jnp.asarray(np.arange(n) % 2, float)

@@ -10,11 +10,11 @@ from efisher_teach.exercises.question import ask
 
 ask(
     "a promise",
-    "A small tanh network with 275 parameters learns 120 wines; its mean loss is 0.21. The undamped step of "
-    "cost c = 0.01 promises to each of them a loss that is lower by 0.1. What does the mean loss do?",
-    "It falls by 0.02 at most, and for wines that the step has not seen it rises. ρ = 1 says that such a promise can "
-    "be made to everybody. Whether it is kept is a matter of length: undamped the step is nearly five times as long as "
-    "with ε at a hundredth of the largest eigenvalue, which keeps three quarters of what it promises.",
+    "A small tanh network with 275 parameters learns 120 wines; its mean loss is 0.21. The undamped step of cost c "
+    "= 0.01 promises to each of them a loss that is lower by 0.1. What does the mean loss do?",
+    "It falls by 0.02 at most, and for wines that the step has not seen it rises. ρ = 1 says that such a promise "
+    "can be made to everybody. Whether it is kept is a matter of length: undamped the step is nearly five times as "
+    "long as with ε at a hundredth of the largest eigenvalue, which keeps three quarters of what it promises.",
     options=(
         "It falls by about 0.1: first order is good for such a small step.",
         "It falls by less than a quarter of that.",
@@ -24,11 +24,11 @@ ask(
 )
 ask(
     "ten times the loss",
-    "You put your loss in another unit, and all its values become ten times as large. What has to be changed so that "
-    "the damped step of your model keeps its direction?",
+    "You put your loss in another unit, and all its values become ten times as large. What has to be changed so "
+    "that the damped step of your model keeps its direction?",
     "ε, to a hundred times what it was: it is compared with the eigenvalues of C, and these are squares of "
-    "gradients. n, p, the rank and ρ stay as they are. So give ε in parts of the largest eigenvalue: then it keeps its "
-    "meaning.",
+    "gradients. n, p, the rank and ρ stay as they are. So give ε in parts of the largest eigenvalue: then it keeps "
+    "its meaning.",
     options=(
         "Nothing: ρ is the same, so the direction is.",
         "ε, which must be ten times as large.",
@@ -140,11 +140,13 @@ def _to_keep(rng, size):
     "number of directions you want to keep, to 1 %.",
     ("The sum falls as ε grows. So if it is too large at some ε, the right ε is larger.",
      "Halve an interval of log ε: ε lies between almost 0 and a very large number.",
-     "low, high = 1e-8, 1e8; 60 times: middle = √(low·high) replaces low if the sum there is above `kept`, else high."),
+     "low, high = 1e-8, 1e8; 60 times: middle = √(low·high) replaces low if the sum there is above `kept`, else "
+     "high."),
     _to_keep,
     accepts=_leaves,
     mistakes={
-        "The eigenvalue of that rank is a hard cut. The sum there is another: each smaller one still counts a little.":
+        "The eigenvalue of that rank is a hard cut. The sum there is another: each smaller one still counts a "
+        "little.":
             lambda eigenvalues, kept: eigenvalues[int(kept) - 1],
         "Between two eigenvalues is where a hard cut would be. Solve for the sum.":
             lambda eigenvalues, kept: jnp.sqrt(eigenvalues[int(kept) - 1] * eigenvalues[int(kept)] + 1e-12),

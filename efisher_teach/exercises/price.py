@@ -10,12 +10,12 @@ from efisher_teach.exercises.question import ask
 
 ask(
     "twice as far",
-    "A short step changes the losses, and first order is a little wrong about it: about the mean change E[Δℓ], where "
-    "it says gᵀΔθ, and about the mean square E[Δℓ²], where it says ΔθᵀCΔθ. Now the step is twice as long. By what "
-    "factors do the two errors grow?",
-    "By 4 and by 8. Of a single loss, first order leaves out r, which grows as the length squared; so does its mean. "
-    "But in the square (a + r)² = a² + 2ar + r² the largest error is 2ar: a grows as the length, r as its square, "
-    "together as its cube. Either error grows by one power more than what it is an error of.",
+    "A short step changes the losses, and first order is a little wrong about it: about the mean change E[Δℓ], "
+    "where it says gᵀΔθ, and about the mean square E[Δℓ²], where it says ΔθᵀCΔθ. Now the step is twice as long. By "
+    "what factors do the two errors grow?",
+    "By 4 and by 8. Of a single loss, first order leaves out r, which grows as the length squared; so does its "
+    "mean. But in the square (a + r)² = a² + 2ar + r² the largest error is 2ar: a grows as the length, r as its "
+    "square, together as its cube. Either error grows by one power more than what it is an error of.",
     options=(
         "Both by 2.",
         "Both by 4.",
@@ -26,10 +26,11 @@ ask(
 )
 ask(
     "other units",
-    "One of two measurements is written in a smaller unit: its numbers become ten times as large and its parameter a "
-    "tenth, so that the model predicts what it did before. A step Δθ is rewritten in the same way. What of it stays?",
-    "Its cost. It is counted in losses, and no loss notices the unit. The length changes: below, from 0.447 to 0.204. "
-    "It adds up squares of numbers whose units were ours to choose.",
+    "One of two measurements is written in a smaller unit: its numbers become ten times as large and its parameter "
+    "a tenth, so that the model predicts what it did before. A step Δθ is rewritten in the same way. What of it "
+    "stays?",
+    "Its cost. It is counted in losses, and no loss notices the unit. The length changes: below, from 0.447 to "
+    "0.204. It adds up squares of numbers whose units were ours to choose.",
     options=(
         "Its cost ΔθᵀCΔθ only.",
         "Its length ‖Δθ‖ only.",
@@ -41,8 +42,9 @@ ask(
 ask(
     "a step for nothing",
     "A network with 2410 parameters sees 16 digits. Is there a step of length 1 that costs nothing, ΔθᵀCΔθ = 0?",
-    "There are 2394 dimensions of them: all that is at right angles to 16 gradients. But they are free to first order, "
-    "and for these 16. The one below does change them, by 0.011 in root mean square, and all other digits by 0.109.",
+    "There are 2394 dimensions of them: all that is at right angles to 16 gradients. But they are free to first "
+    "order, and for these 16. The one below does change them, by 0.011 in root mean square, and all other digits "
+    "by 0.109.",
     options=(
         "No: a step of length 1 must change something.",
         "Yes, but it changes these 16 losses a little, and those of other digits more.",
@@ -66,8 +68,8 @@ def _step(rng, size):
 
 @exercise(
     "02", 1,
-    "What does a step cost, to first order? Start from $G$, and do not form $C$: with a million parameters it would "
-    "not fit into memory.",
+    "What does a step cost, to first order? Start from $G$, and do not form $C$: with a million parameters it "
+    "would not fit into memory.",
     ("ΔᵀCΔ = ΔᵀGᵀGΔ/n. Where would you put the brackets?",
      "GΔ has one entry for each example: the change of its loss, to first order.",
      "The mean of their squares: `jnp.mean((G @ delta) ** 2)`."),
@@ -124,8 +126,8 @@ def _is_root(B, G):
 
 @exercise(
     "02", 2,
-    "Prove that no step has a negative cost: show that the cost is a squared length. Return a $B$ with "
-    "$\\lVert B\\Delta\\rVert^2=\\Delta^\\top C\\,\\Delta$ for *every* $\\Delta$.",
+    "Prove that no step has a negative cost: show that the cost is a squared length. Return a $B$ with $\\lVert "
+    "B\\Delta\\rVert^2=\\Delta^\\top C\\,\\Delta$ for *every* $\\Delta$.",
     ("‖BΔ‖² = ΔᵀBᵀBΔ. So what must BᵀB be?",
      "BᵀB = C = GᵀG/n. There is a B that you have already, but for a factor.",
      "The factor is squared in BᵀB: `G / jnp.sqrt(len(G))`."),
@@ -139,8 +141,9 @@ def _is_root(B, G):
             lambda G: jnp.sqrt(G.T @ G / len(G)),
     },
     accepts=_is_root,
-    why="The cost is the squared length of $G\\Delta/\\sqrt n$, the list of all changes. It is 0 just when *no* loss "
-    "changes, to first order. Every $B$ with $B^\\top B=C$ is right, for instance a transposed Cholesky factor.",
+    why="The cost is the squared length of $G\\Delta/\\sqrt n$, the list of all changes. It is 0 just when *no* "
+    "loss changes, to first order. Every $B$ with $B^\\top B=C$ is right, for instance a transposed Cholesky "
+    "factor.",
 )  # fmt: skip
 def as_a_length(G):
     """Return B (any number, p) with ‖BΔ‖² = ΔᵀCΔ for every Δ, for gradients G (n, p)."""
@@ -159,8 +162,8 @@ def _ellipse(rng, size):
 
 @exercise(
     "02", 2,
-    "The steps with $\\Delta^\\top C\\,\\Delta=c$ form an ellipse, in more dimensions an ellipsoid. How long are its "
-    "semi-axes? The longest first.",
+    "The steps with $\\Delta^\\top C\\,\\Delta=c$ form an ellipse, in more dimensions an ellipsoid. How long are "
+    "its semi-axes? The longest first.",
     ("They lie along the eigenvectors of C. What does a step of length t along one of them cost?",
      "It costs λt². Which t makes this c?",
      "t = √(c/λ): the smallest eigenvalue has the longest axis. `jnp.linalg.eigvalsh` gives the smallest first."),
@@ -218,8 +221,8 @@ def _is_free(delta, G):
     "02", 2,
     "Fewer examples than parameters, $n<p$. Find a step that costs nothing, and is not zero.",
     ("The cost is the mean of the squares of GΔ. When is it 0?",
-     "Every row of G must be at right angles to Δ: Δ is in the null space of G. The singular value decomposition has a "
-     "basis of it.",
+     "Every row of G must be at right angles to Δ: Δ is in the null space of G. The singular value decomposition "
+     "has a basis of it.",
      "`U, s, Vt = jnp.linalg.svd(G)`: the rows of Vt after the first n are free. Take the last."),
     lambda rng, size: (rows(rng, size, ((1, 2), (2, 3), (2, 4), (3, 5), (4, 9))),),
     mistakes={
@@ -230,8 +233,9 @@ def _is_free(delta, G):
         "This is a column of Vt. The singular vectors are its rows.": lambda G: jnp.linalg.svd(G)[2][:, -1],
     },
     accepts=_is_free,
-    why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear model it "
-    "is free to every order, since there each $g_i$ is a multiple of $x_i$, and no prediction moves. A network bends.",
+    why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear "
+    "model it is free to every order, since there each $g_i$ is a multiple of $x_i$, and no prediction moves. "
+    "A network bends.",
 )  # fmt: skip
 def free_direction(G):
     """Return a step (p,) that is not zero and costs nothing, for gradients G (n, p) with n < p."""
@@ -252,11 +256,12 @@ def _slope(x, y):
 
 @exercise(
     "02", 2,
-    "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, with an $a$ that nobody knows. Find $k$ from "
-    "scales and errors.",
+    "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, with an $a$ that nobody knows. Find $k$ "
+    "from scales and errors.",
     ("Take the logarithm: log(a sᵏ) = log a + k log s. What is this in a plot against log s?",
      "A line: k is its slope, and a moves it up and down only.",
-     "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / scales[0])`."),
+     "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / "
+     "scales[0])`."),
     _power,
     mistakes={
         "This is a slope, but not in logarithms: it depends on a.": lambda scales, errors: _slope(scales, errors),
@@ -270,9 +275,11 @@ def _slope(x, y):
             lambda scales, errors: -_slope(jnp.log(scales), jnp.log(errors)),
         "The logarithms' ratio is not their slope: a is still in it. Take differences first.":
             lambda scales, errors: jnp.mean(jnp.log(errors) / jnp.log(scales)),
-        "This is right only where each scale is half of the one before. Divide by the logarithm of the scales' ratio.":
+        "This is right only where each scale is half of the one before. Divide by the logarithm of the scales' "
+        "ratio.":
             lambda scales, errors: jnp.mean(jnp.log2(errors[:-1] / errors[1:])),
-        "This is by how much an error shrinks from one scale to the next. Take its logarithm, and that of the scales.":
+        "This is by how much an error shrinks from one scale to the next. Take its logarithm, and that of the "
+        "scales.":
             lambda scales, errors: jnp.mean(errors[:-1] / errors[1:]),
     },
     properties={
@@ -308,9 +315,10 @@ def _from(answer):
 
 @exercise(
     "02", 3,
-    "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms. So you can "
-    "say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of the mean "
-    "square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. And see of which orders the terms are.",
+    "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms. So you "
+    "can say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of "
+    "the mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. And see of which orders the terms "
+    "are.",
     ("Expand ½(y − xᵀθ − xᵀΔ)². Which term is linear in Δ, and what is left?",
      "a = (xᵀθ − y)·xᵀΔ is linear, r = (xᵀΔ)²/2 is left. Now square the whole change, a + r.",
      "Left out are the mean of r, and the mean of 2ar + r²."),

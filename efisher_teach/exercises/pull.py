@@ -35,10 +35,10 @@ ask(
 )
 ask(
     "the longest of sixty",
-    "One of the 60 gradients is the longest. How many % of the mean of ‖gᵢ‖², which is the trace of C, come from this "
-    "one alone?",
-    "79 %. It is seven times as long as the root mean square of all, and lengths count squared: it weighs as much as "
-    "47 average examples. C listens to the loud.",
+    "One of the 60 gradients is the longest. How many % of the mean of ‖gᵢ‖², which is the trace of C, come from "
+    "this one alone?",
+    "79 %. It is seven times as long as the root mean square of all, and lengths count squared: it weighs as much "
+    "as 47 average examples. C listens to the loud.",
     low=0,
     high=100,
     answer=79,
@@ -47,10 +47,10 @@ ask(
 )
 ask(
     "half the labels",
-    "Take the model as it was at the very start, θ = 0, and flip the labels of half of the tumours, at random. What "
-    "happens to C?",
-    "Nothing at all. At θ = 0 every prediction is ½, so that gᵢ is −xᵢ/2 or +xᵢ/2, as the label is 1 or 0. A flipped "
-    "label turns gᵢ right round, and gᵢgᵢᵀ does not see that. The mean does: it shrinks from 0.43 to 0.06.",
+    "Take the model as it was at the very start, θ = 0, and flip the labels of half of the tumours, at random. "
+    "What happens to C?",
+    "Nothing at all. At θ = 0 every prediction is ½, so that gᵢ is −xᵢ/2 or +xᵢ/2, as the label is 1 or 0. A "
+    "flipped label turns gᵢ right round, and gᵢgᵢᵀ does not see that. The mean does: it shrinks from 0.43 to 0.06.",
     options=(
         "It shrinks: gradients that point against each other cancel.",
         "Nothing.",
