@@ -250,8 +250,10 @@ def run(rounds, moves):
     return results
 
 
-def run_scenes(moves):
-    """Every axis of every scene: {(scene, axis): result}, and what the kernel took for each first picture."""
+def measure_scenes(moves):
+    """Every axis of every scene, with what the kernel took for its first picture: a Markdown table, line by line."""
+    yield "| scene | first picture, s | packed, kB | axis | latency, p50 / p95 ms | pictures a second | settle, ms |"
+    yield "|---|---|---|---|---|---|---|"
     with tempfile.TemporaryDirectory() as folder:
         cells = [GALLERY.format(tests=str(Path(lab.__file__).parent))]
         cells += [SCENE.format(name=name) for name in gallery.BARE]
@@ -260,36 +262,23 @@ def run_scenes(moves):
             desk = lab.Desk(Path(folder), url, token, log, page, lab.listen(page))
             desk.open("scenes.ipynb")
             lab.run_all(page)
-            results = {}
+            took = desk.ask("import json; print(json.dumps(took))")
             for place, name in enumerate(gallery.BARE):
                 cell = page.locator(".jp-CodeCell").nth(place + 1)
                 cell.scroll_into_view_if_needed()
                 explorer = cell.locator(".ef-explorer[data-serial]")
                 explorer.wait_for(state="attached", timeout=60_000)
-                for axis, slider in zip(
-                    gallery.shown(name)[0].axes, explorer.locator(".ef-axis input").all(), strict=True
-                ):
-                    results[name, axis.label] = measure(page, explorer, Native(slider), moves, 2)
-            took = desk.ask("import json; print(json.dumps(took))")
+                sliders = explorer.locator(".ef-axis input").all()
+                for axis, slider in zip(gallery.shown(name)[0].axes, sliders, strict=True):
+                    found = measure(page, explorer, Native(slider), moves, 1)
+                    latency = "{:.0f} / {:.0f}".format(*np.percentile(found["single"], [50, 95]))
+                    first, packed = took[name]
+                    yield (
+                        f"| {name} | {first:.1f} | {packed:.0f} | {axis.label} | {latency} "
+                        f"| {found['rate']:.0f} | {found['settle']:.0f} |"
+                    )
             if desk.problems():
                 raise RuntimeError("\n".join(desk.problems()))
-    return results, took
-
-
-def report_scenes(results, took):
-    """The Markdown table of the scenes."""
-    lines = [
-        "| scene | first picture, s | packed, kB | axis | latency, p50 / p95 ms | pictures a second | settle, ms |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for (name, axis), found in results.items():
-        latency = "{:.0f} / {:.0f}".format(*np.percentile(found["single"], [50, 95]))
-        first, packed = took[name]
-        lines.append(
-            f"| {name} | {first:.1f} | {packed:.0f} | {axis} | {latency} "
-            f"| {found['rate']:.0f} | {found['settle']:.0f} |"
-        )
-    return "\n".join(lines)
 
 
 def report(results, load):
@@ -326,12 +315,13 @@ def main():
     parser.add_argument("--moves", type=int, default=12, help="single movements a round")
     parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args()
-    load = os.getloadavg()
-    text = report(run(options.rounds, options.moves), load)
-    text += "\n\n" + report_scenes(*run_scenes(options.moves))
-    print(text)
+    lines = [report(run(options.rounds, options.moves), os.getloadavg()), ""]
+    print(*lines, sep="\n", flush=True)
+    for line in measure_scenes(options.moves):
+        print(line, flush=True)
+        lines.append(line)
     if options.out:
-        options.out.write_text(text + "\n")
+        options.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

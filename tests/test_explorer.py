@@ -14,9 +14,8 @@ import traitlets
 from matplotlib.image import imread
 
 import efisher_teach as ef
+from efisher_teach import _cell, scenes
 from efisher_teach import _pack as room
-from efisher_teach import explorer as live
-from efisher_teach import scenes
 from efisher_teach.scenes.ellipsoid import respond
 
 
@@ -289,7 +288,7 @@ def test_a_newer_request_replaces_a_long_computation(slow):
 def in_cell(monkeypatch, cell, run):
     """Pretend that a cell is running."""
     shell = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": cell}, "header": {"msg_id": run}})
-    monkeypatch.setattr(live, "get_ipython", lambda: shell)
+    monkeypatch.setattr(_cell, "get_ipython", lambda: shell)
 
 
 def test_a_cell_that_runs_again_frees_what_it_made(problem, monkeypatch):

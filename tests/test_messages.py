@@ -205,9 +205,12 @@ def test_dampings(shape):
         bare(ef.damping_path)(G, jnp.ones(shape), 0.1)
 
 
-@pytest.mark.parametrize("features", [1, 3, 30, "all"])
+@pytest.mark.parametrize("features", [1, 3, 30, "all", (), ("mean radius", "colour")])
 def test_features(features):
-    with raises(f"`features` must be 2 or None; got {features!r}. 2 can be drawn; None takes all 30."):
+    with raises(
+        f"`features` must be 2, None, or a tuple of names of measurements; got {features!r}. 2 can be drawn; "
+        "None takes all 30: mean radius, mean texture, "
+    ):
         bare(ef.breast_cancer)(features)
 
 

@@ -119,7 +119,11 @@ def exact_rate(G, damping, budget):
 
 
 def _promises(G, unseen, dampings, budget):
-    return np.asarray(ef.damping_path(G, dampings, budget=budget).delta @ unseen.mean(axis=0))
+    """What each step promises to the unseen; in NumPy, as instances are drawn until one is clear."""
+    G, unseen = np.asarray(G, float), np.asarray(unseen, float)
+    C, g = G.T @ G / len(G), G.mean(axis=0)
+    directions = [np.linalg.solve(C + damping * np.eye(len(g)), g) for damping in np.asarray(dampings, float)]
+    return np.array([-np.sqrt(budget / np.mean((G @ u) ** 2)) * (unseen @ u).mean() for u in directions])
 
 
 def _samples(rng, size):

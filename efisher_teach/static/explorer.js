@@ -274,6 +274,8 @@ class Figure {
     this.sliders.replaceChildren();
     this.inputs = scene.axes.map((axis, i) => {
       const row = element("div", "ef-axis", this.sliders);
+      const longest = Math.max(...axis.said.map((said) => said.length));
+      row.style.setProperty("--ef-said", `${Math.min(0.52 * longest, 15)}em`); // so that no slider changes its length
       element("span", "", row, { "aria-hidden": "true" }).textContent = axis.label;
       const input = element("input", "", row, {
         type: "range", min: 0, max: axis.values.length - 1, step: 1, "aria-label": axis.label,
