@@ -13,7 +13,7 @@ PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers lint notebooks figures bench bench-peers lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-wheel lint notebooks site figures bench bench-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -30,7 +30,7 @@ test-notebooks: $(VENV)/.dev ## every notebook, output by output
 	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=180 -p no:cacheprovider notebooks)
 
 test-browser: $(VENV)/.dev ## a real JupyterLab in a real Chromium
-	@$(call timed,browser,$(BIN)/python -m pytest -m browser -rs)
+	@$(call timed,browser,$(BIN)/python -m pytest -m browser -rs -n 2 --dist loadfile)
 
 test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	@set -e; for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
@@ -45,11 +45,20 @@ test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlin
 	    -c requirements-dev.txt $(PEERS) jax jaxtyping beartype pytest hypothesis numpy scikit-learn nbformat matplotlib
 	@$(call timed,peers,EFISHER_TEACH_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest --rootdir=. -p no:cacheprovider $(HOOKS) -k "peers or torch" tests/test_peers.py tests/test_own_models.py)
 
+test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson
+	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep -q static/lesson.js
+	@set -e; env=$(VENV)-wheel; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt dist/*.whl pytest hypothesis
+	@$(call timed,wheel,cd tests && ../$(VENV)-wheel/bin/python -m pytest --rootdir=. -p no:cacheprovider test_explorer.py test_lesson.py)
+
 lint: $(VENV)/.dev ## style, spelling, layers, types
 	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
 
 notebooks: $(VENV)/.dev ## run every notebook and store what it shows
 	$(BIN)/python notebooks/store.py
+
+site: $(VENV)/.dev ## pages without a server, in _site/
+	$(BIN)/python site/build.py
 
 figures: $(VENV)/.dev ## a contact sheet of every scene
 	$(BIN)/python benchmarks/contact_sheet.py
@@ -68,7 +77,7 @@ lock: $(VENV)/.dev ## pin every requirement anew
 	$(LOCK) --extra lab --extra dev --upgrade -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove the environments
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers $(VENV)-wheel dist
 
 # The learner's environment; the tests' environment is the same one with more in it. One that was left half made (.half:
 # an interrupted install) or whose Python is gone is made anew.

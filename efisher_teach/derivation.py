@@ -10,6 +10,7 @@ audited. (NumPy never rounds to TF32: here a product needs no stated precision.)
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -360,7 +361,7 @@ def ledger(
     with jax.enable_x64(True):
         params, x, y = jax.tree.map(_double, (params, x, y))
         theta, unravel = ravel_pytree(params)
-        losses = jax.jit(jax.vmap(loss_fn, (None, 0, 0)))
+        losses = partial(_losses, loss_fn)
         here, G = np.asarray(losses(params, x, y)), per_example_gradients(loss_fn, params, x, y)
         _checks.computes_in_float64(G, here)
         start = empirical_fisher_step(G, budget=budget).delta
@@ -387,6 +388,12 @@ def ledger(
     if C is None and break_line is None:
         reason = "this model does not have the property that it needs"
     return Ledger(line if line.holds else line._replace(note=f"fails: {reason}") for line in lines)
+
+
+@partial(jax.jit, static_argnums=0)
+def _losses(loss_fn, params, x, y):
+    """All losses; compiled once for a model, however many ledgers are made of it."""
+    return jax.vmap(loss_fn, (None, 0, 0))(params, x, y)
 
 
 def _taylor(proof, d, lengths, changes, size):

@@ -214,6 +214,21 @@ class Explorer(anywidget.AnyWidget):
 
         Its axes are live; controls of the kernel are said as they stand.
         """
+        page = (STATIC / "page.html").read_text()
+        # one pass over the template: what is put in may itself contain a mark
+        parts = {
+            "title": self.scene.title,
+            "css": (STATIC / "explorer.css").read_text(),
+            "js": (STATIC / "explorer.js").read_text(),
+            "reply": self._for_page(),
+        }
+        for piece in page.split("<!--")[1:]:
+            name = piece.partition("-->")[0]
+            page = page.replace(f"<!--{name}-->", parts[name], 1)
+        Path(path).write_text(page, encoding="utf-8")
+
+    def _for_page(self) -> str:
+        """All that `mount` in static/explorer.js needs, as JSON that may stand in a script of a page."""
         with self._lock:
             shown = prepare(self.scene, self.table, self._forms(narrow=True), self._shown)
             reply = pack(shown) | {
@@ -222,18 +237,7 @@ class Explorer(anywidget.AnyWidget):
                 "controls": self._said(),
                 "state": self.state,
             }
-        page = (STATIC / "page.html").read_text()
-        # one pass over the template: what is put in may itself contain a mark
-        parts = {
-            "title": self.scene.title,
-            "css": (STATIC / "explorer.css").read_text(),
-            "js": (STATIC / "explorer.js").read_text(),
-            "reply": json.dumps(reply, default=lambda data: b64encode(data).decode()).replace("</", "<\\/"),
-        }
-        for piece in page.split("<!--")[1:]:
-            name = piece.partition("-->")[0]
-            page = page.replace(f"<!--{name}-->", parts[name], 1)
-        Path(path).write_text(page, encoding="utf-8")
+        return json.dumps(reply, default=lambda data: b64encode(data).decode()).replace("</", "<\\/")
 
     def close(self) -> None:
         """End the widget, and free the table and the figures."""

@@ -108,9 +108,9 @@ def test_solutions_pass_their_checks(ran):
 
 
 def test_binder_has_memory_enough(ran):
-    """It gives 1 to 2 GB; this is the most that the kernel has held."""
+    """It gives 1 to 2 GB; this is the most that the kernel has held, with every exercise solved."""
     peak = ran.ask("import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
-    assert peak < 2**20, f"{peak / 1024:.0f} MiB"
+    assert peak < 1.5 * 2**20, f"{peak / 1024:.0f} MiB"
 
 
 def test_every_slider_answers_mouse_and_keys(ran):
@@ -125,8 +125,11 @@ def test_every_slider_answers_mouse_and_keys(ran):
             for seen in (dragged, typed):
                 places = {moment["state"][place] for moment in seen}
                 assert len(places) == len(seen) or last < 20  # on a short axis a drag stops at a place twice
-                for what in ("pixels", "words"):
-                    assert len({moment[what] for moment in seen}) == len(places), f"places look alike: {what}"
+                assert len({moment["words"] for moment in seen}) == len(places), "places sound alike"
+                looks = {
+                    moment["said"][place].replace("−180°", "180°") for moment in seen
+                }  # a full circle ends as it began
+                assert len({moment["pixels"] for moment in seen}) == len(looks), "places look alike"
                 for moment in seen:
                     assert moment["label"].endswith(moment["words"])
                     assert moment["state"] == moment["places"]

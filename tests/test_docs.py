@@ -4,9 +4,11 @@ import doctest
 import json
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 import efisher_teach as ef
 from efisher_teach import explorer
@@ -59,10 +61,29 @@ def test_examples_in_docstrings():
 
 
 def test_one_version():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == ef.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["hatch"]["version"]["path"] == "efisher_teach/__init__.py"
+    assert version("efisher_teach") == ef.__version__
     assert f"version: {ef.__version__}" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{ef.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_workflows_call_make_targets():
+    """They have nothing of their own: what fails there can be run here."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    files = {
+        path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")
+    }
+    assert set(files) == {"ci", "release", "weekly"}
+    matrix = files["ci"]["jobs"]["test"]["strategy"]["matrix"]
+    assert {"lint", "test-units", "test-notebooks", "test-browser", "test-ends", "test-peers"} <= set(
+        matrix["target"]
+    )
+    assert {*matrix["target"], *(each["target"] for each in matrix["include"])} <= targets
+    steps = [step for file in files.values() for job in file["jobs"].values() for step in job["steps"]]
+    called = re.findall(r"make ([a-z-]+)", " ".join(step.get("run", "") for step in steps))
+    assert called
+    assert set(called) <= targets
 
 
 def test_make_targets_named_in_papers_exist():

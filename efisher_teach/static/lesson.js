@@ -91,4 +91,34 @@ function render({ model, el }) {
   };
 }
 
+/** Questions on a page without a kernel: their answers, and the figures that they keep closed, open after a guess. */
+function mountQuestions(page) {
+  for (const place of page.querySelectorAll(".ef-question")) {
+    const about = JSON.parse(place.dataset.about);
+    const gates = [...page.querySelectorAll(".ef-page")].filter((figure) => figure.dataset.gate === about.name);
+    const closed = gates.map((figure) => {
+      figure.hidden = true;
+      const note = make("p", { class: "ef-closed" }, "This figure opens when you have made your guess, in the card above.");
+      figure.after(note);
+      return note;
+    });
+    const root = make("div", { class: "ef-card" });
+    const text = make("div", { class: "ef-said", "aria-live": "polite", tabindex: "-1" }, make("p", {}, about.asks));
+    const form = about.options.length ? { ...about, button: "That is my guess" } : { ...about, options: undefined, button: "That is my guess" };
+    const node = question(form, ({ guess }) => {
+      const right = about.options.length ? guess === about.answer : Math.abs(guess - about.answer) <= about.within;
+      const said = about.options.length ? about.options[guess - 1] : `${guess} ${about.unit}`.trim();
+      const verdict = `${right ? "✓" : "✗"} Your guess, “${said}”, is ${right ? "right" : "not what happens"}.`;
+      text.append(make("p", {}, make("strong", {}, verdict)), make("p", {}, about.because));
+      root.dataset.state = right ? "right" : "wrong";
+      node.remove();
+      text.focus();
+      for (const figure of gates) figure.hidden = false;
+      for (const note of closed) note.remove();
+    });
+    root.append(text, node);
+    place.replaceChildren(root);
+  }
+}
+
 export default { render };
