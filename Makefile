@@ -13,7 +13,7 @@ PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-wheel lint notebooks site figures bench bench-peers lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -44,6 +44,12 @@ test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlin
 	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python \
 	    -c requirements-dev.txt $(PEERS) jax jaxtyping beartype pytest hypothesis numpy scikit-learn nbformat matplotlib
 	@$(call timed,peers,EFISHER_TEACH_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest --rootdir=. -p no:cacheprovider $(HOOKS) -k "peers or torch" tests/test_peers.py tests/test_own_models.py)
+
+test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in place of the pins
+	@env=$(VENV)-newest; rm -rf $$env && $(BIN)/uv venv -q --python $(BIN)/python $$env && \
+	  $(BIN)/uv pip install -q --python $$env/bin/python -e '.[lab,dev]'
+	@$(call timed,newest,$(VENV)-newest/bin/python -m pytest --rootdir=. -p no:cacheprovider tests/test_step.py tests/test_explorer.py tests/test_lesson.py tests/test_exercises.py && \
+	  $(VENV)-newest/bin/python -m pytest --nbval-lax --nbval-cell-timeout=300 -p no:cacheprovider notebooks)
 
 test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson
 	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep -q static/lesson.js
@@ -77,7 +83,7 @@ lock: $(VENV)/.dev ## pin every requirement anew
 	$(LOCK) --extra lab --extra dev --upgrade -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove the environments
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers $(VENV)-wheel dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers $(VENV)-newest $(VENV)-wheel dist
 
 # The learner's environment; the tests' environment is the same one with more in it. One that was left half made (.half:
 # an interrupted install) or whose Python is gone is made anew.

@@ -139,7 +139,7 @@ def title(book: nbformat.NotebookNode) -> str:
     return book.cells[0].source.partition("\n")[0].removeprefix("# ")
 
 
-def page(name: str, heading: str, body: str, around: str = "") -> str:
+def page(heading: str, body: str, around: str = "") -> str:
     """A whole page about `body`."""
     live = 'class="ef-' in body
     parts = {
@@ -194,22 +194,18 @@ def build(out: Path, only: list[str]) -> None:
         trim(book, path.name)
         body, _ = exporter.from_notebook_node(book)
         real = f'<a href="{BINDER}{path.name}">Run it for real: Binder</a> <a href="{COLAB}{path.name}">Colab</a>'
-        (out / name).write_text(page(name, title(book), body, real), encoding="utf-8")
+        (out / name).write_text(page(title(book), body, real), encoding="utf-8")
     for path in PAPERS:
         text = relink(path.read_text())
         name = f"{path.stem}.html"
-        (out / name).write_text(
-            page(name, text.partition("\n")[0][2:], markdown2html(text)), encoding="utf-8"
-        )
+        (out / name).write_text(page(text.partition("\n")[0][2:], markdown2html(text)), encoding="utf-8")
     index = (
         (HERE / "index.html")
         .read_text()
         .replace("<!--notebooks-->", "\n".join(lines))
         .replace("<!--home-->", HOME)
     )
-    (out / "index.html").write_text(
-        page("index.html", "What is the empirical Fisher for?", index), encoding="utf-8"
-    )
+    (out / "index.html").write_text(page("What is the empirical Fisher for?", index), encoding="utf-8")
     if not only:
         reference = [
             sys.executable,

@@ -527,5 +527,5 @@ def test_answers_are_judged_and_hints_given(lesson):
 
 
 def test_the_front_end_is_recognised(lesson):
-    where = {"lab": "JupyterLab", "notebook": "Notebook"}["lab" if "/lab/" in lesson.page.url else "notebook"]
+    where = "JupyterLab" if "/lab/" in lesson.page.url else "Notebook"
     assert lab.until(lambda: f"they run, in {where}" in card(lesson, "ef.environment").text_content())

@@ -25,10 +25,6 @@ def book(request):
     return found
 
 
-def number(book):
-    return book.number
-
-
 def title(book):
     return re.match(r"# ([^:\n]+)", book.cells[0].source)[1]
 
@@ -128,7 +124,7 @@ def test_exercises_are_what_they_are_checked_by(book):
     names = list(dict.fromkeys(name for name, _ in kinds))
     assert kinds == [(name, part) for name in names for part in ("task", "stub", "solution")]
     assert names
-    assert {EXERCISES[name].notebook for name in names} == {number(book)}
+    assert {EXERCISES[name].notebook for name in names} == {book.number}
     stars = [EXERCISES[name].stars for name in names]
     assert stars == sorted(stars)
 
@@ -150,7 +146,7 @@ def test_every_question_is_asked():
 
 
 def test_one_notebook_leads_to_the_next(book):
-    last, place = cells(book, "markdown")[-1].source, int(number(book))
+    last, place = cells(book, "markdown")[-1].source, int(book.number)
     near = {"Previous": place - 1, "Next": place + 1}
     for word, other in near.items():
         if 0 <= other < len(BOOKS):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SIZES = 5  # instances of growing size, and of each a second one that looks less tidy
+SIZES = 5  # instances, of growing size
 TOLERANCE = 2e-3  # relative: float32, and every reasonable way to compute it
 EXERCISES: "dict[str, Exercise]" = {}
 SAME = "This is still what stands in the stub."
@@ -171,18 +171,18 @@ def _holds(holds, answer, instance):
 
 def _why(exercise, seen, instance, got, trouble):
     """The known mistake that gives just what was given on every instance; else the smallest counterexample."""
-    if exercise.bug and _gives(exercise.bug, seen, exercise):
+    if exercise.bug and _gives(exercise.bug, seen):
         return Verdict("not yet", SAME, _shown(exercise, instance, got, trouble))
     for says, mistake in exercise.mistakes.items():
-        if _gives(mistake, seen, exercise):
+        if _gives(mistake, seen):
             return Verdict("wrong", says)
     return Verdict(
         "wrong", "Not yet right. The smallest case where it fails:", _shown(exercise, instance, got, trouble)
     )
 
 
-def _gives(mistake, seen, exercise):
-    """Whether a mistake explains the answers: equal on all instances, and not right on all."""
+def _gives(mistake, seen):
+    """Whether a mistake explains the answers: it gives the same on every instance."""
     try:
         return all(not differs(got, mistake(*instance)) for instance, got in seen)
     except Exception:  # a mistake need not be possible on every instance

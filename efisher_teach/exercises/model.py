@@ -12,7 +12,7 @@ ask(
     "a promise",
     "A small tanh network with 275 parameters learns 120 wines; its mean loss is 0.21. The undamped step of cost c "
     "= 0.01 promises to each of them a loss that is lower by 0.1. What does the mean loss do?",
-    "It falls by 0.02 at most, and for wines that the step has not seen it rises. ρ = 1 says that such a promise "
+    "It falls by less than 0.02, and for wines that the step has not seen it rises. ρ = 1 says that such a promise "
     "can be made to everybody. Whether it is kept is a matter of length: undamped the step is nearly five times as "
     "long as with ε at a hundredth of the largest eigenvalue, which keeps three quarters of what it promises.",
     options=(
@@ -182,6 +182,4 @@ def _advises(sentence):
 )  # fmt: skip
 def advice():
     """Return one sentence, as a string, with at least one number in it."""
-    return (
-        "Keep ε above a hundredth of the largest eigenvalue: without it the step keeps 16 % of its promise."
-    )
+    return "Keep ε above 1 % of the largest eigenvalue: undamped, the step keeps 9 % of its promise."
