@@ -113,14 +113,12 @@ def fit(
 
 
 class Trial(NamedTuple):
-    """A run with one setting."""
+    """A run with one setting. Its parameters are not kept, since there may be many: `fit` makes them again."""
 
     losses: np.ndarray
     """Of each step (steps,): the mean loss of its batch, before it."""
     seconds: float
     """What one step took, without compiling."""
-    params: PyTree
-    """Where it ended."""
 
 
 def tune(
@@ -161,7 +159,7 @@ def tune(
         begin = time.perf_counter()
         run = fit(update, start, x, y, steps=steps, **batches)
         seconds = (time.perf_counter() - begin) / len(run.reports.loss)
-        trials[setting] = Trial(run.reports.loss, seconds, run.params)
+        trials[setting] = Trial(run.reports.loss, seconds)
     return trials
 
 

@@ -38,7 +38,7 @@ def runs():
     """Losses that fall at known rates, for the race."""
 
     def trial(rate):
-        return ef.Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate), None)
+        return ef.Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate))
 
     rivals = {
         name: {0.1: trial(rate)} for name, rate in (("descent", 0.03), ("adam", 0.06), ("natural", 0.05))

@@ -46,6 +46,8 @@ OTHER = "#7A7A7A"  # what the course is not about
 FAINT = "#C8C8C8"
 WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
 MOVING = 10  # the z-order from which on artists move
+# A table is computed once: XLA's newer code generator takes longer to compile it, and 100 MB that the process keeps.
+LEAN = {"xla_cpu_use_fusion_emitters": False}
 NARROW = 6  # inches: a figure that is less wide is for a phone, or for half a screen
 
 
@@ -164,7 +166,7 @@ def tabulate(scene: Scene) -> Table:
     return Table(background, arrays, depends)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=LEAN)
 def _evaluate(background, respond, names, data, values):
     """The background, and the arrays grouped by the axes they depend on: {"damping": {"ellipse": (m, …)}}."""
     state = {name: value[0] for name, value in zip(names, values, strict=True)}
