@@ -13,7 +13,7 @@ PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -51,7 +51,8 @@ test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in 
 	@$(call timed,newest,$(VENV)-newest/bin/python -m pytest --rootdir=. -p no:cacheprovider tests/test_step.py tests/test_explorer.py tests/test_lesson.py tests/test_exercises.py && \
 	  $(VENV)-newest/bin/python -m pytest --nbval-lax --nbval-cell-timeout=300 -p no:cacheprovider notebooks)
 
-test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson
+test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson; how to cite it
+	@$(BIN)/uv tool run -q --from cffconvert==2.0.0 cffconvert --validate -i CITATION.cff
 	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep -q static/lesson.js
 	@set -e; env=$(VENV)-wheel; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt dist/*.whl pytest hypothesis
@@ -77,6 +78,12 @@ bench-peers: $(VENV)/.dev ## the price of a step, beside PyTorch's packages
 	@set -e; env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python $(PRICED)
 	$(BIN)/python benchmarks/price.py --peers
+
+bench-class: $(VENV)/.dev ## what learners cost a server, one and ten at once
+	$(BIN)/python benchmarks/classroom.py
+
+binder: $(VENV)/.dev ## what Binder builds, and how long it takes
+	$(BIN)/python benchmarks/binder.py
 
 lock: $(VENV)/.dev ## pin every requirement anew
 	$(LOCK) --extra lab --upgrade -o requirements.txt

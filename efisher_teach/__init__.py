@@ -2,6 +2,12 @@
 
 The mathematics is imported here. What loads matplotlib and ipywidgets is imported at its first use: `ef.scenes`,
 `ef.Explorer`, and the cards of the lessons (`ef.predict`, `ef.check`, `ef.hint` and their like).
+
+Every public name has an example. Before it stand
+
+    import efisher_teach as ef
+    import jax, jax.numpy as jnp, numpy as np
+    np.set_printoptions(precision=3, suppress=True)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -26,7 +26,17 @@ from efisher_teach.solve import Form, precondition, regress
 
 
 class Coordinates(NamedTuple):
-    """A chart: q numbers ψ that describe the p parameters θ; q > p where the description is redundant."""
+    """A chart: q numbers ψ that describe the p parameters θ; q > p where the description is redundant.
+
+    Examples:
+        >>> turned = ef.coordinates.Coordinates(
+        ...     "mean and half difference",
+        ...     lambda psi: jnp.array([psi[0] - psi[1], psi[0] + psi[1]]),
+        ...     lambda theta: jnp.array([theta[0] + theta[1], theta[1] - theta[0]]) / 2,
+        ... )
+        >>> print(turned.inverse(jnp.array([1.0, 3.0])), turned.forward(jnp.array([2.0, 1.0])))
+        [2. 1.] [1. 3.]
+    """
 
     name: str
     forward: Callable
@@ -48,6 +58,12 @@ def elementwise(name: str, forward: Callable, inverse: Callable, domain: str = "
 
     Returns:
         `Coordinates`.
+
+    Examples:
+        >>> cube = ef.coordinates.elementwise("cube", lambda psi: psi**3, jnp.cbrt)
+        >>> print(ef.jacobian(cube, jnp.array([1.0, 2.0])))  # diag 3ψ²
+        [[ 3.  0.]
+         [ 0. 12.]]
     """
     return Coordinates(name, forward, inverse, domain or Coordinates._field_defaults["domain"])
 
@@ -64,6 +80,11 @@ def affine(A: Real[Array, "p p"], shift: Real[ArrayLike, "*p"] = 0.0) -> Coordin
 
     Raises:
         ValueError: A is not square and finite, or not invertible.
+
+    Examples:
+        >>> sheared = ef.coordinates.affine(jnp.array([[2.0, 1.0], [0.0, 1.0]]), shift=3.0)
+        >>> print(sheared.forward(jnp.array([1.0, 1.0])), sheared.inverse(jnp.array([6.0, 4.0])))
+        [6. 4.] [1. 1.]
     """
     A = _checks.invertible("A", A)
     b = jnp.broadcast_to(_checks.shift(shift, A.shape[0]), A.shape[:1])
@@ -100,6 +121,12 @@ def jacobian(coordinates: Coordinates, psi: Real[Array, " q"]) -> Float[Array, "
 
     Raises:
         ValueError: J is not finite at ψ.
+
+    Examples:
+        >>> psi = jnp.log(jnp.array([1.0, 2.0]))
+        >>> print(ef.jacobian(ef.coordinates.exponential, psi))  # θ = exp ψ, so J = diag θ
+        [[1. 0.]
+         [0. 2.]]
     """
     J = jax.jacfwd(coordinates.forward)(_checks.as_float("psi", psi))
     _checks.finite_jacobian(coordinates.name, J)
@@ -118,6 +145,12 @@ def pull_back(G: Float[Array, "n p"], J: Float[Array, "p q"]) -> Float[Array, "n
 
     Raises:
         ValueError: A bad G, or a J that does not fit it.
+
+    Examples:
+        >>> G, J = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]])  # θⱼ = exp ψⱼ at θ = [1, 2]
+        >>> print(ef.pull_back(G, J))
+        [[1. 0.]
+         [0. 4.]]
     """
     G, J = _checks.gradients(G), _checks.as_float("J", J)
     if J.ndim != 2 or J.shape[0] != G.shape[1]:
@@ -138,6 +171,12 @@ def push_forward(J: Float[Array, "p q"], delta: Float[Array, " q"]) -> Float[Arr
 
     Raises:
         ValueError: J and delta do not fit.
+
+    Examples:
+        >>> G, J = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> there = ef.empirical_fisher_step(ef.pull_back(G, J), budget=0.01).delta
+        >>> print(there, ef.push_forward(J, there))  # the second is the step taken in θ
+        [-0.1   -0.025] [-0.1  -0.05]
     """
     J, delta = _checks.as_float("J", J), _checks.as_float("delta", delta)
     if J.ndim != 2:
@@ -149,7 +188,14 @@ def push_forward(J: Float[Array, "p q"], delta: Float[Array, " q"]) -> Float[Arr
 
 
 class ChartStep(NamedTuple):
-    """A step that was computed in ψ and seen in θ."""
+    """A step that was computed in ψ and seen in θ.
+
+    Examples:
+        >>> G, theta = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
+        >>> step = ef.step_in(ef.coordinates.exponential, theta, G, budget=0.01)
+        >>> print(step.pushed, step.delta)  # θ(exp Δψ - 1): exp is curved
+        [-0.1  -0.05] [-0.095 -0.049]
+    """
 
     delta: Float[Array, " p"]
     """Δθ = φ(ψ + Δψ) - θ: where one really gets."""
@@ -193,6 +239,14 @@ def step_in(
     Raises:
         ValueError: θ is outside the chart, or on a singular point of it; a bad G, damping, budget, learning rate, form
             or curvature; a step that is not finite.
+
+    Examples:
+        >>> G, theta = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
+        >>> charts = ef.coordinates.identity, ef.coordinates.exponential
+        >>> for form in ("full", "none"):  # C⁻¹g is one step in both charts, gradient descent is two
+        ...     print(form, *(ef.step_in(chart, theta, G, budget=0.01, form=form).pushed for chart in charts))
+        full [-0.1  -0.05] [-0.1  -0.05]
+        none [-0.034 -0.069] [-0.009 -0.071]
     """
     theta = _checks.as_float("params", ravel_pytree(params)[0])
     psi = _enter(coordinates, theta)
@@ -280,6 +334,12 @@ def trajectory_in(
 
     Raises:
         ValueError: As in `step_in`; steps < 1; a trajectory that is not finite.
+
+    Examples:
+        >>> loss_fn, one = lambda theta, x, y: (theta - y) ** 2 / 2, jnp.ones(1)
+        >>> path = ef.trajectory_in(ef.coordinates.exponential, loss_fn, 2.0, one, one, steps=2, budget=0.01)
+        >>> print(path[:, 0])  # in θ itself, without the curvature of exp: [2 1.9 1.789]
+        [2.    1.902 1.795]
     """
     theta, unravel = ravel_pytree(params)
     theta = _checks.as_float("params", theta)
@@ -304,7 +364,16 @@ def trajectory_in(
 
 
 class InvarianceGap(NamedTuple):
-    """How far a step in ψ is from the same step in θ, relative to its length."""
+    """How far a step in ψ is from the same step in θ, relative to its length.
+
+    Examples:
+        >>> G, theta = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
+        >>> for budget in (1e-2, 1e-4):  # a tenth of the step has a tenth of the gap: exp is curved
+        ...     gap = ef.invariance_gap(ef.coordinates.exponential, theta, G, budget=budget)
+        ...     print(f"{gap.first_order:.3f} {gap.finite:.3f}")
+        0.000 0.044
+        0.000 0.004
+    """
 
     first_order: Float[Array, ""]
     """‖JΔψ - Δθ‖/‖Δθ‖: what damping and the form of the matrix do, whatever η."""
@@ -348,6 +417,14 @@ def invariance_gap(
 
     Raises:
         ValueError: As in `step_in`.
+
+    Examples:
+        >>> G, theta = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])
+        >>> for damping in (0.0, 0.5):  # εI opens a gap, εJᵀJ closes it
+        ...     gap = ef.invariance_gap(ef.coordinates.exponential, theta, G, damping=damping, budget=0.01)
+        ...     print(f"{gap.first_order:.2f} {gap.restored:.2f}")
+        0.00 0.00
+        0.09 0.00
     """
 
     def step(chart, metric_damping=False):

@@ -41,6 +41,12 @@ def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
     Reference:
         F. Kunstner, L. Balles, P. Hennig, "Limitations of the empirical Fisher approximation for natural
         gradient descent", NeurIPS 2019.
+
+    Examples:
+        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
+        >>> print(ef.empirical_fisher(G))  # the mean gradient is [0, 1]: what cancels in it stays in C
+        [[9. 0.]
+         [0. 1.]]
     """
     G = _checks.gradients(G)
     C = dot(G.T, G) / G.shape[0]
@@ -62,6 +68,12 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
 
     Raises:
         ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
+
+    Examples:
+        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
+        >>> print(ef.gradient_covariance(G))  # C is diag(9, 1), g is [0, 1]
+        [[9. 0.]
+         [0. 0.]]
     """
     G = _checks.gradients(G)
     centred = G - mean_gradient(G)
@@ -80,6 +92,11 @@ def empirical_fisher_diagonal(G: Float[Array, "n p"]) -> Float[Array, " p"]:
 
     Raises:
         ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
+
+    Examples:
+        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
+        >>> print(ef.empirical_fisher_diagonal(G))
+        [9. 1.]
     """
     diagonal = jnp.mean(_checks.gradients(G) ** 2, axis=0)
     _checks.finite_result("G", diagonal)
@@ -100,6 +117,11 @@ def squared_batch_gradient(G: Float[Array, "n p"], batch_size: int) -> Float[Arr
 
     Raises:
         ValueError: A bad G, or batch_size is not a whole number of at least 1.
+
+    Examples:
+        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
+        >>> print(ef.squared_batch_gradient(G, 1), ef.squared_batch_gradient(G, 9))  # diag C; then 9 times less noise
+        [9. 1.] [1. 1.]
     """
     G, batch_size = _checks.gradients(G), _checks.at_least_one("batch_size", batch_size)
     square = mean_gradient(G) ** 2 + jnp.var(G, axis=0) / batch_size
@@ -136,6 +158,15 @@ def fisher(
 
     Reference:
         J. Martens, "New insights and perspectives on the natural gradient method", JMLR 21(146), 2020.
+
+    Examples:
+        >>> gaussian, output_fn = ef.likelihoods.gaussian, lambda theta, x: theta * x
+        >>> loss_fn = lambda theta, x, y: gaussian.loss(output_fn(theta, x), y)
+        >>> x, y = jnp.array([1.0, 3.0]), jnp.array([2.0, 2.0])  # at θ = 1 all residuals are ±1, as is believed
+        >>> print(ef.fisher(loss_fn, 1.0, x, output_fn=output_fn, likelihood=gaussian))  # E[x²]
+        [[5.]]
+        >>> print(ef.empirical_fisher(ef.per_example_gradients(loss_fn, 1.0, x, y)))  # E[x² residual²]
+        [[5.]]
     """
     n = _checks.examples(x, None)
     theta, unravel = ravel_pytree(params)
@@ -185,6 +216,12 @@ def gauss_newton(
 
     Raises:
         ValueError: x and y differ in length, the loss is not one number, or a derivative is not finite.
+
+    Examples:
+        >>> output_fn, output_loss = lambda theta, x: theta**2 * x, lambda z, y: (z - y) ** 2 / 2
+        >>> x, y = jnp.array([1.0]), jnp.array([4.0])
+        >>> print(ef.gauss_newton(output_fn, output_loss, 1.0, x, y))  # (2θx)²: the residual is left out
+        [[4.]]
     """
     n = _checks.scalar_loss(lambda params, x, y: output_loss(output_fn(params, x), y), params, x, y)
     J = per_example_jacobians(output_fn, params, x)
@@ -215,6 +252,11 @@ def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Ar
 
     Raises:
         ValueError: As in `per_example_losses`; a second derivative that is not finite.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta**2 * x - y) ** 2 / 2
+        >>> print(ef.hessian(loss_fn, 1.0, jnp.array([1.0]), jnp.array([4.0])))  # (2θx)² + 2x(θ²x - y) = 4 - 6
+        [[-2.]]
     """
     _checks.scalar_loss(loss_fn, params, x, y)
     theta, unravel = ravel_pytree(params)
@@ -236,6 +278,11 @@ def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[A
 
     Raises:
         ValueError: A is not square, symmetric and finite; delta does not fit.
+
+    Examples:
+        >>> C, delta = jnp.array([[0.5, 0.0], [0.0, 2.0]]), jnp.array([-0.1, -0.05])
+        >>> print(f"{ef.quadratic_form(C, delta):.3f}")  # ½ 0.1² + 2 0.05²
+        0.010
     """
     A, delta = _checks.symmetric("A", A), _checks.as_float("delta", delta)
     if delta.ndim == 0 or delta.shape[-1] != A.shape[0]:
@@ -260,6 +307,11 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
 
     Raises:
         ValueError: A matrix is not square, symmetric and finite; the shapes differ; B is not positive definite.
+
+    Examples:
+        >>> A, B = jnp.array([[2.0, 0.0], [0.0, 3.0]]), jnp.array([[1.0, 0.0], [0.0, 6.0]])
+        >>> print(ef.generalised_eigenvalues(A, B))  # A is twice B one way, and half of it another
+        [2.  0.5]
     """
     A, B = _checks.symmetric("A", A), _checks.symmetric("B", B)
     if A.shape != B.shape:
@@ -273,7 +325,14 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
 
 
 class RunningFisherState(NamedTuple):
-    """What a running average remembers."""
+    """What a running average remembers.
+
+    Examples:
+        >>> running = ef.running_fisher(0.9)
+        >>> _, state = running.update(running.init(1), jnp.array([[2.0]]))
+        >>> print(f"{state.total[0, 0]:.1f} / {state.weight:.1f}")  # C is 4, which the quotient restores
+        0.4 / 0.1
+    """
 
     total: Float[Array, "p p"]
     """Σₖ (1-β)βᵗ⁻ᵏ Cₖ, which starts at 0 and is therefore too small at first."""
@@ -282,7 +341,14 @@ class RunningFisherState(NamedTuple):
 
 
 class RunningFisher(NamedTuple):
-    """An exponential average of empirical Fishers, as a pair of pure functions."""
+    """An exponential average of empirical Fishers, as a pair of pure functions.
+
+    Examples:
+        >>> init, update = ef.running_fisher(0.9)
+        >>> average, state = update(init(1), jnp.array([[2.0]]))
+        >>> print(average)  # of one batch, its C: nothing is left of the 0 it starts with
+        [[4.]]
+    """
 
     init: Callable
     """`init(p)`: the state before any batch."""
@@ -303,6 +369,13 @@ def running_fisher(decay: float = 0.9) -> RunningFisher:
 
     Raises:
         ValueError: decay is outside [0, 1).
+
+    Examples:
+        >>> running = ef.running_fisher(0.5)
+        >>> _, state = running.update(running.init(1), jnp.array([[2.0]]))  # C₁ = 4
+        >>> average, state = running.update(state, jnp.array([[1.0]]))  # C₂ = 1
+        >>> print(average)  # (½ 4 + 1)/(½ + 1)
+        [[2.]]
     """
     if not 0 <= decay < 1:
         _checks.reject(

@@ -59,7 +59,14 @@ LOOSE_ENDS = (
 
 
 class Line(NamedTuple):
-    """One line of the derivation, evaluated."""
+    """One line of the derivation, evaluated.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=20)
+        >>> line = ef.ledger(toy.loss_fn, toy.params, toy.x, toy.y, budget=0.01)[2]
+        >>> print(line.statement, f"measured order: {line.order:.1f}", sep="; ")
+        E[Δℓ²] = E[(gᵢᵀΔ)²] + O(‖Δ‖³); measured order: 3.0
+    """
 
     name: str
     statement: str
@@ -80,7 +87,17 @@ class Line(NamedTuple):
 
 
 class Ledger(tuple[Line, ...]):
-    """The lines, in the order of the proof: a tuple that shows itself as a table, in a notebook and as text."""
+    """The lines, in the order of the proof: a tuple that shows itself as a table, in a notebook and as text.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=20)
+        >>> lines = ef.ledger(toy.loss_fn, toy.params, toy.x, toy.y, budget=0.01)
+        >>> for row in str(lines).splitlines()[2:5]:
+        ...     print(row)
+        ✓  mean loss       L(θ+Δ) - L(θ) = gᵀΔ + O(‖Δ‖²)     -0.04991  -0.05755  1.3e-01   2.0
+        ✓  constraint      E[Δℓ²] = E[(gᵢᵀΔ)²] + O(‖Δ‖³)     0.008059  0.01      1.9e-01   3.0
+        ✓  quadratic form  E[(gᵢᵀΔ)²] = ΔᵀCΔ                 0.01      0.01      rounding
+    """
 
     def __repr__(self) -> str:
         head = ("", "line", "statement", "left", "right", "residual", "order")
@@ -351,6 +368,15 @@ def ledger(
 
     Reference:
         T. George, "What is the empirical Fisher?", 2018.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=20)
+        >>> model = toy.loss_fn, toy.params, toy.x, toy.y
+        >>> all(line.holds for line in ef.ledger(*model, budget=0.01, damping=1e-3))
+        True
+        >>> broken = ef.ledger(*model, budget=0.01, break_line="multiplier")  # λ is twice too large
+        >>> [line.name for line in broken if not line.holds]
+        ['stationarity', 'multiplier']
     """
     budget = float(_checks.one_positive("budget", budget, float))
     damping = float(_checks.one_damping(damping, float))

@@ -61,7 +61,7 @@ class Explorer(anywidget.AnyWidget):
         ValueError: The packed table is larger than 1 MB; the largest array is named. An axis has the name of something
             that every explorer has, such as "words".
 
-    Example:
+    Examples:
         >>> import efisher_teach as ef
         >>> problem = ef.descend(ef.breast_cancer(), steps=3)
         >>> explorer = ef.Explorer(ef.scenes.ellipsoid(problem))

@@ -29,6 +29,11 @@ def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) 
 
     Raises:
         ValueError: x and y differ in length, or loss_fn does not return one number.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta * x - y) ** 2 / 2  # of one example
+        >>> print(ef.per_example_losses(loss_fn, 1.0, jnp.array([1.0, 2.0]), jnp.array([3.0, 2.0])))
+        [2. 0.]
     """
     _checks.scalar_loss(loss_fn, params, x, y)
     return jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)
@@ -52,6 +57,13 @@ def per_example_gradients(
 
     Raises:
         ValueError: As in `per_example_losses`; chunk_size < 1; a gradient that is not finite (its row is named).
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2  # its gradient is (xᵀθ - y)x
+        >>> x, y = jnp.eye(2), jnp.array([-1.0, -2.0])
+        >>> print(ef.per_example_gradients(loss_fn, jnp.zeros(2), x, y))
+        [[1. 0.]
+         [0. 2.]]
     """
     n = _checks.scalar_loss(loss_fn, params, x, y)
     chunk_size = n if chunk_size is None else _chunk(chunk_size, n)
@@ -82,6 +94,12 @@ def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Flo
 
     Raises:
         ValueError: x is empty, or a Jacobian is not finite (its row is named).
+
+    Examples:
+        >>> output_fn = lambda theta, x: jnp.stack([theta[0] * x, theta[0] * theta[1]])
+        >>> print(ef.per_example_jacobians(output_fn, jnp.array([1.0, 2.0]), jnp.array([5.0]))[0])
+        [[5. 0.]
+         [2. 1.]]
     """
     _checks.examples(x, None)
     theta, unravel = ravel_pytree(params)
@@ -108,6 +126,12 @@ def loss_changes(
 
     Raises:
         ValueError: As in `per_example_losses`; delta does not fit the parameters, or leads where a loss is not finite.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta - y) ** 2 / 2
+        >>> y = jnp.array([1.0, -1.0])  # at θ = 0 the gradients are -1 and 1
+        >>> print(ef.loss_changes(loss_fn, 0.0, y, y, jnp.array([1.0])))  # to first order [-1 1]; curvature adds ½
+        [-0.5  1.5]
     """
     theta, unravel = ravel_pytree(params)
     delta = _checks.as_float("delta", delta)
@@ -133,6 +157,11 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
 
     Raises:
         ValueError: G is not 2-D, is empty, or has rows that are not finite.
+
+    Examples:
+        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
+        >>> print(ef.mean_gradient(G))  # the examples pull against each other along θ₁: the mean hides it
+        [0. 1.]
     """
     return jnp.mean(_checks.gradients(G), axis=0)
 
@@ -170,6 +199,14 @@ def weighted_gradient(
 
     Raises:
         ValueError: As in `per_example_losses`; weights of another length.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
+        >>> here = jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0])  # G = [[1, 0], [0, 2]], so K = diag(½, 2)
+        >>> print(ef.weighted_gradient(loss_fn, *here, jnp.array([0.5, 0.5])))  # w = 1/n: the mean gradient
+        [0.5 1. ]
+        >>> print(ef.weighted_gradient(loss_fn, *here, jnp.array([1.0, 0.25])))  # w = K⁻¹1/n: C⁻¹g
+        [1.  0.5]
     """
     n = _checks.scalar_loss(loss_fn, params, x, y)
     weights = lax.stop_gradient(_checks.as_float("weights", weights))

@@ -48,6 +48,12 @@ def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
 
     Raises:
         ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
+        >>> print(ef.gram(G))  # off the diagonal, how much two examples pull the same way
+        [[2.5 0.5]
+         [0.5 2.5]]
     """
     G = _checks.gradients(G)
     K = dot(G, G.T) / G.shape[0]
@@ -56,7 +62,16 @@ def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
 
 
 class Leaf(NamedTuple):
-    """How one array of the parameters enters K."""
+    """How one array of the parameters enters K.
+
+    Examples:
+        >>> layer = {"W": jnp.ones((20, 10)), "b": jnp.zeros(20)}
+        >>> loss_fn = lambda params, x, y: jnp.sum((params["W"] @ x + params["b"] - y) ** 2)
+        >>> for leaf in ef.loss_gram(loss_fn, layer, jnp.ones((5, 10)), jnp.zeros((5, 20))).leaves:
+        ...     print(leaf.name, leaf.way)
+        ['W'] factors
+        ['b'] rows
+    """
 
     name: str
     """Its place in the parameters."""
@@ -69,7 +84,14 @@ class Leaf(NamedTuple):
 @partial(register_dataclass, data_fields=["losses", "K", "pull"], meta_fields=["leaves"])
 @dataclass(frozen=True)
 class LossGram:
-    """K = GGᵀ/n of a loss, and w ↦ Gᵀw, without G."""
+    """K = GGᵀ/n of a loss, and w ↦ Gᵀw, without G.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
+        >>> known = ef.loss_gram(loss_fn, jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0]))
+        >>> print(known.losses, known.pull(jnp.array([0.5, 0.5])))  # w = 1/n: the mean gradient
+        [0.5 2. ] [0.5 1. ]
+    """
 
     losses: Float[Array, "*m n"]
     """ℓᵢ(θ) of every example."""
@@ -100,6 +122,15 @@ def loss_gram(
     Raises:
         ValueError: As in `per_example_losses`; params that are not floating-point; a loss or gradient that is not
             finite (its row is named).
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
+        >>> known = ef.loss_gram(loss_fn, jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0]))
+        >>> print(known.K)  # of G = [[1, 0], [0, 2]], which is never formed
+        [[0.5 0. ]
+         [0.  2. ]]
+        >>> print(known.pull(ef.solve_gram(known.K)))  # C⁻¹g
+        [1.  0.5]
     """
     _checks.scalar_loss(loss_fn, params, x, y)
     _checks.floating("params", params)

@@ -187,6 +187,13 @@ def predict(question: str | Question) -> Prediction:
 
     Raises:
         ValueError: No question has that name; the known ones are listed.
+
+    Examples:
+        >>> print(ef.predict("half the labels").words)
+        A guess first: Take the model as it was at the very start, ... What happens to C?
+          1. It shrinks: gradients that point against each other cancel.
+          2. Nothing.
+          3. It grows: wrong labels make large gradients.
     """
     if isinstance(question, str):
         if question not in QUESTIONS:
@@ -233,6 +240,12 @@ def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
 
     Returns:
         A card with the verdict, and a button for hints.
+
+    Examples:
+        >>> def mean_gradient(G):
+        ...     return G.sum(axis=0)
+        >>> print(ef.check(mean_gradient).words)
+        ✗ mean_gradient: 1/n is missing: this is the sum of the gradients.
     """
     name = exercise or getattr(answer, "__name__", type(answer).__name__)
     if name not in EXERCISES:
@@ -264,6 +277,10 @@ def hint(exercise: str) -> Card:
 
     Returns:
         A card with the hints so far.
+
+    Examples:
+        >>> print(ef.hint("mean_gradient").words)
+        Hint 1: G has one row for each example. Over which axis is the mean?
     """
     if exercise not in EXERCISES:
         return _plain(f"There is no exercise named {exercise}. There are: {', '.join(EXERCISES)}.", "stopped")
@@ -286,6 +303,10 @@ def given(exercise: str, *, seed: int = 0) -> dict[str, Any]:
 
     Raises:
         ValueError: No exercise has that name; the known ones are listed.
+
+    Examples:
+        >>> ef.given("three_examples")
+        {'G': [[2.0, 1.0], [0.0, -2.0], [-1.0, -3.0]], 'budget': 0.01}
     """
     if exercise not in EXERCISES:
         raise ValueError(
@@ -299,6 +320,10 @@ def guesses() -> Card:
 
     Returns:
         A card.
+
+    Examples:
+        >>> print(ef.guesses().words)
+        No guess yet. Make them in the cards above; this card follows.
     """
     card = Card()
 
@@ -322,6 +347,12 @@ def lab_record(path: str | Path, *, name: str = "") -> Card:
 
     Raises:
         ValueError: Another ending.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     print(ef.lab_record(f"{folder}/record.html", name="Ada").words)
+        record.html: 0 guesses, 0 exercises passed.
     """
     path = Path(path)
     kept = {
@@ -347,6 +378,12 @@ def environment() -> Card:
 
     Returns:
         A card; the browser adds what it sees.
+
+    Examples:
+        >>> print(ef.environment().words)
+        Python: 3...
+        jax: 0...
+        computes on: ...
     """
     rows = {"Python": platform.python_version(), "system": platform.system()}
     for package in PACKAGES:

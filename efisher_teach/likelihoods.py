@@ -17,7 +17,13 @@ import jax.numpy as jnp
 
 
 class Likelihood(NamedTuple):
-    """p(y | z), for one example with the output z of its model."""
+    """p(y | z), for one example with the output z of its model.
+
+    Examples:
+        >>> labels, weights = ef.likelihoods.bernoulli.labels(jnp.log(3.0))  # log-odds log 3: p = ¾
+        >>> print(labels, weights)
+        [0. 1.] [0.25 0.75]
+    """
 
     name: str
     loss: Callable

@@ -32,7 +32,14 @@ EXAMPLES, PARAMETERS = "examples", "parameters"  # the axes of a mesh that `make
 
 
 class Report(NamedTuple):
-    """What an update did. `fit` puts a leading axis, the steps, on every field."""
+    """What an update did. `fit` puts a leading axis, the steps, on every field.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=20)
+        >>> _, report = ef.make_update(toy.loss_fn, damping=0.0, budget=0.01)(toy.params, toy.x, toy.y)
+        >>> print(f"{report.predicted_decrease:.4f} = √(cρ) = {(0.01 * report.agreement) ** 0.5:.4f}")
+        0.0575 = √(cρ) = 0.0575
+    """
 
     loss: Float[Array, "*steps"]
     """The mean loss before the step."""
@@ -86,6 +93,13 @@ def make_update(
         ValueError: damping negative or not finite; budget or learning_rate not positive, both or none of them; a mesh
             with other axes. The update itself: as in `loss_gram`, except that it reports what is not finite; n is no
             multiple of the devices that share it.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
+        >>> update = ef.make_update(loss_fn, damping=0.0, budget=0.01)
+        >>> params, report = update(jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0]))  # G = [[1, 0], [0, 2]]
+        >>> print(params, f"{report.predicted_decrease:.3f}, in truth {report.actual_decrease:.3f}")
+        [-0.1  -0.05] 0.100, in truth 0.097
     """
     _checks.hashable("loss_fn", loss_fn)
     damping, budgeted, scale = _settings(damping, budget, learning_rate)
@@ -225,6 +239,13 @@ def make_natural_update(
 
     Raises:
         ValueError: As in `make_update`.
+
+    Examples:
+        >>> output_fn, gaussian = lambda theta, x: x @ theta, ef.likelihoods.gaussian  # then F is the Hessian
+        >>> update = ef.make_natural_update(output_fn, gaussian, damping=0.0, learning_rate=1.0)
+        >>> params, report = update(jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0]))
+        >>> print(params, f"{report.loss:.2f}")  # one step of Newton's method: the solution; the loss was 1.25
+        [-1. -2.] 1.25
     """
     damping, budgeted, scale = _settings(damping, budget, learning_rate)
     return lambda params, x, y: _natural(
@@ -261,7 +282,15 @@ def _natural(settings, params, x, y, damping, scale):
 
 
 class OptaxReport(NamedTuple):
-    """What is known of a step of another optimizer."""
+    """What is known of a step of another optimizer.
+
+    Examples:
+        >>> import optax
+        >>> loss_fn, x, y = lambda theta, x, y: (x @ theta - y) ** 2 / 2, jnp.eye(2), jnp.array([-1.0, -2.0])
+        >>> update, start = ef.optax_update(loss_fn, optax.adam(0.1), jnp.zeros(2))
+        >>> print(update(start, x, y)[1].loss)  # (½ + 2)/2, before the step
+        1.25
+    """
 
     loss: Float[Array, "*steps"]
     """The mean loss before the step."""
@@ -279,6 +308,14 @@ def optax_update(
 
     Returns:
         `update` and its start `(params, state)`, as `update((params, state), x, y) -> ((params, state), OptaxReport)`.
+
+    Examples:
+        >>> import optax
+        >>> loss_fn, x, y = lambda theta, x, y: (x @ theta - y) ** 2 / 2, jnp.eye(2), jnp.array([-1.0, -2.0])
+        >>> update, start = ef.optax_update(loss_fn, optax.sgd(0.1), jnp.zeros(2))
+        >>> (params, state), report = update(start, x, y)
+        >>> print(params)  # -0.1 g
+        [-0.05 -0.1 ]
     """
 
     @jax.jit
@@ -294,7 +331,16 @@ def optax_update(
 
 
 class ScaleByEmpiricalFisherState(NamedTuple):
-    """Past per-example gradients, newest first: C̄ = Σₖ wₖ rₖrₖᵀ."""
+    """Past per-example gradients, newest first: C̄ = Σₖ wₖ rₖrₖᵀ.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> averaged = ef.scale_by_empirical_fisher(1e-3, decay=0.5, memory=3)
+        >>> _, state = averaged.update(G, averaged.init(G[0]))
+        >>> _, state = averaged.update(G, state)
+        >>> print(state.weights, state.total)  # two new rows and the newest of the old ones: half a weight
+        [0.25  0.25  0.125] 0.75
+    """
 
     rows: Float[Array, "m p"]
     weights: Float[Array, " m"]
@@ -324,6 +370,13 @@ def scale_by_empirical_fisher(
     Raises:
         ValueError: damping negative or not finite; decay outside [0, 1); decay without memory; more examples in a batch
             than memory.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # one gradient an example, not their mean
+        >>> scaled = ef.scale_by_empirical_fisher(damping=0.5)
+        >>> direction, _ = scaled.update(G, scaled.init(jnp.zeros(2)))
+        >>> print(direction)  # (C + εI)⁻¹g, C = diag(½, 2), g = [½, 1]
+        [0.5 0.4]
     """
     import optax
 

@@ -22,7 +22,15 @@ TWO_FEATURES = ("worst perimeter", "worst concavity")
 
 
 class Problem(NamedTuple):
-    """A model with data: all that the rest of the library needs of it."""
+    """A model with data: all that the rest of the library needs of it.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta * x - y) ** 2 / 2
+        >>> predict_fn = lambda theta, x: theta * x
+        >>> slope = ef.Problem("a slope", loss_fn, predict_fn, 1.0, x=jnp.array([1.0, 2.0]), y=jnp.array([3.0, 2.0]))
+        >>> print(ef.mean_loss(slope, 1.0), ef.mean_loss(slope, 1.4))  # (2 + 0)/2, and at the optimum
+        1.0 0.8
+    """
 
     name: str
     loss_fn: Callable
@@ -56,6 +64,12 @@ def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int 
 
     Raises:
         ValueError: n or p is not a whole number of at least 1, or noise is not positive.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=1000, noise=0.5)
+        >>> solution = jnp.linalg.lstsq(toy.x, toy.y)[0]
+        >>> print(f"{ef.mean_loss(toy, solution):.2f}, where σ²/2 = {0.5**2 / 2:.3f}")
+        0.12, where σ²/2 = 0.125
     """
     rng, n, p = np.random.default_rng(seed), _checks.at_least_one("n", n), _checks.at_least_one("p", p)
     noise = float(_checks.positive("noise", noise))
@@ -78,6 +92,13 @@ def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, see
 
     Raises:
         ValueError: n or p is not a whole number of at least 1, or separation is not positive.
+
+    Examples:
+        >>> toy = ef.logistic_regression(separation=2.0)
+        >>> print(f"{ef.mean_loss(toy, toy.params):.2f}")  # log 2: at θ = 0 either label is as likely
+        0.69
+        >>> print(f"{ef.mean_loss(toy, ef.descend(toy, steps=10).params):.2f}")
+        0.10
     """
     rng, n, p = np.random.default_rng(seed), _checks.at_least_one("n", n), _checks.at_least_one("p", p)
     separation = float(_checks.positive("separation", separation))
@@ -101,6 +122,13 @@ def breast_cancer(features: int | Sequence[str] | None = 2, *, seed: int = 0) ->
 
     Raises:
         ValueError: features is neither 2, nor None, nor names of measurements.
+
+    Examples:
+        >>> problem = ef.breast_cancer()
+        >>> print(problem.x.shape, f"{problem.y.mean():.0%} malignant")
+        (455, 2) 36% malignant
+        >>> ef.breast_cancer(("mean radius", "worst radius", "mean texture")).x.shape
+        (455, 3)
     """
     data = _bundled("breast_cancer")
     known = [*map(str, data.feature_names)]
@@ -125,6 +153,12 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
 
     Raises:
         ValueError: A width is not a whole number of at least 1.
+
+    Examples:
+        >>> problem = ef.digits(hidden=())
+        >>> n, p = len(problem.y), sum(array.size for array in jax.tree.leaves(problem.params))
+        >>> print(n, p)  # p = 64 · 10 + 10
+        1437 650
     """
     widths = (64, *(_checks.at_least_one("hidden", width) for width in hidden), 10)
     data = _bundled("digits")
@@ -146,6 +180,11 @@ def mean_loss(problem: Problem, params: PyTree) -> Float[Array, ""]:
 
     Returns:
         L, in the unit of the loss.
+
+    Examples:
+        >>> problem = ef.breast_cancer()
+        >>> print(f"{ef.mean_loss(problem, jnp.zeros(2)):.3f}")  # log 2: every tumour may be either
+        0.693
     """
     return jnp.mean(jax.vmap(problem.loss_fn, in_axes=(None, 0, 0))(params, problem.x, problem.y))
 
@@ -163,6 +202,12 @@ def descend(problem: Problem, *, steps: int, learning_rate: float = 1.0) -> Prob
 
     Raises:
         ValueError: steps or learning_rate is out of range, or the descent diverged.
+
+    Examples:
+        >>> problem = ef.breast_cancer()
+        >>> fitted = ef.descend(problem, steps=3)
+        >>> print(f"{ef.mean_loss(problem, problem.params):.2f}, then {ef.mean_loss(problem, fitted.params):.2f}")
+        0.69, then 0.37
     """
     steps = _checks.at_least_one("steps", steps)
     rate = _checks.positive("learning_rate", learning_rate)

@@ -27,7 +27,14 @@ from efisher_teach.gram import gram
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues and eigenvectors of C and K at once, r = min(n, p): C = V diag(λ) Vᵀ, K = U diag(λ) Uᵀ."""
+    """Eigenvalues and eigenvectors of C and K at once, r = min(n, p): C = V diag(λ) Vᵀ, K = U diag(λ) Uᵀ.
+
+    Examples:
+        >>> eigenvalues, V, _ = ef.spectrum(jnp.array([[1.0, 2.0], [2.0, 1.0]]))
+        >>> print((V * eigenvalues) @ V.T)  # C again
+        [[2.5 2. ]
+         [2.  2.5]]
+    """
 
     eigenvalues: Float[Array, " r"]
     """λ, descending, ≥ 0; exactly 0 below the cut-off."""
@@ -50,6 +57,13 @@ def spectrum(G: Float[Array, "n p"]) -> Spectrum:
 
     Raises:
         ValueError: G is not 2-D, is empty, or has rows that are not finite.
+
+    Examples:
+        >>> found = ef.spectrum(jnp.array([[1.0, 2.0], [2.0, 1.0]]))  # C = [[2.5, 2], [2, 2.5]]
+        >>> print(found.eigenvalues)
+        [4.5 0.5]
+        >>> print(jnp.sqrt(0.045 / found.eigenvalues))  # semi-axes of the ellipse ΔᵀCΔ = 0.045
+        [0.1 0.3]
     """
     G = _checks.gradients(G)
     U, singular, Vt = jnp.linalg.svd(G / jnp.sqrt(G.shape[0]), full_matrices=False)
@@ -69,6 +83,12 @@ def solve_spectral(spectrum: Spectrum, dampings: Real[ArrayLike, "*m"]) -> Float
 
     Raises:
         ValueError: A damping is negative or not finite.
+
+    Examples:
+        >>> found = ef.spectrum(jnp.array([[1.0, 0.0], [0.0, 2.0]]))  # C = diag(½, 2), g = [½, 1]
+        >>> print(ef.solve_spectral(found, jnp.array([0.0, 0.5])))  # [½/½, 1/2], [½/1, 1/2½]
+        [[1.  0.5]
+         [0.5 0.4]]
     """
     return _fit(spectrum, jnp.ones_like(spectrum.example_vectors[:, 0]), _checks.damping(dampings))
 
@@ -85,6 +105,11 @@ def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Fl
 
     Raises:
         ValueError: A bad G, or a damping that is negative or not finite.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 2.0, 1.0, 2.0]])  # four parameters, but one example: K = [[10]] is a number
+        >>> print(ef.solve_dual(G))  # Gᵀ/10
+        [0.1 0.2 0.1 0.2]
     """
     G = _checks.gradients(G)
     u = _dual(G, _checks.one_damping(damping, G.dtype))
@@ -121,6 +146,11 @@ def solve_gram(
 
     Raises:
         ValueError: K is not square, symmetric and finite; damping is negative or not finite; target does not fit.
+
+    Examples:
+        >>> K = jnp.array([[0.5, 0.0], [0.0, 2.0]])  # of G = [[1, 0], [0, 2]]
+        >>> print(ef.solve_gram(K))  # K⁻¹1/n: the example with the short gradient weighs more
+        [1.   0.25]
     """
     K = _checks.symmetric("K", K)
     n = len(K)
@@ -162,6 +192,11 @@ def solve_primal(
     Raises:
         ValueError: C is not square, symmetric and finite; g does not fit; damping is negative or not finite;
             damping is 0 and g has a part outside the range of C (the problem is then unbounded).
+
+    Examples:
+        >>> C, g = jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.array([1.0, 1.0])  # of different samples
+        >>> print(ef.solve_primal(C, g, damping=0.25))  # where C does not see g, it is divided by ε alone
+        [0.8 4. ]
     """
     return _solve("C", *_checks.linear_system("C", C, g), damping)
 
@@ -216,6 +251,11 @@ def solve_rank_one(
 
     Reference:
         S. P. Singh, D. Alistarh, "WoodFisher", NeurIPS 2020; E. Frantar, E. Kurtic, D. Alistarh, "M-FAC", NeurIPS 2021.
+
+    Examples:
+        >>> rows, g = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([0.5, 1.0])
+        >>> print(ef.solve_rank_one(rows, jnp.array([0.5, 0.5]), g, damping=0.5))  # C = diag(½, 2)
+        [0.5 0.4]
     """
     rows, weights, g = _checks.weighted_rows(rows, weights, g)
     u = _rank_one(rows, weights, g, _checks.one_positive("damping", damping, rows.dtype))
@@ -260,6 +300,14 @@ def precondition(
 
     Raises:
         ValueError: As in `solve_primal`; an unknown form; a root of an indefinite matrix.
+
+    Examples:
+        >>> A, g = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([3.0, 0.0])
+        >>> for form in ("full", "diagonal", "none"):
+        ...     print(form, ef.precondition(A, g, form=form))
+        full [ 2. -1.]
+        diagonal [1.5 0. ]
+        none [3. 0.]
     """
     A, g = _checks.linear_system("A", A, g)
     damping = _checks.one_damping(damping, A.dtype)
@@ -314,7 +362,13 @@ def _shift(values, damping):
 
 
 class Regression(NamedTuple):
-    """The ridge regression of a target t on the gradients: min E[(gᵢᵀu - tᵢ)²] + ε‖u‖²."""
+    """The ridge regression of a target t on the gradients: min E[(gᵢᵀu - tᵢ)²] + ε‖u‖².
+
+    Examples:
+        >>> G = jnp.array([[1.0], [2.0]])  # one parameter cannot lower two unlike losses by 1 each
+        >>> print(f"{ef.regress(G, jnp.ones(2), 0.0).agreement:.2f}")  # g²/C = 1.5²/2.5
+        0.90
+    """
 
     direction: Float[Array, " p"]
     """u = (C + εI)⁻¹Gᵀt/n."""
@@ -339,6 +393,12 @@ def regress(G: Float[Array, "n p"], target: Real[Array, " n"], damping: Real[Arr
 
     Raises:
         ValueError: A bad G or target, or a damping that is negative or not finite.
+
+    Examples:
+        >>> G = jnp.array([[1.0], [2.0]])
+        >>> found = ef.regress(G, jnp.ones(2), 0.0)  # one number u, with gᵢu near 1 for both
+        >>> print(found.direction, (G @ found.direction))
+        [0.6] [0.6 1.2]
     """
     G = _checks.gradients(G)
     target = _checks.target(target, G.shape[0]).astype(G.dtype)

@@ -23,7 +23,15 @@ from efisher_teach.solve import Form, precondition, regress, spectrum
 
 
 class Step(NamedTuple):
-    """A step and what it does. With u = (C + εI)⁻¹g; `damping_path` puts a leading axis on every field."""
+    """A step and what it does. With u = (C + εI)⁻¹g; `damping_path` puts a leading axis on every field.
+
+    Examples:
+        >>> step = ef.empirical_fisher_step(jnp.array([[1.0], [2.0]]), budget=0.1)
+        >>> print(step.predicted_changes)  # not alike, as one parameter cannot please both
+        [-0.2 -0.4]
+        >>> print(f"ρ = {step.agreement:.1f}, mean change {step.predicted_changes.mean():.1f} = -√(cρ)")
+        ρ = 0.9, mean change -0.3 = -√(cρ)
+    """
 
     delta: Float[Array, "*m p"]
     """Δ = -ηu, the step."""
@@ -71,6 +79,13 @@ def empirical_fisher_step(
 
     Reference:
         T. George, "What is the empirical Fisher?", 2018.
+
+    Examples:
+        >>> step = ef.empirical_fisher_step(jnp.array([[1.0, 0.0], [0.0, 2.0]]), budget=0.01)
+        >>> print(step.delta, step.predicted_changes)  # both losses fall by √c
+        [-0.1  -0.05] [-0.1 -0.1]
+        >>> print(f"{step.budget_spent:.3f}")  # ΔᵀCΔ = ½ 0.1² + 2 0.05²
+        0.010
     """
     G = _checks.gradients(G)
     return _step(G, jnp.ones(G.shape[0], G.dtype), damping, budget=budget, learning_rate=learning_rate)
@@ -104,6 +119,12 @@ def targeted_step(
     Reference:
         X. Wu, W. Yu, C. Zhang, P. Woodland, "An improved empirical Fisher approximation for natural gradient descent",
         NeurIPS 2024.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> step = ef.targeted_step(G, jnp.array([0.1, 0.3]))  # the second loss shall fall three times as much
+        >>> print(step.delta, step.predicted_changes)
+        [-0.1  -0.15] [-0.1 -0.3]
     """
     G = _checks.gradients(G)
     target = _checks.target(target, G.shape[0]).astype(G.dtype)
@@ -161,6 +182,15 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
 
     Raises:
         ValueError: As in `empirical_fisher_step`; dampings is not 1-D.
+
+    Examples:
+        >>> path = ef.damping_path(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([0.0, 0.5, 1e3]), budget=0.01)
+        >>> print(path.delta)  # from -C⁻¹g to the direction of -g = -[½, 1]
+        [[-0.1   -0.05 ]
+         [-0.075 -0.06 ]
+         [-0.034 -0.069]]
+        >>> print(path.budget_spent)
+        [0.01 0.01 0.01]
     """
     dampings, budget = _checks.damping(dampings), _checks.positive("budget", budget)
     if dampings.ndim != 1 or dampings.size == 0:
@@ -173,7 +203,15 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
 
 
 class TwoBudgetStep(NamedTuple):
-    """The step of two budgets, with g + 2λ₁CΔ + 2λ₂Δ = 0, λ₁(ΔᵀCΔ - c) = 0 and λ₂(‖Δ‖² - r²) = 0."""
+    """The step of two budgets, with g + 2λ₁CΔ + 2λ₂Δ = 0, λ₁(ΔᵀCΔ - c) = 0 and λ₂(‖Δ‖² - r²) = 0.
+
+    Examples:
+        >>> step = ef.two_budget_step(jnp.array([[1.0, 0.0], [0.0, 2.0]]), budget=0.01, radius=1.0)
+        >>> print(bool(step.radius_binds), f"damping {step.damping:.0f}, length {step.length:.3f}")
+        False damping 0, length 0.112
+        >>> print(f"{step.budget_multiplier:.0f}")  # λ = ½√(ρ/c)
+        5
+    """
 
     delta: Float[Array, " p"]
     """Δ = -η(C + εI)⁻¹g; -r g/‖g‖ where only the radius binds."""
@@ -213,6 +251,14 @@ def two_budget_step(
 
     Raises:
         ValueError: A bad G; budget or radius not positive; a step that is not finite.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # the undamped step of budget 0.01 has the length 0.112
+        >>> for radius in (1.0, 0.1, 0.01):
+        ...     print(radius, f"{ef.two_budget_step(G, 0.01, radius).damping:.2f}")
+        1.0 0.00
+        0.1 0.32
+        0.01 inf
     """
     G = _checks.gradients(G)
     budget = _checks.one_positive("budget", budget, G.dtype)
@@ -294,7 +340,13 @@ def _crossing(factors, wanted):
 
 
 class PreconditionedStep(NamedTuple):
-    """A step by any matrix. It does not know the examples: what it predicts is about the mean loss."""
+    """A step by any matrix. It does not know the examples: what it predicts is about the mean loss.
+
+    Examples:
+        >>> step = ef.preconditioned_step(jnp.eye(2), jnp.array([3.0, 4.0]), budget=0.01)
+        >>> print(step.delta, f"{step.predicted_change:.2f}")  # in the metric I: along -g, and √c long
+        [-0.06 -0.08] -0.50
+    """
 
     delta: Float[Array, " p"]
     """Δ = -ηu."""
@@ -334,6 +386,14 @@ def preconditioned_step(
     Raises:
         ValueError: As in `precondition`; budget or learning_rate not positive, both or none of them; a step that costs
             nothing in A, so that no length spends the budget.
+
+    Examples:
+        >>> A, g = jnp.array([[0.5, 0.0], [0.0, 2.0]]), jnp.array([0.5, 1.0])
+        >>> for form in ("full", "none"):  # as cheap in the metric of A, but the first lowers the loss more
+        ...     step = ef.preconditioned_step(A, g, budget=0.01, form=form)
+        ...     print(form, step.delta, f"{step.predicted_change:.3f}")
+        full [-0.1  -0.05] -0.100
+        none [-0.034 -0.069] -0.086
     """
     A, g = _checks.linear_system("A", A, g)
     budgeted, scale = _checks.budget_or_rate(budget, learning_rate, A.dtype)
@@ -349,7 +409,14 @@ def preconditioned_step(
 
 
 class Outcome(NamedTuple):
-    """What a step did, beside what it predicted."""
+    """What a step did, beside what it predicted.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta - y) ** 2 / 2
+        >>> y = jnp.array([1.0, -1.0])
+        >>> print(ef.outcome(loss_fn, 0.0, y, y, jnp.array([0.1])).changes)  # to first order [-0.1 0.1]
+        [-0.095  0.105]
+    """
 
     changes: Float[Array, " n"]
     """Δℓᵢ, measured."""
@@ -376,6 +443,13 @@ def outcome(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real
 
     Raises:
         ValueError: As in `loss_changes`.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta - y) ** 2 / 2
+        >>> y = jnp.array([1.0, -1.0])  # what is good for one example is bad for the other
+        >>> done = ef.outcome(loss_fn, 0.0, y, y, jnp.array([0.1]))
+        >>> print(f"{done.mean_change:.3f}, √E[Δℓ²] = {done.budget_spent**0.5:.3f}, {done.worse:.0%} worse")
+        0.005, √E[Δℓ²] = 0.100, 50% worse
     """
     changes = loss_changes(loss_fn, params, x, y, delta)
     worse = jnp.mean(changes > 0, dtype=changes.dtype)

@@ -1,11 +1,13 @@
 """Run the notebooks and store what they show: `make notebooks`. A second run changes nothing.
 
-Task, stub and folded solution of an exercise are written into its cells first, from `efisher_teach.exercises`. Outputs
-and counts are kept, for readers without a kernel and for the tests, which compare them. What only a live kernel
-understands is dropped: widget state, widget views that have something else beside them, and progress bars.
+Task, stub and folded solution of an exercise are written into its cells first, from `efisher_teach.exercises`, and
+below the title a cell that installs the course on Colab. Outputs and counts are kept, for readers without a kernel and
+for the tests, which compare them. What only a live kernel understands is dropped: widget state, widget views that have
+something else beside them, and progress bars.
 """
 
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import nbformat
@@ -15,11 +17,25 @@ from efisher_teach import exercises
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 STAR = "\\*"
+# Folded away in JupyterLab, a button in Colab, left out of the site.
+COLAB = nbformat.v4.new_code_cell(
+    """#@title Only Colab needs this cell: it installs the course.
+import sys
+if "google.colab" in sys.modules:
+    %pip install -q git+https://github.com/efisher-teach/efisher_teach
+    from google.colab import output
+    output.enable_custom_widget_manager()""",
+    metadata={"tags": ["colab"], "cellView": "form", "jupyter": {"source_hidden": True}},
+    id="colab",
+)
 
 
 def store(path: Path) -> None:
     """Run one notebook in a fresh kernel and write it back."""
     book = nbformat.read(path, as_version=4)
+    if book.cells[1].id == COLAB.id:
+        del book.cells[1]
+    book.cells.insert(1, deepcopy(COLAB))
     for cell in book.cells:
         if name := cell.metadata.get("exercise"):
             cell.source = part(name, cell.metadata["part"])

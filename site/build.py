@@ -106,7 +106,11 @@ CHECKED = (
 
 def trim(book: nbformat.NotebookNode, name: str) -> None:
     """Leave out what needs a kernel, and say where there is one."""
-    book.cells = [cell for cell in book.cells if cell.source not in DROPPED]
+    book.cells = [
+        cell
+        for cell in book.cells
+        if cell.source not in DROPPED and "colab" not in cell.metadata.get("tags", [])
+    ]
     for cell in book.cells:
         if cell.metadata.get("part") == "stub":
             link = nbformat.v4.new_output("display_data", {"text/html": CHECKED.format(BINDER + name)})

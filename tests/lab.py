@@ -34,7 +34,7 @@ def chromium() -> str | None:
 
 @contextmanager
 def server(folder: Path):
-    """JupyterLab on `folder`; gives the address of its workspace, with the token in it, and the log's path."""
+    """JupyterLab on `folder`, started as on Binder; gives its address, the token, and the log's path."""
     runtime = folder / ".runtime"
     environment = os.environ | {
         "JUPYTER_RUNTIME_DIR": str(runtime),
@@ -48,8 +48,9 @@ def server(folder: Path):
         '{"fetchNews": "false", "checkForUpdates": false}'
     )  # else a question lies over the notebook
     log = folder / "server.log"
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--ServerApp.ip=127.0.0.1", "--allow-root",
-               f"--ServerApp.root_dir={folder}", "--ServerApp.port=0"]  # fmt: skip
+    start = Path(__file__).parents[1] / "binder" / "start"
+    command = ["bash", start, sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root",
+               f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]  # fmt: skip
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
     try:

@@ -33,9 +33,15 @@ def test_readme_fits_one_screen():
     assert len(README.splitlines()) <= 75
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/scaling.md", "docs/teaching.md"]
-)
+PAPERS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+]
+
+
+@pytest.mark.parametrize("name", PAPERS)
 def test_links_lead_somewhere(name):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), link
@@ -52,6 +58,24 @@ def test_scaling_says_what_was_measured():
     for (net, n), said in zip(columns, ours.split("|"), strict=True):
         methods = prices[net, int(n)]
         assert float(said) == round(methods["JAX: our step"]["min"] / methods["JAX: gradient"]["min"], 2)
+
+
+def test_teaching_at_scale_says_what_was_measured():
+    """What a learner costs, and that no state was lost, is that of the stored run."""
+    results = json.loads((ROOT / "benchmarks" / "results" / "classroom.json").read_text())
+    paper = (ROOT / "docs" / "teaching_at_scale.md").read_text()
+    rows = dict(re.findall(r"^\| (\S.*?) \| (.*) \|$", paper.partition("Ten at once")[0], re.MULTILINE))
+    for said, kind in (
+        ("nothing", "nothing"),
+        ("dragging an axis", "axis"),
+        ("`interact`, the same figure", "interact"),
+    ):
+        about = results["one"]["phases"][kind]
+        assert rows[said] == f"{about['kernel']:.1f} | {about['server']:.1f} | {about['bytes'] / 1000:.0f}"
+    for name, about in results["notebooks"].items():
+        assert rows[name] == f"{about['resident']:.0f} | {about['peak']:.0f} | {about['cpu']:.0f}"
+    assert not results["lost"]
+    assert "none of ten states were lost" in " ".join(paper.replace("*", "").split())
 
 
 def test_examples_in_docstrings():
@@ -74,7 +98,7 @@ def test_workflows_call_make_targets():
     files = {
         path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")
     }
-    assert set(files) == {"ci", "release", "weekly"}
+    assert set(files) == {"ci", "release", "site", "weekly"}
     matrix = files["ci"]["jobs"]["test"]["strategy"]["matrix"]
     assert {"lint", "test-units", "test-notebooks", "test-browser", "test-ends", "test-peers"} <= set(
         matrix["target"]

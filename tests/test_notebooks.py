@@ -75,11 +75,19 @@ def test_size(book):
     lines = [
         line
         for cell in cells(book, "code")
-        if "exercise" not in cell.metadata.get("tags", [])
+        if not {"exercise", "colab"} & set(cell.metadata.get("tags", []))
         for line in cell.source.splitlines()
         if line.strip()
     ]
     assert len(lines) <= 30
+
+
+def test_colab_installs_the_course_first(book):
+    """Elsewhere the cell does nothing, and is folded away."""
+    cell = cells(book, "code")[0]
+    assert cell == store.COLAB | {"execution_count": 1}
+    assert "pip install" in cell.source
+    assert cell.metadata["jupyter"]["source_hidden"]
 
 
 def test_parts_come_in_order(book):
@@ -98,7 +106,7 @@ def test_parts_come_in_order(book):
 
 
 def test_a_guess_comes_before_anything_is_shown(book):
-    first = cells(book, "code")[0]
+    _, first, *_ = cells(book, "code")  # after the one for Colab
     names = re.findall(r'ef\.predict\("(.*?)"\)', "\n".join(cell.source for cell in cells(book, "code")))
     assert "ef.predict(" in first.source
     assert len(set(names)) >= (1 if "Start here" in text(book) else 2)

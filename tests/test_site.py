@@ -1,13 +1,17 @@
-"""The pages without a server, in a real Chromium with the network cut: they show what the notebooks show, and move."""
+"""The pages without a server, in a real Chromium with the network cut: they show what the notebooks show, move, and shut
+nobody out: axe-core reads pages and explorers, narrow and wide, light and dark.
+"""
 
 import importlib.util
 import os
 import re
 from pathlib import Path
 
+import gallery
 import lab
 import nbformat
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
@@ -15,6 +19,12 @@ spec = importlib.util.spec_from_file_location("build", ROOT / "site" / "build.py
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 BUILT = ("00_start_here", "03_the_best_step")  # to run all of them takes minutes: `make site` does
+CONTROLS = (
+    "ellipsoid",
+    "solid",
+    "vector_field",
+    "race",
+)  # sliders, views, points to drag, a turn, a play button
 
 
 @pytest.fixture(scope="module")
@@ -28,19 +38,61 @@ def site(tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="module", params=BUILT)
-def opened(request, site):
-    """A page from disk, in a browser without a network, and what went wrong in it."""
+@pytest.fixture(scope="module")
+def window(site):
+    """A browser without a network."""
     with lab.browser(offline=True) as page:
-        page.troubles = lab.listen(page)
-        page.asked = []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.goto((site / f"{request.param}.html").as_uri())
-        page.locator("mjx-container").first.wait_for(timeout=20_000)
-        page.book = nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
         yield page
-        assert page.troubles == []
-        assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="module", params=BUILT)
+def opened(request, site, window):
+    """A page from disk, and what went wrong in it."""
+    page = window.context.browser.new_page(viewport={"width": 1500, "height": 1000}, offline=True)
+    page.troubles = lab.listen(page)
+    page.asked = []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.goto((site / f"{request.param}.html").as_uri())
+    page.locator("mjx-container").first.wait_for(timeout=20_000)
+    page.book = nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
+    yield page
+    assert page.troubles == []
+    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    page.close()
+
+
+@pytest.fixture
+def visit(window, tmp_path):
+    """Open the page of one explorer; gives the explorer, once it has said its words."""
+
+    def open_page(name, **media):
+        gallery.explorer(name).to_html(tmp_path / f"{name}.html")
+        window.set_viewport_size({"width": 1500, "height": 900})
+        window.emulate_media(**{"color_scheme": "light", "reduced_motion": "no-preference"} | media)
+        window.goto((tmp_path / f"{name}.html").as_uri())
+        root = window.locator(".ef-explorer[data-serial]")
+        root.wait_for()
+        assert lab.until(lambda: root.locator(".ef-live").text_content())
+        return root
+
+    return open_page
+
+
+def barriers(page, widths=(390, 1500), schemes=("light", "dark")):
+    """What axe-core calls serious or critical, in each width and theme."""
+    found = []
+    for width in widths:
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in schemes:
+            page.emulate_media(color_scheme=scheme)
+            page.evaluate(
+                "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+            )
+            options = {"resultTypes": ["violations"], "preload": False}  # the styles are in the page
+            for rule in Axe().run(page, options=options).response["violations"]:
+                for node in rule["nodes"] if rule["impact"] in ("serious", "critical") else []:
+                    found.append(f"{width} {scheme} {rule['id']}, {rule['help']}: {node['html'][:200]}")
+    return found
 
 
 def stored_words(page):
@@ -128,3 +180,76 @@ def test_a_dark_system_gets_dark_pages(opened):
     for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
         opened.emulate_media(color_scheme=scheme)
         assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+
+
+def test_notebooks_shut_nobody_out(opened):
+    opened.reload()  # with its questions open, and its figures closed
+    opened.locator("mjx-container").first.wait_for(timeout=20_000)
+    assert barriers(opened, widths=[1500]) == []
+    lab.guess_all(opened)
+    for figure in opened.locator(".ef-page").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".ef-explorer[data-serial]").wait_for(timeout=20_000)
+    assert barriers(opened) == []
+
+
+@pytest.mark.parametrize("name", ["index", *(path.stem for path in build.PAPERS)])
+def test_contents_and_papers_shut_nobody_out(site, window, name):
+    window.goto((site / f"{name}.html").as_uri())
+    assert barriers(window) == []
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_explorers_shut_nobody_out(visit, window, name):
+    root = visit(name)
+    assert barriers(window) == []
+    names = [node.get_attribute("aria-label") for node in root.locator("button, input").all()]
+    assert all(names)
+    assert len(set(names)) == len(names), "two controls of one name"
+
+
+def test_words_are_said_politely_and_once(visit):
+    root = visit("ellipsoid")
+    live = root.locator(".ef-live")
+    assert live.get_attribute("aria-live") == "polite"
+    live.evaluate("(node) => new MutationObserver(() => (node.heard ??= []).push(node.textContent))"
+                  ".observe(node, { childList: true })")  # fmt: skip
+    root.locator(".ef-axis input").evaluate(
+        """async (slider) => {
+            for (let place = 100; place < 110; place++) {
+              slider.value = place;
+              slider.dispatchEvent(new Event("input"));
+              await new Promise(requestAnimationFrame);
+            }
+        }"""
+    )
+    words = lab.read(root)["words"]
+    assert lab.until(lambda: live.text_content() == words)
+    assert live.evaluate("(node) => node.heard") == [
+        words
+    ]  # where the reader stopped, and nothing on the way
+    assert root.locator(".ef-preset").get_attribute("aria-live") == "polite"
+    assert root.locator(".ef-error").get_attribute("role") == "alert"
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_fades_for_who_wants_little_motion(visit, motion):
+    root = visit("ellipsoid", reduced_motion=motion)
+    moving = root.evaluate(
+        """(root) => {
+            root.classList.add("ef-busy");
+            const times = (style) => `${style.transitionDuration} ${style.animationDuration}`;
+            return [...document.querySelectorAll("*")].filter((node) => /[1-9]/.test(times(getComputedStyle(node)))).length;
+        }"""
+    )
+    assert bool(moving) == (motion == "no-preference")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(opened, scheme):
+    """The rules of axe-core: contrast, names of controls, roles, headings, and what keys can reach."""
+    opened.emulate_media(color_scheme=scheme)
+    lab.guess_all(opened)
+    found = Axe().run(opened).response["violations"]
+    grave = [each for each in found if each["impact"] in ("serious", "critical")]
+    assert not grave, [(each["id"], each["help"], each["nodes"][0]["html"][:200]) for each in grave]

@@ -55,6 +55,13 @@ def arrow_cloud(problem: Problem, *, seed: int = 0) -> Scene:
 
     Raises:
         ValueError: params is not (2,); fewer than 4 examples.
+
+    Examples:
+        >>> scene = ef.scenes.arrow_cloud(ef.breast_cancer())
+        >>> print([axis.name for axis in scene.axes])
+        ['example', 'outlier', 'noise']
+        >>> print(scene.presets[1].asks)
+        Which moves more when one gradient grows, the arrow or the ellipse?
     """
     shape, n = getattr(problem.params, "shape", None), len(problem.y)
     if shape != (2,):

@@ -73,6 +73,13 @@ def charts(problem: Problem, chart: str = "polar") -> Scene:
 
     Raises:
         ValueError: params is not (2,), or outside the chart; an unknown chart.
+
+    Examples:
+        >>> scene = ef.scenes.charts(ef.breast_cancer()._replace(params=jnp.array([1.0, 2.0])), "exp")
+        >>> print(scene.title)
+        The same step in any coordinates: exp
+        >>> print(scene.presets[0].asks)
+        Which of the two methods depends on how you write the parameters?
     """
     _checks.one_of("chart", chart, tuple(CHARTS))
     theta = jnp.asarray(getattr(problem, "params", None), float)

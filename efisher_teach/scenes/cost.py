@@ -66,6 +66,13 @@ def cost(problem: Problem, *, budget: float = 0.01) -> Scene:
 
     Raises:
         ValueError: params is not (2,); C is singular; budget out of range.
+
+    Examples:
+        >>> scene = ef.scenes.cost(ef.breast_cancer())
+        >>> print([axis.name for axis in scene.axes])
+        ['turn', 'length']
+        >>> print(scene.presets[1].asks)
+        Two steps of one length: which of them would you call small?
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):

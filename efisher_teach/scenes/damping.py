@@ -62,6 +62,13 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
     Raises:
         ValueError: params is not a vector of at least two; no held-out examples; fewer than 36 examples; budget out
             of range.
+
+    Examples:
+        >>> scene = ef.scenes.damping(ef.breast_cancer(None))
+        >>> print(scene.title)
+        Damping: one cost, every ε
+        >>> print(scene.presets[0].asks)
+        The step is the best one there is: why would anyone shorten it?
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < 2:

@@ -56,6 +56,13 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
 
     Raises:
         ValueError: params is not (2,); budget out of range.
+
+    Examples:
+        >>> scene = ef.scenes.ellipsoid(ef.breast_cancer())
+        >>> print(scene.title)
+        Beat Lagrange: every step on the ellipse has the same cost
+        >>> print(scene.presets[0].asks)
+        Same cost, any direction: can another step lower the loss more?
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):

@@ -69,6 +69,15 @@ def lookalikes(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scen
 
     Raises:
         ValueError: params is not (2,); no likelihood; too few examples; budget out of range.
+
+    Examples:
+        >>> mistake, damping = ef.scenes.lookalikes(ef.breast_cancer()).axes
+        >>> for value in mistake.values[:4]:
+        ...     print(mistake.say(value))
+        none, C itself
+        the square of the mean, ggᵀ
+        1/n missing, GᵀG
+        gradients of batches of 16
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):

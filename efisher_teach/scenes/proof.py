@@ -56,6 +56,11 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
 
     Raises:
         ValueError: budget or damping out of range; as in `ledger`.
+
+    Examples:
+        >>> budget, broken = ef.scenes.proof(ef.linear_regression(n=20)).axes
+        >>> print(f"{len(broken.values) - 1} lines can be broken, first {broken.say(broken.default)}")
+        18 lines can be broken, first “stationarity” (the step goes along −g)
     """
     if _checks.positive("budget", budget) > WIDEST:
         _checks.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", "Choose one in the view.")

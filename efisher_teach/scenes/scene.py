@@ -52,7 +52,13 @@ NARROW = 6  # inches: a figure that is less wide is for a phone, or for half a s
 
 
 class Axis(NamedTuple):
-    """A slider: the values it takes."""
+    """A slider: the values it takes.
+
+    Examples:
+        >>> turn = ef.scenes.Axis("turn", "turn it", np.array([0.0, 45.0, 90.0]), 0.0, lambda value: f"{value:.0f}°")
+        >>> print(turn.say(turn.values[turn.nearest(50)]))
+        45°
+    """
 
     name: str
     label: str
@@ -69,7 +75,13 @@ class Axis(NamedTuple):
 
 
 class Handle(NamedTuple):
-    """A point that the reader may drag: of one axis or two, those values are taken whose point is nearest."""
+    """A point that the reader may drag: of one axis or two, those values are taken whose point is nearest.
+
+    Examples:
+        >>> handle = ef.scenes.ellipsoid(ef.breast_cancer()).handles[0]
+        >>> print(f"who drags {handle.label} sets {', '.join(handle.axes)}")
+        who drags the tip of the candidate sets turn
+    """
 
     points: str
     """The array of the point, (2,)."""
@@ -79,7 +91,13 @@ class Handle(NamedTuple):
 
 
 class Orbit(NamedTuple):
-    """Two axes, in degrees, that turn all arrays whose points have three coordinates. `respond` does not use them."""
+    """Two axes, in degrees, that turn all arrays whose points have three coordinates. `respond` does not use them.
+
+    Examples:
+        >>> scene = ef.scenes.solid(ef.logistic_regression(p=3))
+        >>> print(scene.orbit.azimuth, scene.orbit.elevation)  # the two axes of it that only turn the picture
+        azimuth elevation
+    """
 
     azimuth: str
     elevation: str
@@ -88,7 +106,13 @@ class Orbit(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """A state worth a look: the axes that it sets, one sentence, and a question to a class."""
+    """A state worth a look: the axes that it sets, one sentence, and a question to a class.
+
+    Examples:
+        >>> preset = ef.scenes.ellipsoid(ef.breast_cancer()).presets[1]
+        >>> print(preset.name, preset.state, preset.says)
+        Uphill {'turn': 180.0} The constraint is even: it allows this step too.
+    """
 
     name: str
     state: dict[str, float]
@@ -97,7 +121,24 @@ class Preset(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """A figure as a function. `background` and `respond` are pure and module-level, so that they are compiled once."""
+    """A figure as a function. `background` and `respond` are pure and module-level, so that they are compiled once.
+
+    Examples:
+        >>> scene = ef.scenes.Scene(
+        ...     title="What a step costs",
+        ...     axes=(ef.scenes.Axis("length", "length", np.linspace(0.0, 2.0, 5), 1.0, "{:g}".format),),
+        ...     data=jnp.array(3.0),  # C, for one parameter
+        ...     background=lambda C: {},
+        ...     respond=lambda C, state: {"price": C * state["length"] ** 2},
+        ...     draw=lambda figure, background, arrays: {},
+        ...     words="A step of length {length} costs {price:.2f}.",
+        ...     size=(4.0, 3.0),
+        ... )
+        >>> explorer = ef.Explorer(scene)
+        >>> explorer.length = 0.6  # the nearest that it has is 0.5
+        >>> print(explorer.words)
+        A step of length 0.5 costs 0.75.
+    """
 
     title: str
     axes: tuple[Axis, ...]
@@ -118,7 +159,16 @@ class Scene(NamedTuple):
 
 
 class Table(NamedTuple):
-    """The response of a scene over its axes."""
+    """The response of a scene over its axes.
+
+    Examples:
+        >>> axes = tuple(ef.scenes.Axis(name, name, np.array([0.0, 1.0, 2.0]), 0.0, str) for name in ("a", "b"))
+        >>> respond = lambda data, state: {"square": state["b"] ** 2, "sum": state["a"] + state["b"]}
+        >>> scene = ef.scenes.Scene("", axes, None, lambda data: {}, respond, lambda *of: {}, "", (1.0, 1.0))
+        >>> table = ef.scenes.tabulate(scene)
+        >>> print(table.depends["square"], table.depends["sum"], table.at((0, 2))["square"])  # a square is of b alone
+        (1,) (0, 1) 4.0
+    """
 
     background: dict[str, np.ndarray]
     arrays: dict[str, np.ndarray]
@@ -145,6 +195,15 @@ def tabulate(scene: Scene) -> Table:
 
     Raises:
         ValueError: A number is not finite; its name and state are named.
+
+    Examples:
+        >>> axes = tuple(ef.scenes.Axis(name, name, np.array([0.0, 1.0, 2.0]), 0.0, str) for name in ("a", "b"))
+        >>> respond = lambda data, state: {"square": state["b"] ** 2, "sum": state["a"] + state["b"]}
+        >>> scene = ef.scenes.Scene("", axes, None, lambda data: {}, respond, lambda *of: {}, "", (1.0, 1.0))
+        >>> print(ef.scenes.tabulate(scene).arrays["sum"])
+        [[0. 1. 2.]
+         [1. 2. 3.]
+         [2. 3. 4.]]
     """
     names = tuple(axis.name for axis in scene.axes)
     values = tuple(jnp.asarray(axis.values, float) for axis in scene.axes)
@@ -208,7 +267,19 @@ def rim(points: np.ndarray) -> float:
 
 
 def view(scene: Scene, table: Table, indices: tuple[int, ...]) -> dict[str, Any]:
-    """All arrays in one state, as they are seen: points with three coordinates are turned and lie in the plane."""
+    """All arrays in one state, as they are seen: points with three coordinates are turned and lie in the plane.
+
+    Examples:
+        >>> axes = [ef.scenes.Axis(name, name, np.array([0.0, 90.0]), 0.0, str) for name in ("azimuth", "elevation")]
+        >>> respond, orbit = lambda data, state: {"point": data}, ef.scenes.Orbit("azimuth", "elevation")
+        >>> about = (*axes,), jnp.array([1.0, 2.0, 3.0]), lambda data: {}, respond, lambda *of: {}
+        >>> scene = ef.scenes.Scene("A point", *about, "", (1.0, 1.0), orbit=orbit)
+        >>> table = ef.scenes.tabulate(scene)
+        >>> for indices in ((0, 0), (0, 1)):  # along x one sees (y, z), and from above (y, -x)
+        ...     print(ef.scenes.view(scene, table, indices)["point"])
+        [2. 3.]
+        [ 2. -1.]
+    """
     arrays = table.at(indices)
     if not scene.orbit:
         return arrays
@@ -240,6 +311,16 @@ def paint(
 
     Raises:
         ValueError: A fixed artist would be drawn over a moving one: the browser could not tell them apart.
+
+    Examples:
+        >>> def draw(figure, background, arrays):
+        ...     return {"point": figure.add_subplot().plot(*arrays["point"], "o", zorder=10)[0]}
+        >>> axis = ef.scenes.Axis("length", "length", np.array([0.0, 1.0, 2.0]), 0.0, str)
+        >>> respond = lambda data, state: {"point": jnp.stack([state["length"], state["length"] ** 2])[:, None]}
+        >>> scene = ef.scenes.Scene("", (axis,), None, lambda data: {}, respond, draw, "", (4.0, 3.0))
+        >>> figure, artists = ef.scenes.paint(scene, ef.scenes.tabulate(scene), (2,))
+        >>> print(artists["point"].get_xydata())  # where the length is 2
+        [[2. 4.]]
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size or scene.size, dpi=DPI)
@@ -261,7 +342,15 @@ def paint(
 
 
 def show(artist: Artist, points: np.ndarray) -> None:
-    """Let an artist show other points: (N, 2) of a line, (N, M, 2) of lines or polygons, (2, 2) of an arrow."""
+    """Let an artist show other points: (N, 2) of a line, (N, M, 2) of lines or polygons, (2, 2) of an arrow.
+
+    Examples:
+        >>> from matplotlib.lines import Line2D
+        >>> line = Line2D([], [])
+        >>> ef.scenes.show(line, np.array([[0.0, 1.0], [2.0, 3.0]]))  # a point a row
+        >>> print(line.get_xdata(), line.get_ydata())
+        [0. 2.] [1. 3.]
+    """
     if isinstance(artist, Line2D):
         artist.set_data(*_joined(points))
     elif isinstance(artist, PolyCollection):

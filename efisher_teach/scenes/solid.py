@@ -58,6 +58,13 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
 
     Raises:
         ValueError: params is not (3,); budget out of range.
+
+    Examples:
+        >>> scene = ef.scenes.solid(ef.logistic_regression(p=3))
+        >>> print([axis.name for axis in scene.axes])
+        ['damping', 'azimuth', 'elevation']
+        >>> print(scene.presets[2].asks)
+        Where does a plane touch a ball?
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (3,):

@@ -69,6 +69,13 @@ def three_ellipses(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
 
     Raises:
         ValueError: n is below 60, or the model is unknown.
+
+    Examples:
+        >>> scene = ef.scenes.three_ellipses()
+        >>> print([axis.name for axis in scene.axes])
+        ['noise', 'misfit', 'distance']
+        >>> print(scene.presets[1].asks)
+        The data are cleaner than the model believes. Does C grow or shrink?
     """
     if _checks.at_least_one("n", n) < SHOWN:
         _checks.reject("n", f"at least {SHOWN}", f"{n}", "Fewer examples make no cloud.")

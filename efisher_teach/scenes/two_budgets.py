@@ -58,6 +58,13 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
     Raises:
         ValueError: params is not a vector of at least two; budget out of range; −g is an eigenvector of C, so that
             damping changes nothing.
+
+    Examples:
+        >>> scene = ef.scenes.two_budgets(ef.breast_cancer())
+        >>> print([axis.name for axis in scene.axes])
+        ['budget', 'radius']
+        >>> print(scene.presets[1].asks)
+        A shorter r: does ε grow or fall?
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < 2:

@@ -58,6 +58,13 @@ def vector_field(*, noise: float = 1.0) -> Scene:
     Reference:
         F. Kunstner, L. Balles, P. Hennig, "Limitations of the empirical Fisher approximation for natural
         gradient descent", NeurIPS 2019.
+
+    Examples:
+        >>> scene = ef.scenes.vector_field()
+        >>> print([axis.name for axis in scene.axes])
+        ['intercept', 'slope']
+        >>> print(scene.presets[2].asks)
+        Does a good cosine at the start promise a short way?
     """
     if not 0.1 <= float(_checks.positive("noise", noise)) <= 10:
         _checks.reject("noise", "from 0.1 to 10", f"{noise:.3g}", "The paper has 1.")

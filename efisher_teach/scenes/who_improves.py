@@ -67,6 +67,13 @@ def who_improves(
 
     Raises:
         ValueError: A problem of another kind; budget, imbalance or noise out of range.
+
+    Examples:
+        >>> scene = ef.scenes.who_improves(ef.breast_cancer(), noise=0.1)
+        >>> print([axis.name for axis in scene.axes])
+        ['damping', 'target']
+        >>> print(scene.presets[3].asks)
+        What does it ask of an example whose label is wrong?
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1:

@@ -79,6 +79,13 @@ def your_model(
     Raises:
         ValueError: Neither or both of problem and G; a bad G or a loss whose gradient is not finite; fewer than two
             examples or parameters; a mean gradient of 0; an unknown plane; budget out of range.
+
+    Examples:
+        >>> scene = ef.scenes.your_model(G=jnp.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))  # or a Problem of yours
+        >>> print(scene.title)
+        Your model: its plane, its spectrum, its examples
+        >>> print(scene.presets[2].asks)
+        Which of your examples gain most now, and which pay?
     """
     if (problem is None) == (G is None):
         got = "neither" if problem is None else "both"

@@ -189,9 +189,10 @@ class Figure {
   constructor(parent, host) {
     this.host = host;
     this.root = element("div", "ef-explorer", parent, { role: "group" });
-    this.paper = element("div", "ef-figure", this.root, { role: "img" });
+    this.sheet = element("div", "ef-sheet", this.root); // an image has no buttons in it: grips lie beside the figure
+    this.paper = element("div", "ef-figure", this.sheet, { role: "img", "aria-label": "a figure, not drawn yet" });
     this.canvas = element("canvas", "", this.paper);
-    this.grips = element("div", "", this.root);
+    this.grips = element("div", "ef-grips", this.sheet);
     this.sliders = element("div", "", this.root);
     this.working = element("div", "ef-progress", this.root, { hidden: "" });
     this.progress = element("progress", "", this.working, { max: 1, "aria-label": "computing" });
@@ -252,7 +253,8 @@ class Figure {
     this.form = form;
     this.shown = opened;
     const [width, height] = opened.size;
-    Object.assign(this.paper.style, { width: `${width}px`, aspectRatio: `${width} / ${height}` });
+    this.sheet.style.width = `${width}px`;
+    this.paper.style.aspectRatio = `${width} / ${height}`;
     this.paper.querySelector("img")?.remove();
     this.paper.prepend(opened.picture);
     this.paint();
@@ -288,7 +290,7 @@ class Figure {
     });
     this.grips.replaceChildren();
     const grip = (label, move) => {
-      const node = element("button", "ef-grip", this.paper, {
+      const node = element("button", "ef-grip", this.grips, {
         type: "button", "aria-label": `${label}: arrow keys`, "data-lm-suppress-shortcuts": "true",
       }); // prettier-ignore
       node.addEventListener("keydown", (event) => {
@@ -298,7 +300,6 @@ class Figure {
       });
       return node;
     };
-    for (const old of this.paper.querySelectorAll(".ef-grip")) old.remove();
     this.held = scene.handles.map((handle) => grip(handle.label, (direction) => this.nudge(handle, direction)));
     if (scene.orbit) {
       const { azimuth, elevation } = scene.orbit;

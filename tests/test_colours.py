@@ -1,0 +1,125 @@
+"""Colours: dark enough on their paper, in both themes, and apart for colour-blind readers."""
+
+import re
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from colorspacious import cspace_convert, deltaE
+from matplotlib import rc_params_from_file
+from matplotlib.colors import to_rgb
+
+from efisher_teach.scenes import scene
+
+PACKAGE = Path(scene.__file__).parents[1]
+COLOURS = {
+    name: value
+    for name, value in vars(scene).items()
+    if name.isupper() and re.fullmatch("#[0-9A-F]{6}", str(value))
+}
+PAPER = {"light": "#ffffff", "dark": "#17181a"}  # of the pages; figures keep the white one
+CSS = {
+    name: (PACKAGE.parent / name).read_text()
+    for name in ("site/site.css", "efisher_teach/static/explorer.css", "efisher_teach/static/lesson.css")
+}
+TEXT, LINE = 4.5, 3.0  # what WCAG 2.2 asks for: 1.4.3, 1.4.11
+APART = (
+    10.0  # CAM02-UCS; with half of it, two areas side by side are told apart, but a colour is not known again
+)
+
+# Below 3 on white. Each is named by a word of the figure, and what it shows is said below the figure.
+PALE_LINES = {
+    "UNDAMPED",  # the end of a range whose other end is dark: pale is its meaning
+    "NATURAL",  # thick, and alone of its warmth
+    "DATA",  # dots and bars, many of them
+    "FAINT",  # zero lines and grids
+}
+# Below 4.5 on white, and yet words are set in them, bold: they are said below the figure too.
+PALE_WORDS = {"UNDAMPED", "DESCENT", "CANDIDATE", "NATURAL", "TRUTH", "DATA", "OTHER"}
+# Nearer than APART for some eye, and in one scene: what else tells them apart.
+NEAR = {
+    ("UNDAMPED", "DATA"): "the arrow or the dashed line of ε = 0, against the dots or bars of examples",
+    ("TRUTH", "OTHER"): "lines or dots that are whole, against a dotted line or written formulas",
+}
+
+
+def luminance(colour):
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def seen(colour, eye):
+    """A colour as an eye without one kind of cones sees it (Machado, Oliveira and Fernandes 2009)."""
+    if eye == "all cones":
+        return to_rgb(colour)
+    space = {"name": "sRGB1+CVD", "cvd_type": eye, "severity": 100}
+    return np.clip(cspace_convert(to_rgb(colour), space, "sRGB1"), 0, 1)
+
+
+def themed(css, name):
+    """The light and the dark value of a CSS variable."""
+    found = re.search(rf"--{name}: (?:var\([\w-]+, )?light-dark\((#\w+), (#\w+)\)", css)
+    return dict(zip(PAPER, found.groups(), strict=True))
+
+
+def test_contrast_is_measured_as_wcag_defines_it():
+    assert contrast("white", "black") == pytest.approx(21)
+    assert contrast("#777777", "white") == pytest.approx(4.48, abs=0.005)  # the well-known near miss
+
+
+def test_words_of_figures():
+    assert {name for name, colour in COLOURS.items() if contrast(colour, "white") < TEXT} == PALE_WORDS | {
+        "FAINT"
+    }
+    style = rc_params_from_file(PACKAGE / "scenes" / "efisher.mplstyle", use_default_template=False)
+    for what in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
+        assert contrast(f"#{style[what].lstrip('#')}", "white") >= TEXT, what
+
+
+def test_lines_of_figures():
+    assert {name for name, colour in COLOURS.items() if contrast(colour, "white") < LINE} == PALE_LINES
+
+
+@pytest.mark.parametrize("theme", PAPER)
+def test_words_of_pages(theme):
+    site = CSS["site/site.css"]
+    assert themed(site, "paper")[theme].ljust(7, "f") == PAPER[theme]
+    for paper in ("paper", "soft"):
+        for ink in ("ink", "link"):
+            assert contrast(themed(site, ink)[theme], themed(site, paper)[theme]) >= TEXT, (ink, paper)
+    for name in ("explorer", "lesson"):
+        ink = themed(CSS[f"efisher_teach/static/{name}.css"], "ef-ink")[theme]
+        assert contrast(ink, PAPER[theme]) >= TEXT, name
+
+
+@pytest.mark.parametrize("name", CSS)
+def test_marks_of_pages(name):
+    """The colours that stand alone in the styles: of a slider, of the ring about what has the focus, of a verdict."""
+    for colour in set(re.findall(r"(?<!dark\()(?<!, )#[0-9a-f]{3,6}\b", CSS[name])):
+        for theme, paper in PAPER.items():
+            assert contrast(colour, paper) >= LINE, (colour, theme)
+
+
+@pytest.mark.parametrize("eye", ["all cones", "protanomaly", "deuteranomaly", "tritanomaly"])
+def test_colours_of_one_scene_are_apart(eye):
+    for path in sorted((PACKAGE / "scenes").glob("[a-z]*.py")):
+        if path.stem == "scene":
+            continue
+        used = [name for name in COLOURS if re.search(rf"\b{name}\b", path.read_text())]
+        for pair in combinations(used, 2):
+            apart = deltaE(*(seen(COLOURS[name], eye) for name in pair), input_space="sRGB1")
+            assert apart >= (5 if pair in NEAR else APART), f"{path.stem}: {pair} are {apart:.1f} apart"
+
+
+def test_near_pairs_are_near():
+    """None is excused that needs no excuse."""
+    eyes = ("all cones", "protanomaly", "deuteranomaly", "tritanomaly")
+    for pair in NEAR:
+        seen_by = [[seen(COLOURS[name], eye) for name in pair] for eye in eyes]
+        assert min(deltaE(*both, input_space="sRGB1") for both in seen_by) < APART
