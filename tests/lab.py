@@ -109,7 +109,7 @@ def run_all(page: Page, timeout: float = 180) -> None:
     choose(page, "Run", "Run All Cells")
     page.wait_for_function(
         """() => {
-            const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt")];
+            const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)")];
             return prompts.length && prompts.every((prompt) => /\\[\\d+\\]/.test(prompt.textContent));
         }""",
         timeout=1000 * timeout,

@@ -39,7 +39,7 @@ PALE_LINES = {
 PALE_WORDS = {"UNDAMPED", "DESCENT", "CANDIDATE", "NATURAL", "TRUTH", "DATA", "OTHER"}
 # Nearer than APART for some eye, and in one scene: what else tells them apart.
 NEAR = {
-    ("UNDAMPED", "DATA"): "the arrow or the dashed line of ε = 0, against the dots or bars of examples",
+    ("UNDAMPED", "DATA"): "an arrow or a line against bars; in your_model: what moves, and words",
     ("TRUTH", "OTHER"): "lines or dots that are whole, against a dotted line or written formulas",
 }
 
