@@ -336,10 +336,12 @@ def trajectory_in(
         ValueError: As in `step_in`; steps < 1; a trajectory that is not finite.
 
     Examples:
-        >>> loss_fn, one = lambda theta, x, y: (theta - y) ** 2 / 2, jnp.ones(1)
-        >>> path = ef.trajectory_in(ef.coordinates.exponential, loss_fn, 2.0, one, one, steps=2, budget=0.01)
-        >>> print(path[:, 0])  # in θ itself, without the curvature of exp: [2 1.9 1.789]
-        [2.    1.902 1.795]
+        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
+        >>> model = loss_fn, jnp.array([1.0, 2.0]), jnp.eye(2), jnp.zeros(2)  # at first G = [[1, 0], [0, 2]]
+        >>> print(ef.trajectory_in(ef.coordinates.exponential, *model, steps=2, budget=0.01))
+        [[1.    2.   ]
+         [0.905 1.951]
+         [0.801 1.9  ]]
     """
     theta, unravel = ravel_pytree(params)
     theta = _checks.as_float("params", theta)
