@@ -108,7 +108,7 @@ def test_solutions_pass_their_checks(ran):
 
 
 def test_binder_has_memory_enough(ran):
-    """It promises 1 GB, of which notebook 08 takes all; this is the most that the kernel has held, with every exercise solved."""
+    """It promises 1 GB, which 08 needs; this is the most that the kernel has held, with every exercise solved."""
     peak = ran.ask("import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
     assert peak < 1.1 * 2**20, f"{peak / 1024:.0f} MiB"
 
