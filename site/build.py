@@ -220,6 +220,8 @@ def build(out: Path, only: list[str]) -> None:
             "-o",
             out / "api",
             "efisher_teach",
+            "efisher_teach.explorer",  # what the package imports late, pdoc finds only here
+            "efisher_teach.lesson",
         ]
         subprocess.run(reference, check=True)
 
