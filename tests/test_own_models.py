@@ -83,7 +83,8 @@ def test_the_other_cells_need_only_mine(held_out):
     mine = ef.descend(ef.logistic_regression(n=40, p=5), steps=3)
     names = {"mine": mine if held_out else mine._replace(x_test=None, y_test=None)}
     for cell in CELLS:
-        if cell.cell_type == "code" and "exercise" not in cell.metadata and cell.source != MODEL:
+        given = "exercise" in cell.metadata or "colab" in cell.metadata.get("tags", ())
+        if cell.cell_type == "code" and not given and cell.source != MODEL:
             exec(cell.source, names)
     assert names["G"].shape == (40, 5)
     assert names["rank"] == 5

@@ -147,9 +147,8 @@ def test_tables_lower_for_cuda(name):
     """JAX translates the table of every scene for a GPU, without one."""
     scene, _ = gallery.shown(name)
     values = tuple(jnp.asarray(axis.values, jnp.float32) for axis in scene.axes)
-    evaluate = partial(
-        room._evaluate, scene.background, scene.respond, tuple(axis.name for axis in scene.axes)
-    )
+    names = tuple(axis.name for axis in scene.axes)
+    evaluate = partial(room._evaluate.__wrapped__, scene.background, scene.respond, names)
     program = jax.export.export(jax.jit(evaluate), platforms=["cuda"])(scene.data, values)
     assert program.platforms == ("cuda",)
     if name in ("ellipsoid", "damping"):  # their steps go by the singular values of G
