@@ -55,11 +55,12 @@ swept, = [each for each in gc.get_objects() if type(each) is ipywidgets.FloatSli
 print(json.dumps([os.getpid(), *(each.model_id for each in (explorer, budget, swept))]))
 """
 STATE = "print(json.dumps([explorer.turn, budget.value, swept.value, explorer._serial]))"
-# How the eight move: the widget (as IDS lists them), its value's name, its ends and its step.
+# How the eight move: the widget (as IDS lists them), its value's name, its ends, its step, and the seconds from one
+# message to the next, as in static/explorer.js (ipywidgets' own sliders wait for the answer only).
 MOVES = {
-    "axis": (0, "turn", -180, 180, 1),
-    "kernel control": (1, "value", 0.001, 0.04, 0.0001),
-    "interact": (2, "value", -180, 180, 1),
+    "axis": (0, "turn", -180, 180, 1, 0.2),
+    "kernel control": (1, "value", 0.001, 0.04, 0.0001, 0.0),
+    "interact": (2, "value", -180, 180, 1, 0.0),
 }
 
 
@@ -174,8 +175,8 @@ class Client:
 
     def move(self, kind, seconds):
         """Move a widget for so long; gives its last value, and the seconds that each answer took."""
-        which, name, low, high, step = MOVES[kind]
-        start = now = time.perf_counter()
+        which, name, low, high, step, pause = MOVES[kind]
+        start = now = asked = time.perf_counter()
         value = said = sent = None
         answers = []
         for tick in count():
@@ -183,7 +184,7 @@ class Client:
                 value = round(low + step * round((high - low) / step * place(elapsed)), 6)
             if sent is None and value == said and elapsed >= seconds:
                 return value, answers
-            if sent is None and value != said:
+            if sent is None and value != said and now >= asked + pause:
                 data = {"method": "update", "state": {name: value}, "buffer_paths": []}
                 sent, said, asked = (
                     self.send("comm_msg", {"comm_id": self.comms[which], "data": data}),

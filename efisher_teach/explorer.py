@@ -99,7 +99,9 @@ class Explorer(anywidget.AnyWidget):
                 raise ValueError(
                     f"`{axis.name}` cannot name an axis: explorers have that already. Rename it."
                 )
-        self.add_traits(**{axis.name: _Place(axis.default).tag(sync=True) for axis in first.axes})
+        # No echo: one of where the reader was a moment ago would pull back the hand that has gone on.
+        place = {"sync": True, "echo_update": False}
+        self.add_traits(**{axis.name: _Place(axis.default).tag(**place) for axis in first.axes})
         super().__init__(_reply=self._answer(self._shown))
         self._row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
         self.panel = ipywidgets.VBox([self._row, self]) if controls else self

@@ -604,10 +604,18 @@ function render({ model, el }) {
     model.set(name, value);
     model.save_changes();
   };
+  let waiting; // on the way the kernel hears five times a second where the reader is, and always where they stop
+  const heard = () => {
+    if (waiting) model.save_changes();
+    waiting = clearTimeout(waiting);
+  };
   const figure = new Figure(el, {
-    moved: save,
+    moved(name, value) {
+      model.set(name, value);
+      waiting ??= setTimeout(heard, 200);
+    },
     want: (form) => model.get("_asked") !== form && save("_asked", form),
-    send: (message) => model.send(message),
+    send: (message) => (heard(), model.send(message)),
   });
   const listening = [];
   const listen = (event, callback) => {
@@ -625,6 +633,7 @@ function render({ model, el }) {
   receive();
   return () => {
     for (const [event, callback] of listening) model.off(event, callback);
+    heard();
     figure.close();
   };
 }
