@@ -4,6 +4,7 @@ from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.colors import to_rgb
 
 import efisher_teach as ef
 from efisher_teach import scenes
@@ -125,3 +126,14 @@ def cost(G, delta):
 def true_change(problem, delta):
     """Of the mean loss."""
     return float(ef.mean_loss(problem, problem.params + delta) - ef.mean_loss(problem, problem.params))
+
+
+def luminance(colour):
+    """Relative luminance of a colour, and the contrast of two, by WCAG 2.2."""
+    rgb = np.array(to_rgb(colour))
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other):
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from colorspacious import cspace_convert, deltaE
+from gallery import contrast
 from matplotlib import rc_params_from_file
 from matplotlib.colors import to_rgb
 
@@ -35,23 +36,11 @@ PALE_LINES = {
     "DATA",  # dots and bars, many of them
     "FAINT",  # zero lines and grids
 }
-# Below 4.5 on white, and yet words are set in them, bold: they are said below the figure too.
-PALE_WORDS = {"UNDAMPED", "DESCENT", "CANDIDATE", "NATURAL", "TRUTH", "DATA", "OTHER"}
 # Nearer than APART for some eye, and in one scene: what else tells them apart.
 NEAR = {
-    ("UNDAMPED", "DATA"): "an arrow or a line against bars; in your_model: what moves, and words",
+    ("UNDAMPED", "DATA"): "an arrow or a line against bars; in your_model a dotted line against a dashed one",
     ("TRUTH", "OTHER"): "lines or dots that are whole, against a dotted line or written formulas",
 }
-
-
-def luminance(colour):
-    rgb = np.array(to_rgb(colour))
-    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-
-def contrast(one, other):
-    dark, light = sorted((luminance(one), luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
 
 
 def seen(colour, eye):
@@ -74,9 +63,12 @@ def test_contrast_is_measured_as_wcag_defines_it():
 
 
 def test_words_of_figures():
-    assert {name for name, colour in COLOURS.items() if contrast(colour, "white") < TEXT} == PALE_WORDS | {
-        "FAINT"
-    }
+    inks = {name: scene.INK.get(colour, colour) for name, colour in COLOURS.items()}
+    assert {name for name, ink in inks.items() if contrast(ink, "white") < TEXT} == {"FAINT"}
+    for colour, ink in scene.INK.items():
+        assert contrast(colour, "white") < TEXT, f"{colour} needs no darker ink"
+        hue, dark = (cspace_convert(to_rgb(each), "sRGB1", "JCh")[2] for each in (colour, ink))
+        assert colour == scene.OTHER or abs((hue - dark + 180) % 360 - 180) < 12, f"{ink} is of another hue"
     style = rc_params_from_file(PACKAGE / "scenes" / "efisher.mplstyle", use_default_template=False)
     for what in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
         assert contrast(f"#{style[what].lstrip('#')}", "white") >= TEXT, what

@@ -123,6 +123,15 @@ def test_nothing_is_cut_off(case):
 
 
 @pytest.mark.parametrize("name", gallery.BARE)
+def test_words_are_dark_enough(name):
+    scene, table = gallery.shown(name)
+    figure, _ = scenes.paint(scene, table, (0,) * len(scene.axes))
+    for text in figure.findobj(mpl.text.Text):
+        if text.get_visible() and text.get_text():
+            assert gallery.contrast(text.get_color(), "white") >= 4.5, text.get_text()
+
+
+@pytest.mark.parametrize("name", gallery.BARE)
 def test_packed_tables_are_small(name):
     scene, _ = gallery.shown(name)
     reply = ef.Explorer(scene)._reply

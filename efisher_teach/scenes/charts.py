@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from efisher_teach import _checks, coordinates
-from efisher_teach._precision import dot, einsum
+from efisher_teach._precision import dot
 from efisher_teach.coordinates import Coordinates
 from efisher_teach.curvature import empirical_fisher
 from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
@@ -368,10 +368,18 @@ def _descent_gap(data, start, rate):
 
 def _bend(data, delta):
     """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature, and how fast it grows with log η."""
-    hessian = jax.hessian(data["forward"].func)
-    points = data["psi"] + jnp.asarray(NODES, delta.dtype)[:, None] * delta
+
+    def along(t):
+        return data["forward"].func(data["psi"] + t * delta)
+
+    def slope(t):
+        return jax.jvp(along, (t,), (jnp.ones_like(t),))[1]
+
+    def curvature(t):
+        return jax.jvp(slope, (t,), (jnp.ones_like(t),))[1]
+
     weights = jnp.asarray(np.stack([WEIGHTS * (1 - NODES), WEIGHTS]), delta.dtype)
-    return einsum("wk,kpqr,q,r->wp", weights, jax.vmap(hessian)(points), delta, delta)
+    return dot(weights, jax.vmap(curvature)(jnp.asarray(NODES, delta.dtype)))
 
 
 def _smallest(start):

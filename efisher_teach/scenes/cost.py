@@ -21,6 +21,8 @@ from efisher_teach.scenes.scene import (
     DATA,
     DESCENT,
     FAINT,
+    INK,
+    OTHER,
     TRUTH,
     WIDEST,
     Axis,
@@ -213,7 +215,7 @@ def draw(figure, background, arrays):
     )  # all steps there are
     levels = np.arange(1, 20) / 20
     contours = plane.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
-    plane.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors="#777777")
+    plane.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     plane.plot(*background["downhill"].T, color=DESCENT, lw=1)
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     plane.set(xlim=grid[[0, -1]], ylim=grid[[0, -1]], aspect="equal", xlabel="Δθ₁", ylabel="Δθ₂")

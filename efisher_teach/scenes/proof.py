@@ -20,6 +20,7 @@ from efisher_teach.scenes.scene import (
     CONSTRAINT,
     EMPIRICAL_FISHER,
     FAINT,
+    INK,
     NARROW,
     OTHER,
     TRUTH,
@@ -187,7 +188,7 @@ def draw(figure, background, arrays):
     for row, (text, _) in enumerate(STATEMENTS.values()):
         place = {"xytext": (-206, 0) if wide else (-94, -14), "va": "center"}
         gap.annotate(text.replace("-", "−"), (0, row), xycoords=gap.get_yaxis_transform(), fontsize=9,
-                     textcoords="offset points", color=OTHER, annotation_clip=False,
+                     textcoords="offset points", color=INK[OTHER], annotation_clip=False,
                      bbox={"fc": "white", "ec": "none", "pad": 0.5}, **place)  # fmt: skip
     trail = background["trail"].T
     gap.plot(*trail, "|", color=TRUTH, ms=6, alpha=0.5)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
-from jax.extend.core import Literal
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jax.tree_util import Partial
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -44,6 +44,16 @@ TRUTH = "#009E73"  # the true loss, and its Hessian
 DATA = "#56B4E9"
 OTHER = "#7A7A7A"  # what the course is not about
 FAINT = "#C8C8C8"
+# Words in a colour are set in a darker one of its hue: WCAG 2.2 asks text for a contrast of 4.5.
+INK = {
+    UNDAMPED: "#5A798D",
+    DESCENT: "#C05500",
+    CANDIDATE: "#A26085",
+    NATURAL: "#9C6C00",
+    TRUTH: "#008561",
+    DATA: "#3B7BA0",
+    OTHER: "#757575",
+}
 WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
 MOVING = 10  # the z-order from which on artists move
 # A table is computed once: XLA's newer code generator takes longer to compile it, and 100 MB that the process keeps.
@@ -227,38 +237,30 @@ def tabulate(scene: Scene) -> Table:
 
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=LEAN)
 def _evaluate(background, respond, names, data, values):
-    """The background, and the arrays grouped by the axes they depend on: {"damping": {"ellipse": (m, …)}}."""
+    """The background, and the arrays grouped by the axes they depend on: {"damping": {"ellipse": (m, …)}}.
+
+    The response is traced once, and each equation of the trace is mapped over just the axes that it depends on.
+    """
     state = {name: value[0] for name, value in zip(names, values, strict=True)}
-    depends = _dependencies(lambda state: respond(data, state), state)
+    closed, shapes = jax.make_jaxpr(partial(respond, data), return_shape=True)(state)
+    trace = closed.jaxpr
+    known = {var: ((), value) for var, value in zip(trace.constvars, closed.consts, strict=True)}
+    ordered = sorted(zip(names, values, strict=True))  # as JAX orders the entries of a dict
+    known |= {var: ((name,), value) for var, (name, value) in zip(trace.invars, ordered, strict=True)}
+    for equation in trace.eqns:
+        inputs = [*dict.fromkeys(var for var in equation.invars if not isinstance(var, Literal))]
+        along, given = zip(*(known[var] for var in inputs), strict=True) if inputs else ((), ())
+        axes = tuple(name for name in names if any(name in its for its in along))
+        alone = trace.replace(constvars=[], invars=inputs, outvars=equation.outvars, eqns=[equation])
+        over = jaxpr_as_fun(ClosedJaxpr(alone, ()))
+        for axis in reversed(axes):
+            over = jax.vmap(over, in_axes=tuple(0 if axis in its else None for its in along))
+        known |= {var: (axes, array) for var, array in zip(equation.outvars, over(*given), strict=True)}
     groups = {}
-    for key in sorted(set(depends.values())):
-        axes, members = key.split(), [name for name in depends if depends[name] == key]
-        over = partial(_response, respond, data, state, axes, members)
-        for place in reversed(range(len(axes))):
-            over = jax.vmap(over, in_axes=tuple(0 if i == place else None for i in range(len(axes))))
-        groups[key] = over(*(values[names.index(axis)] for axis in axes))
+    for name, var in zip(sorted(shapes), trace.outvars, strict=True):
+        axes, array = ((), var.val) if isinstance(var, Literal) else known[var]
+        groups.setdefault(" ".join(axes), {})[name] = array
     return background(data), groups
-
-
-def _response(respond, data, state, axes, members, *point):
-    """Some arrays of the response, where some axes are at `point`."""
-    response = respond(data, state | dict(zip(axes, point, strict=True)))
-    return {name: response[name] for name in members}
-
-
-def _dependencies(respond, state) -> dict[str, str]:
-    """For each array that `respond(state)` returns, the axes that it depends on, read from the trace."""
-    closed, shapes = jax.make_jaxpr(respond, return_shape=True)(state)
-    reach = {var: {name} for var, name in zip(closed.jaxpr.invars, sorted(state), strict=True)}
-    for equation in closed.jaxpr.eqns:
-        axes = set().union(*(reach.get(var, ()) for var in equation.invars if not isinstance(var, Literal)))
-        reach.update(dict.fromkeys(equation.outvars, axes))
-    found = (set() if isinstance(var, Literal) else reach.get(var, set()) for var in closed.jaxpr.outvars)
-    order = list(state)
-    return {
-        name: " ".join(sorted(axes, key=order.index))
-        for name, axes in zip(sorted(shapes), found, strict=True)
-    }
 
 
 def rim(points: np.ndarray) -> float:
@@ -327,7 +329,7 @@ def paint(
         FigureCanvasAgg(figure)
         artists = dict(scene.draw(figure, table.background, view(scene, table, indices)))
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # nothing moves any more
+        figure.set_layout_engine(None)  # nothing moves any more, and nothing is laid out again
     for axes in figure.axes:
         moving = {id(artist) for artist in artists.values()}
         for artist in axes.get_children():
@@ -469,10 +471,10 @@ def key(axes, corner, *entries):
         axes.annotate(
             text, (0 if left else 1, 0 if below else 1), xytext=offset, xycoords="axes fraction",
             textcoords="offset points", ha="left" if left else "right", va="bottom" if below else "top",
-            color=color, fontsize=10, fontweight="bold",
+            color=INK.get(color, color), fontsize=10, fontweight="bold",
         )  # fmt: skip
 
 
 def label(axes, x, y, text, color, **options):
     """A word beside what it names, in that thing's colour."""
-    return axes.text(x, y, text, color=color, fontsize=10, fontweight="bold", **options)
+    return axes.text(x, y, text, color=INK.get(color, color), fontsize=10, fontweight="bold", **options)

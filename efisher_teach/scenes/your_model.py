@@ -265,8 +265,8 @@ def _drawing(names) -> Any:
         each.set(xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
         each.set(xlabel=f"{shown} examples, by gain along −g", title="Change of each loss, in √c")
         each.axhline(0, color=FAINT, lw=1)
-        each.axhline(background["fall"], color=UNDAMPED, lw=1.4, ls=(0, (4, 2)))
-        key(each, "lower right", ("−√ρ: mean at ε = 0", UNDAMPED))
+        each.axhline(background["fall"], color=UNDAMPED, lw=1.8, ls=(0, (1, 1.2)))
+        key(each, "lower right", ("−√ρ, mean at ε = 0 (dotted)", UNDAMPED))
         key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
         moving = {"changes": dots(each, arrays["changes"], TRUTH, 5, order=2)} if true else {}
         return moving | {
