@@ -9,6 +9,9 @@ LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annota
 HOOKS   = --jaxtyping-packages=efisher_teach,beartype.beartype
 PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
 ALONE   = OPENBLAS_NUM_THREADS=1 # idle threads of LAPACK would spin beside JAX's
+# Most of the units' time is compilation: it is made cheap, and kept for the other process and the next run.
+BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1" \
+  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 numpy
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
@@ -24,7 +27,7 @@ lab: $(VENV)/.lab ## open the course in JupyterLab
 test: lint test-units test-notebooks test-browser ## all tests
 
 test-units: $(VENV)/.dev ## mathematics, scenes, explorer
-	@$(call timed,units,$(ALONE) $(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile $(HOOKS))
+	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
 	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=180 -p no:cacheprovider notebooks)

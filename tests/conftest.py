@@ -1,5 +1,7 @@
 """Settings that every test shares. The package itself is not imported here: jaxtyping's hook must come first."""
 
+import gc
+
 import jax
 import pytest
 from hypothesis import settings
@@ -14,6 +16,14 @@ def jax_settings_stay():
     before = jax.config.jax_enable_x64
     yield
     assert jax.config.jax_enable_x64 == before
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_compiled_goes():
+    """Programs of one file are of little use to the next: kept, they come to gigabytes, which `gc` walks through."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(params=["float32", "float64"])
