@@ -9,14 +9,14 @@ LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annota
 HOOKS   = --jaxtyping-packages=efisher_teach,beartype.beartype
 PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
 ALONE   = OPENBLAS_NUM_THREADS=1 # idle threads of LAPACK would spin beside JAX's
-# Most of the units' time is compilation: it is made cheap, and kept for the other process and the next run.
+# Most of the tests' time is compilation: it is made cheap, and kept for the other process and the next run.
 BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1" \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 numpy
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers bench-class binder lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -30,10 +30,10 @@ test-units: $(VENV)/.dev ## mathematics, scenes, explorer
 	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
-	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=180 -p no:cacheprovider notebooks)
+	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
 
 test-browser: $(VENV)/.dev ## a real JupyterLab in a real Chromium
-	@$(call timed,browser,$(BIN)/python -m pytest -m browser -rs -n 2 --dist loadfile)
+	@$(call timed,browser,$(BRISK) $(BIN)/python -m pytest -m browser -rs -n 2 --dist loadfile)
 
 test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	@set -e; for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
@@ -81,6 +81,9 @@ bench-peers: $(VENV)/.dev ## the price of a step, beside PyTorch's packages
 	@set -e; env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python $(PRICED)
 	$(BIN)/python benchmarks/price.py --peers
+
+bench-site: site ## how soon the pages without a server answer
+	$(BIN)/python benchmarks/pages.py
 
 bench-class: $(VENV)/.dev ## what learners cost a server, one and ten at once
 	$(BIN)/python benchmarks/classroom.py

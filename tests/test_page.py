@@ -1,6 +1,7 @@
 """Every scene as a page without a kernel, in a real Chromium with the network cut: the picture, and all one can do."""
 
 import os
+import time
 from io import BytesIO
 
 import gallery
@@ -222,8 +223,9 @@ def test_who_wants_little_motion_gets_little(visit):
     root = visit("race", reduced_motion="reduce")
     lab.press(root, root.locator(".ef-axis input").first, "Home")
     root.locator(".ef-axis button").click()
+    start = time.monotonic()
     places = {lab.read(root)["state"][0] for _ in range(40)}
-    assert len(places) <= 3  # one a second
+    assert len(places) <= 2 + (time.monotonic() - start)  # one a second
     root.locator(".ef-bar button").nth(1).click()  # a view is there at once
     assert lab.read(root)["state"][0] == 4
 

@@ -328,7 +328,8 @@ def paint(
         figure = Figure(figsize=size or scene.size, dpi=DPI)
         FigureCanvasAgg(figure)
         artists = dict(scene.draw(figure, table.background, view(scene, table, indices)))
-        figure.draw_without_rendering()
+        if layout := figure.get_layout_engine():  # all of a drawing that moves anything
+            layout.execute(figure)
         figure.set_layout_engine(None)  # nothing moves any more, and nothing is laid out again
     for axes in figure.axes:
         moving = {id(artist) for artist in artists.values()}
