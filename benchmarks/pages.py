@@ -1,8 +1,8 @@
 """How soon the pages without a server answer, from disk, in a real Chromium without a network: `make bench-site`.
 
 For every notebook of `_site/` (`make site`), opened with an empty cache: its size; the time from asking for the page
-until its first figure has drawn a first move of its slider; and the same for an explorer alone, by `to_html`. A script moves
-the slider, and answers the question before the figure at once: a reader takes longer over it.
+until its first figure has drawn a first move of its slider; and the same for an explorer alone, by `to_html`. A script
+moves the slider, and answers the question before the figure at once: a reader takes longer over it.
 """
 
 import argparse
