@@ -1,8 +1,8 @@
 """The ways in which the gradient of one array of parameters enters the Gram matrix.
 
 A way first says what it needs from the trace of one example (`take`, and `shared`: what is the same for all examples).
-What it took comes back with all examples on the first axis, for the layer's part of nK (`inner_products`) and, where it
-is cheap, its part of Gᵀw (`pull`).
+What it took, `size` numbers of an example, comes back with all examples on the first axis, for the layer's part of nK
+(`inner_products`) and, where it is cheap, its part of Gᵀw (`pull`).
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ def way_of(trace: Trace, out: Any, n: int, limit: int) -> "Rows | Products | Con
         if all(product[2:4] == (core, (h, a, b)) and str(product[4]) == str(moves) for product in products):
             left, right = ([product[side] for product in products] for side in (0, 1))
             T = sum(prod(var.aval.shape) // (h * a) for var, _ in left)
-            pays = T**2 * (a + b) <= a * b and n**2 * T**2 <= limit
+            pays = T**2 * (a + b) <= a * b and n**2 * T**2 <= max(limit, n**2)  # K has n² in any case
             why = f"{T} outer product{'s' * (T > 1)} of {a} and {b} numbers" + f", {h} times" * (h > 1)
             way = "factors" if pays else "columns"
             return Products(((left, a), (right, b)), core, (h, a, b), moves, constants, why, way)
@@ -74,6 +74,10 @@ class Rows(NamedTuple):
     why: str
     way: str = "rows"
 
+    @property
+    def size(self):
+        return self.out.aval.size
+
     def take(self, read):
         return jnp.ravel(read(self.out))
 
@@ -97,6 +101,10 @@ class Products(NamedTuple):
     constants: tuple
     why: str
     way: str
+
+    @property
+    def size(self):
+        return sum(prod(var.aval.shape) for side, _ in self.sides for var, _ in side)
 
     def take(self, read):
         h = self.shape[0]
@@ -152,6 +160,10 @@ class Convolution(NamedTuple):
     @property
     def core(self):
         return self.equation.outvars[0].aval
+
+    @property
+    def size(self):
+        return sum(prod(var.aval.shape) for var in self.equation.invars)
 
     def take(self, read):
         return tuple(map(read, self.equation.invars))

@@ -11,7 +11,8 @@ the factors of that product. Where a layer is used T times (a sequence, tied wei
 the inner product is Σ_st (δ_sᵀδ′_t)(x_sᵀx′_t).
 
 Where that does not pay, or there is no such product (a bias, an embedding, a scan), the dense rows of G are taken
-instead: all at once while they are few, otherwise a part at a time. Exact all the same, and the memory stays bounded.
+instead: all at once while they are few, or no more than the factors (those of biases are the errors D themselves),
+otherwise a part at a time. Exact all the same, and the memory stays bounded.
 """
 
 from collections.abc import Callable
@@ -152,8 +153,9 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     loss, *gradients = trace.jaxpr.outvars
     layers = [way_of(trace, out, n, limit) for out in gradients]
     dense = [layer for layer in layers if isinstance(layer, Rows)]
-    width = sum(layer.out.aval.size for layer in dense)
-    again = n * width > limit  # more rows than may be held: made again, a block of examples at a time
+    width = sum(layer.size for layer in dense)
+    beside = sum(layer.size for layer in layers if not isinstance(layer, Rows)) if chunk_size is None else 0
+    again = n * width > max(limit, n * beside)  # more than may be held: made again, a block of examples at a time
     held = [i for i, layer in enumerate(layers) if not (again and isinstance(layer, Rows))]
 
     def examine(x, y, chosen):  # one example: its loss, and what these layers need to know of it

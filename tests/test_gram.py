@@ -1,6 +1,7 @@
 """K = GGᵀ/n and w ↦ Gᵀw of any loss, against one example at a time: what is exact, what it costs, what it refuses."""
 
 import re
+import sys
 from functools import cache, partial
 from itertools import pairwise
 from math import prod
@@ -630,6 +631,25 @@ def test_ways_by_name():
         ways[chunk_size] = {leaf.name: leaf.way for leaf in leaves}
     assert ways[1] == {"['embedding']": "blocks", "['output']": "factors"}
     assert ways[5] == {"['embedding']": "rows", "['output']": "factors"}
+
+
+@pytest.mark.usefixtures("x64")
+def test_many_examples_of_a_wide_network(monkeypatch):
+    """K and the biases are more than may be held, but have what they need anyway: n² numbers, and the errors."""
+    monkeypatch.setattr(sys.modules["efisher_teach.gram"], "NUMBERS", 4)
+
+    def loss(params, x, y):
+        (V, b), (W, c) = params
+        return squared(jnp.tanh(x @ V + b) @ W + c, y)
+
+    params = [(weights(4, 5), weights(5)), (weights(5, 3), weights(3))]
+    x, y, w, leaves = normal(6, 4), normal(6, 3), normal(6), []
+    losses, G = singly(loss, params, x, y)
+    found = all_at_once(leaves, loss, params, x, y, w, chunk_size=None)
+    assert [leaf.way for leaf in leaves] == ["factors", "rows"] * 2
+    np.testing.assert_allclose(found[0], losses, rtol=1e-12)
+    np.testing.assert_allclose(found[1], oracles.gram(G), rtol=1e-11)
+    np.testing.assert_allclose(ravel_pytree(found[2])[0], w @ G, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
