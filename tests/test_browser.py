@@ -108,9 +108,9 @@ def test_solutions_pass_their_checks(ran):
 
 
 def test_binder_has_memory_enough(ran):
-    """It promises 1 GB, which 08 needs; this is the most that the kernel has held, with every exercise solved."""
+    """It promises 1 GB; this is the most that the kernel has held, with every exercise solved."""
     peak = ran.ask("import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
-    assert peak < 1.1 * 2**20, f"{peak / 1024:.0f} MiB"
+    assert peak < 2**20, f"{peak / 1024:.0f} MiB"
 
 
 def test_every_slider_answers_mouse_and_keys(ran):
