@@ -16,7 +16,7 @@ PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers bench-site bench-class binder lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers bench-gpu bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -81,6 +81,9 @@ bench-peers: $(VENV)/.dev ## the price of a step, beside PyTorch's packages
 	@set -e; env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python $(PRICED)
 	$(BIN)/python benchmarks/price.py --peers
+
+bench-gpu: $(VENV)/.dev ## the price of a step on a GPU
+	$(BIN)/python benchmarks/price_gpu.py
 
 bench-site: site ## how soon the pages without a server answer
 	$(BIN)/python benchmarks/pages.py

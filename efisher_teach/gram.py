@@ -155,7 +155,7 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     dense = [layer for layer in layers if isinstance(layer, Rows)]
     width = sum(layer.size for layer in dense)
     beside = sum(layer.size for layer in layers if not isinstance(layer, Rows)) if chunk_size is None else 0
-    again = n * width > max(limit, n * beside)  # more than may be held: made again, a block of examples at a time
+    again = n * width > max(limit, n * beside)  # too many: made again, a block of examples at a time
     held = [i for i, layer in enumerate(layers) if not (again and isinstance(layer, Rows))]
 
     def examine(x, y, chosen):  # one example: its loss, and what these layers need to know of it
