@@ -65,7 +65,11 @@ def run(path: Path) -> nbformat.NotebookNode:
         found = Path(folder) / "shown.json"  # megabytes: not by way of an output
         book.cells.append(nbformat.v4.new_code_cell(ASK.format(path=str(found))))
         NotebookClient(
-            book, timeout=300, coalesce_streams=True, resources={"metadata": {"path": path.parent}}
+            book,
+            timeout=300,
+            coalesce_streams=True,
+            store_widget_state=False,  # every figure a second time: `found` has what the page needs
+            resources={"metadata": {"path": path.parent}},
         ).execute()
         shown = json.loads(found.read_text())
     book.cells.pop()

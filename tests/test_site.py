@@ -168,6 +168,7 @@ def test_pages_are_small_and_lead_on(site):
     to_come = {f"{path.stem}.html" for path in build.BOOKS} | {"api/index.html"}
     for name, text in pages.items():
         assert len(text.encode()) < 3_000_000, name
+        assert "widget-state" not in text, f"{name} has its figures twice: once more as the state of widgets"
         for link in re.findall(r'<a [^>]*href="([^"#]+)', text):
             assert link.startswith("https://") or link in to_come or (site / link).exists(), f"{name}: {link}"
         for source in re.findall(
