@@ -252,6 +252,36 @@ def test_kernel_control_replaces_picture_and_words_at_once(live, views, twins):
     assert all(ink for *_, ink in shown), "a blank frame"
 
 
+HOLD = """() => {  // pictures wait to be decoded until they are let go
+    const decode = HTMLImageElement.prototype.decode;
+    window.held = [];
+    HTMLImageElement.prototype.decode = function () {
+      const done = decode.call(this);
+      return new Promise((go) => window.held.push(() => done.then(go)));
+    };
+    window.holdNoMore = () => (HTMLImageElement.prototype.decode = decode);
+  }"""
+
+
+def test_a_late_reply_does_not_replace_a_newer_one(live, views, twins):
+    control, page, before = budget_slider(live), live.page, lab.read(views[0])
+    control.scroll_into_view_if_needed()
+    page.evaluate(HOLD)
+    lab.click_at(control.locator(".noUi-target"), 0.4)
+    page.wait_for_function("() => window.held.length >= 2")  # the reply is there, in both views
+    page.evaluate("() => window.holdNoMore()")
+    lab.click_at(control.locator(".noUi-target"), 0.7)
+    twins["budget"].value = float(control.locator(".widget-readout").inner_text())
+    expected = words_at(twins["ellipsoid"], turn=0)
+    twins["budget"].value = 0.01
+    seen = lab.read_when(views[0], lambda seen: seen["words"] == expected)
+    assert seen["words"] == expected
+    assert seen["serial"] >= before["serial"] + 2, "there was no older reply"
+    page.evaluate("() => window.held.forEach((go) => go())")
+    page.wait_for_timeout(500)
+    assert lab.read(views[0]) == lab.read(views[1]) == seen
+
+
 def test_refused_control_says_why_and_goes_back(live, views, twins):
     control = budget_slider(live)
     control.scroll_into_view_if_needed()
