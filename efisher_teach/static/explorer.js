@@ -193,7 +193,7 @@ class Figure {
     this.paper = element("div", "ef-figure", this.sheet, { role: "img", "aria-label": "a figure, not drawn yet" });
     this.canvas = element("canvas", "", this.paper);
     this.grips = element("div", "ef-grips", this.sheet);
-    this.sliders = element("div", "", this.root);
+    this.sliders = element("div", "ef-sliders", this.root);
     this.working = element("div", "ef-progress", this.root, { hidden: "" });
     this.progress = element("progress", "", this.working, { max: 1, "aria-label": "computing" });
     if (host.send) button("Cancel", "stop computing", this.working, () => host.send({ cancel: true }));
@@ -274,10 +274,10 @@ class Figure {
   build(scene) {
     this.stop();
     this.sliders.replaceChildren();
+    const longest = Math.max(...scene.axes.flatMap((axis) => axis.said.map((said) => said.length)));
+    this.sliders.style.setProperty("--ef-said", `${Math.min(0.52 * longest, 15)}em`); // no slider changes its length
     this.inputs = scene.axes.map((axis, i) => {
       const row = element("div", "ef-axis", this.sliders);
-      const longest = Math.max(...axis.said.map((said) => said.length));
-      row.style.setProperty("--ef-said", `${Math.min(0.52 * longest, 15)}em`); // so that no slider changes its length
       element("span", "", row, { "aria-hidden": "true" }).textContent = axis.label;
       const input = element("input", "", row, {
         type: "range", min: 0, max: axis.values.length - 1, step: 1, "aria-label": axis.label,
