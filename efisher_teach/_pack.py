@@ -145,7 +145,10 @@ def pack(shown: Shown) -> dict[str, Any]:
 
 def _packed(shown: Shown, form: Form) -> dict[str, Any]:
     layers, pieces = _layers(shown, form)
-    packed = zlib.compress(b"".join(pieces.values()), 6)
+    pairs = np.frombuffer(b"".join(pieces.values()), np.uint8).reshape(-1, 2)
+    packed = zlib.compress(
+        pairs.T.tobytes(), 6
+    )  # all low bytes, then all high ones: of small steps these are alike
     if len(packed) > LIMIT:
         name = max(pieces, key=lambda name: len(pieces[name]))
         raise ValueError(
@@ -171,7 +174,8 @@ def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, b
             pixels = artist.axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
         counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
         counts = counts.reshape(int(np.prod(shape)), -1)
-        pieces[name] = np.diff(counts, axis=0, prepend=np.zeros_like(counts[:1])).tobytes()
+        steps = np.diff(counts, axis=0, prepend=np.zeros_like(counts[:1]))
+        pieces[name] = steps.T.tobytes()  # coordinate by coordinate, each from state to state
         place = {
             "axes": list(depends),
             "shape": list(shape),

@@ -21,12 +21,13 @@ def explorer(request):
 
 def unpack(reply, form):
     """The points of every layer over its axes, in CSS pixels: what `open` in explorer.js does."""
-    counts = np.frombuffer(zlib.decompress(form["table"]), "<i2")
+    low_and_high = np.frombuffer(zlib.decompress(form["table"]), np.uint8).reshape(2, -1)
+    steps = np.ascontiguousarray(low_and_high.T).view("<i2")[:, 0]
     found = {}
     for layer in form["layers"]:
         states, width = int(np.prod(layer["shape"], dtype=int)), layer["space"] * layer["points"]
-        differences = counts[layer["offset"] :][: states * width].reshape(states, width)
-        places = np.cumsum(differences, axis=0, dtype="<i2") / reply["steps"]
+        of_layer = steps[layer["offset"] :][: states * width].reshape(width, states).T
+        places = np.cumsum(of_layer, axis=0, dtype="<i2") / reply["steps"]
         found[layer["name"]] = places.reshape(*layer["shape"], layer["points"], layer["space"])
     return found
 

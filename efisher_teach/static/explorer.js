@@ -11,12 +11,17 @@ function inflate(bytes) {
 
 /** Unpack a form of a reply: the picture as an image, the table as numbers, each layer with its own part of it. */
 async function open(form, steps) {
-  const counts = new Int16Array(await inflate(form.table).arrayBuffer());
+  const bytes = new Uint8Array(await inflate(form.table).arrayBuffer()); // all low bytes, then all high ones
+  const high = bytes.length / 2;
   const layers = form.layers.map((layer) => {
     const stride = layer.points * layer.space;
     const states = layer.shape.reduce((product, size) => product * size, 1);
-    const table = counts.subarray(layer.offset, layer.offset + states * stride);
-    for (let i = stride; i < table.length; i++) table[i] += table[i - stride]; // states are packed as differences
+    const table = new Int16Array(states * stride);
+    let from = layer.offset;
+    for (let k = 0; k < stride; k++) {
+      let count = 0; // of each coordinate, the steps from state to state
+      for (let at = k; at < table.length; at += stride, from++) table[at] = count += bytes[from] | (bytes[high + from] << 8);
+    }
     return { ...layer, table, stride, steps };
   });
   const picture = new Image();
