@@ -124,7 +124,7 @@ def test_nothing_is_cut_off(case):
 
 @pytest.mark.parametrize("name", gallery.BARE)
 def test_words_are_dark_enough(name):
-    """On the ground where they stand: the commonest colour behind each."""
+    """On the ground where they stand: every colour that fills a fifth of it."""
     scene, table = gallery.shown(name)
     figure, moving = scenes.paint(scene, table, (0,) * len(scene.axes))
     words = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text()]
@@ -136,10 +136,8 @@ def test_words_are_dark_enough(name):
     for text, box in zip(words, boxes, strict=True):
         left, bottom, right, top = np.clip(np.rint(box.extents), 0, None).astype(int)
         behind, counts = np.unique(picture[bottom:top, left:right].reshape(-1, 3), axis=0, return_counts=True)
-        ground = (
-            tuple(behind[counts.argmax()]) if len(counts) else "white"
-        )  # a tick beyond the view is not drawn
-        assert gallery.contrast(text.get_color(), ground) >= 4.5, text.get_text()
+        for ground in behind[counts >= counts.sum() / 5]:  # none where a tick is beyond the view
+            assert gallery.contrast(text.get_color(), tuple(ground)) >= 4.5, text.get_text()
 
 
 @pytest.mark.parametrize("name", gallery.BARE)
