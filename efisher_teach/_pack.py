@@ -146,9 +146,8 @@ def pack(shown: Shown) -> dict[str, Any]:
 def _packed(shown: Shown, form: Form) -> dict[str, Any]:
     layers, pieces = _layers(shown, form)
     pairs = np.frombuffer(b"".join(pieces.values()), np.uint8).reshape(-1, 2)
-    packed = zlib.compress(
-        pairs.T.tobytes(), 6
-    )  # all low bytes, then all high ones: of small steps these are alike
+    # All low bytes, then all high ones: of small steps the high ones are alike.
+    packed = zlib.compress(pairs.T.tobytes(), 6)
     if len(packed) > LIMIT:
         name = max(pieces, key=lambda name: len(pieces[name]))
         raise ValueError(

@@ -115,7 +115,8 @@ def loss_gram(
         params: The parameters θ, any pytree of floating-point arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
-        chunk_size: How many dense gradients to hold at once where a layer needs them; None means 256 MiB of them.
+        chunk_size: How many dense gradients to hold at once where a layer needs them; None means 256 MiB of them,
+            or as many numbers as the factors have.
 
     Returns:
         A `LossGram`.

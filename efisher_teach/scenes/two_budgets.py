@@ -202,9 +202,8 @@ def draw(figure, background, arrays):
     chart.fill_between(budgets, top, 1e9, color=UNDAMPED, alpha=0.15, lw=0)
     chart.fill_between(budgets, bottom, top, color=EMPIRICAL_FISHER, alpha=0.35, lw=0)
     chart.fill_between(budgets, 1e-9, bottom, color=DESCENT, alpha=0.12, lw=0)
-    key(
-        chart, "upper left", ("only c: ε = 0", CONSTRAINT)
-    )  # each word in its region: the ground has the colour
+    # Each word stands in its region: the ground has the colour.
+    key(chart, "upper left", ("only c: ε = 0", CONSTRAINT))
     key(chart, "upper right", ("both", CONSTRAINT))
     key(chart, "lower right", ("only r: along −g", CONSTRAINT))
 
