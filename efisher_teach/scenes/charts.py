@@ -87,9 +87,8 @@ def charts(problem: Problem, chart: str = "polar") -> Scene:
         got = f"shape {theta.shape}"
         _checks.reject("problem", "one with params of shape (2,)", got, "E.g. breast_cancer(2).")
     chosen = _chart(chart)
-    psi = chosen.inverse(theta)
-    J = jax.jacfwd(chosen.forward)(psi)
-    _checks.inside(f"the chart {chart!r} ({chosen.domain})", theta, psi, chosen.forward(psi), J)
+    psi, back, J = _there_and_back(chosen, theta)
+    _checks.inside(f"the chart {chart!r} ({chosen.domain})", theta, psi, back, J)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
@@ -135,6 +134,13 @@ def _chart(name: str) -> Coordinates:
     if name == "affine":
         return coordinates.affine(jnp.array([[1.5, 0.9], [0.0, 0.4]]))
     return getattr(coordinates, {"exp": "exponential", "weight norm": "weight_norm"}.get(name, name))
+
+
+@partial(jax.jit, static_argnums=0)
+def _there_and_back(chart, theta):
+    """ψ, θ from it, and J there."""
+    psi = chart.inverse(theta)
+    return psi, chart.forward(psi), jax.jacfwd(chart.forward)(psi)
 
 
 @cache  # so that the picture is kept where nothing of it changes

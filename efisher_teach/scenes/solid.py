@@ -5,6 +5,8 @@ closes it: the semi-axes √(c/(λ + ε)) end at √(c/ε), and far above every 
 is the one along −g.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,7 +116,7 @@ PRESETS = (
 
 def background(data):
     """Limits that hold for every ε and every budget."""
-    _, eigenvalues, _ = _geometry(data)
+    eigenvalues, _ = _geometry(gradients(data))
     dampings = jnp.asarray(DAMPINGS, eigenvalues.dtype)
     low = jnp.sqrt(1e-3 / (eigenvalues[0] + dampings[-1]))
     high = jnp.sqrt(WIDEST / (eigenvalues[2] + dampings[0]))
@@ -123,7 +125,8 @@ def background(data):
 
 def respond(data, state):
     """The ellipsoid at ε, the plane, the two steps, and the semi-axes over all ε."""
-    G, eigenvalues, V = _geometry(data)
+    G = gradients(data)
+    eigenvalues, V = _geometry(G)
     reach, budget, epsilon = _reach(eigenvalues), data["budget"], state["damping"]
     g, dampings = mean_gradient(G), jnp.asarray(DAMPINGS, G.dtype)
     normal = g / jnp.linalg.norm(g)
@@ -210,24 +213,25 @@ def draw(figure, background, arrays):
     }
 
 
-def _geometry(data):
-    """G, and C = V diag(eigenvalues) Vᵀ with three eigenvectors also where there are fewer examples."""
-    G = gradients(data)
+@partial(jax.jit, inline=True)
+def _geometry(G):
+    """C = V diag(eigenvalues) Vᵀ with three eigenvectors also where there are fewer examples."""
     rows = max(3, len(G))
     padded = jnp.pad(G, ((0, rows - len(G)), (0, 0))) * (rows / len(G)) ** 0.5  # rows of 0 leave C as it is
     eigenvalues, V, _ = spectrum(padded)
-    return G, eigenvalues, V
+    return eigenvalues, V
 
 
 def _viewpoints(data):
     """Two places to look from: the plane edge on and the longest axis across, and from there a little aside."""
-    G, _, V = _geometry(data)
-    down = -mean_gradient(G) / jnp.linalg.norm(mean_gradient(G))
-    aside = jnp.cross(down, V[:, 2])
-    aside = np.array(aside * (jnp.where(aside[2] < 0, -1, 1) / jnp.linalg.norm(aside)))
+    G = gradients(data)
+    longest, down = np.asarray(_geometry(G)[1])[:, 2], -np.asarray(G).mean(axis=0)
+    down = down / np.linalg.norm(down)
+    aside = np.cross(down, longest)
+    aside *= np.where(aside[2] < 0, -1, 1) / np.linalg.norm(aside)
     found = []
-    above = np.array(V[:, 2] * jnp.where(V[2, 2] < 0, -1, 1))
-    for towards in (aside, aside + 0.4 * np.array(down) + 0.35 * above):
+    above = longest * np.where(longest[2] < 0, -1, 1)
+    for towards in (aside, aside + 0.4 * down + 0.35 * above):
         azimuth, elevation = (
             np.arctan2(towards[1], towards[0]),
             np.arctan2(towards[2], np.hypot(*towards[:2])),

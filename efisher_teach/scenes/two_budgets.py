@@ -5,6 +5,8 @@ the circle binds it is −g; where both do, ε is the exchange rate of the two p
 alone: R(ε) = ΔᵀCΔ/‖Δ‖² grows with ε from R(0) to R(∞), and ε is where it is c/r².
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +72,7 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
     if len(shape) != 1 or shape[0] < 2:
         _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
     data = look_at(problem, budget)
-    lowest, highest = (float(ratio) for ratio in _ratios(data)[2])
+    lowest, highest = (float(ratio) for ratio in _ratios(gradients(data))[2])
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
         _checks.reject("problem", "such that g is no eigenvector of C", got, action)
@@ -121,8 +123,8 @@ def _presets(radii, lowest, highest):
 
 def background(data):
     """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
-    _, factors, (lowest, highest) = _ratios(data)
     G, radii = gradients(data), data["radii"]
+    _, factors, (lowest, highest) = _ratios(G)
     dampings, budgets = _dampings(factors), jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], G.dtype)
     return {
         "reach": 1.03 * radii[-1] * jnp.array([ASPECT, 1.0]),
@@ -138,8 +140,9 @@ def background(data):
 
 def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
-    direction, factors, (lowest, highest) = _ratios(data)
-    G, plane = gradients(data), _plane(data, direction)
+    G = gradients(data)
+    direction, factors, (lowest, highest) = _ratios(G)
+    plane = _plane(G, direction)
     g, c, r = mean_gradient(G), state["budget"], state["radius"]
     step = two_budget_step(G, c, r)
     zero, tip = jnp.zeros(2, G.dtype), dot(step.delta, plane)
@@ -244,9 +247,9 @@ def _ratio(G, u):
     return jnp.mean(dot(G, u) ** 2) / jnp.sum(u**2)
 
 
-def _ratios(data):
+@partial(jax.jit, inline=True)
+def _ratios(G):
     """C⁺g, the spectrum of C, and R at both ends: at −C⁺g and at −g."""
-    G = gradients(data)
     factors = spectrum(G)
     direction = solve_spectral(factors, 0.0)
     return direction, factors, jnp.stack([_ratio(G, direction), _ratio(G, mean_gradient(G))])
@@ -264,9 +267,9 @@ def _dampings(factors):
     return jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
 
 
-def _plane(data, direction):
+def _plane(G, direction):
     """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
-    along = -mean_gradient(gradients(data))
+    along = -mean_gradient(G)
     along /= jnp.linalg.norm(along)
     across = -direction - along * dot(along, -direction)
     return jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from efisher_teach import _checks
 from efisher_teach._precision import dot
-from efisher_teach.gradients import cancels, mean_gradient, per_example_gradients
+from efisher_teach.gradients import cancels, mean_gradient
 from efisher_teach.problems import Problem
 from efisher_teach.scenes.scene import (
     CONSTRAINT,
@@ -34,6 +34,7 @@ from efisher_teach.scenes.scene import (
     bars,
     dots,
     frame,
+    gradients,
     key,
     line,
     panels,
@@ -97,22 +98,22 @@ def your_model(
         )
     rng, data = np.random.default_rng(seed), {"budget": jnp.asarray(budget, float)}
     if problem is None:
-        name, gradients = "G", _checks.gradients(G)
+        name, rows = "G", _checks.gradients(G)
     else:
         n = len(jax.tree.leaves(problem.x)[0])
         drawn = np.sort(rng.permutation(n)[:MOST])
         x, y = jax.tree.map(lambda leaf: leaf[drawn], (problem.x, problem.y))
-        name, gradients = "problem", per_example_gradients(problem.loss_fn, problem.params, x, y)
         data |= {"loss_fn": Partial(problem.loss_fn), "theta": problem.params, "train": (x, y)}
-    if min(gradients.shape) < 2:
-        got, action = f"shape {gradients.shape}", "A plane needs two parameters, a mean two examples."
+        name, rows = "problem", gradients(data)
+    if min(rows.shape) < 2:
+        got, action = f"shape {rows.shape}", "A plane needs two parameters, a mean two examples."
         _checks.reject(name, "with (n, p) gradients, n ≥ 2 and p ≥ 2", got, action)
-    if cancels(gradients, mean_gradient(gradients)):
+    nothing, g, factors, undamped, shown = _examine(rows)
+    if nothing:
         _checks.reject(name, "where the mean gradient is not 0", "g = 0", "At a minimum no step is best.")
-    factors = spectrum(gradients)
     largest = float(factors.eigenvalues[0])
-    data |= {"G": gradients, "factors": factors, "plane": _plane(gradients, factors, plane, rng)}
-    data["shown"] = _shown(gradients)
+    data |= {"G": rows, "factors": factors, "shown": shown}
+    data["plane"] = _plane(g, undamped, factors, plane, rng)
     return Scene(
         title="Your model: its plane, its spectrum, its examples",
         axes=(Axis("damping", "damping ε", DAMPINGS, DAMPINGS[24], lambda value: scientific(value * largest), play=6),),
@@ -289,11 +290,18 @@ def _drawing(names) -> Any:
 DRAWINGS = {name: _drawing(names) for name, names in PLANES.items()}
 
 
-def _plane(G, factors, name, rng):
+@jax.jit
+def _examine(G):
+    """Whether g is 0, g, the factors of C, C⁺g, and which examples are shown."""
+    g, factors = mean_gradient(G), spectrum(G)
+    return cancels(G, g), g, factors, solve_spectral(factors, 0.0), _shown(G)
+
+
+def _plane(g, undamped, factors, name, rng):
     """An orthonormal basis (p, 2): of the first two independent directions of those that the plane is made of."""
     V = np.asarray(factors.parameter_vectors, np.float64)[:, :2]
-    g, noise = np.asarray(mean_gradient(G), np.float64), rng.normal(size=(G.shape[1], 3))
-    steps = np.stack([-g, -np.asarray(solve_spectral(factors, 0.0), np.float64)], axis=1)
+    noise = rng.normal(size=(len(g), 3))
+    steps = -np.stack([g, undamped], axis=1).astype(np.float64)
     first = {"steps": np.hstack([steps, V]), "eigenvectors": V, "random": noise}[name]
     basis = []
     for direction in np.hstack([first, noise]).T:
@@ -303,7 +311,7 @@ def _plane(G, factors, name, rng):
                 direction = direction - other * (other @ direction)
         if np.linalg.norm(direction) > 1e-4 * size:
             basis.append(direction / np.linalg.norm(direction))
-    return jnp.asarray(np.stack(basis[:2], axis=1), G.dtype)
+    return jnp.asarray(np.stack(basis[:2], axis=1), g.dtype)
 
 
 def _shown(G):
