@@ -23,7 +23,7 @@ from matplotlib.transforms import Bbox
 from efisher_teach.scenes.scene import DPI, STYLE, Scene, Table, paint, rim, show, view
 
 RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
-STEPS = 16  # a packed coordinate counts sixteenths of a CSS pixel
+STEPS = 8  # a packed coordinate counts eighths of a CSS pixel
 LIMIT = 1_000_000  # bytes of a packed table
 
 
@@ -57,20 +57,26 @@ class Shown(NamedTuple):
 
 def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None) -> Shown:
     """Draw what stands still, unless the last pictures serve again."""
-    old = last.forms if last and _alike(scene, table, last) else {}
-    forms = {name: old.get(name) or _form(scene, table, name) for name in names}
+    old = last.forms if last and _like(scene, last.scene) else {}
+    if (
+        last
+        and old
+        and all(np.array_equal(last.table.background[key], new) for key, new in table.background.items())
+    ):
+        forms = {name: old.get(name) or _form(scene, table, name) for name in names}
+    else:
+        forms = {name: _form(scene, table, name, old.get(name)) for name in names}
     return Shown(scene, table, forms, _words(scene, table))
 
 
-def _alike(scene: Scene, table: Table, last: Shown) -> bool:
-    same = (last.scene.draw, last.scene.size, last.scene.narrow) == (scene.draw, scene.size, scene.narrow)
-    old, new = last.table.background, table.background
-    return same and all(np.array_equal(old[name], new[name]) for name in new)
+def _like(scene: Scene, other: Scene) -> bool:
+    return (scene.draw, scene.size, scene.narrow) == (other.draw, other.size, other.narrow)
 
 
-def _form(scene: Scene, table: Table, name: str) -> Form:
+def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Form:
     size = scene.narrow if name == "narrow" else scene.size
-    figure, artists = paint(scene, table, tuple(axis.nearest(axis.default) for axis in scene.axes), size)
+    start = tuple(axis.nearest(axis.default) for axis in scene.axes)
+    figure, artists = paint(scene, table, start, size, last and last.figure)
     for artist in artists.values():
         artist.set_visible(False)
     return Form(figure, artists, write(figure))
@@ -145,11 +151,9 @@ def pack(shown: Shown) -> dict[str, Any]:
 
 def _packed(shown: Shown, form: Form) -> dict[str, Any]:
     layers, pieces = _layers(shown, form)
-    pairs = np.frombuffer(b"".join(pieces.values()), np.uint8).reshape(-1, 2)
-    # All low bytes, then all high ones: of small steps the high ones are alike.
-    packed = zlib.compress(pairs.T.tobytes(), 6)
+    packed = _squeeze(np.concatenate([*pieces.values()]))
     if len(packed) > LIMIT:
-        name = max(pieces, key=lambda name: len(pieces[name]))
+        name = max(pieces, key=lambda name: pieces[name].size)
         raise ValueError(
             f"The table of '{shown.scene.title}' packs to {len(packed)} bytes, at most {LIMIT} are sent; "
             f"`{name}` is the largest array: give it fewer points, or its axis fewer values."
@@ -158,8 +162,32 @@ def _packed(shown: Shown, form: Form) -> dict[str, Any]:
     return {"size": size, "picture": form.picture, "table": packed, "layers": layers}
 
 
-def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """For each moving artist how it looks, and where its points are: sixteenths of CSS pixels from the top left."""
+def _squeeze(counts: np.ndarray, level: int = 6) -> bytes:
+    """All low bytes, then all high ones: of small numbers the high ones are alike."""
+    return zlib.compress(counts.view(np.uint8).reshape(-1, 2).T.tobytes(), level)
+
+
+def _differences(counts: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """How often each dimension is differenced so that little is left to pack, and what is left.
+
+    Bars and dots move smoothly along every axis; curves are smooth along their points too, once or twice.
+    """
+
+    def difference(orders: list[int]) -> np.ndarray:
+        left = counts
+        for dimension, order in enumerate(orders):
+            for _ in range(order):
+                left = np.diff(left, axis=dimension, prepend=left.dtype.type(0))
+        return left.reshape(-1, left.shape[-2] * left.shape[-1]).T.ravel()  # coordinate by coordinate
+
+    axes = counts.ndim - 2
+    first, rest = [1] * min(axes, 1), [0] * (axes - 1)
+    ways = [[1] * axes + [0], first + rest + [1], first + rest + [2]]
+    return min(((orders, difference(orders)) for orders in ways), key=lambda way: len(_squeeze(way[1], 1)))
+
+
+def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
+    """For each moving artist how it looks, and where its points are: eighths of CSS pixels from the top left."""
     height, artists = form.figure.bbox.height, cast(dict[str, Any], form.artists)
     orbit = shown.scene.orbit
     layers, pieces, offset = [], {}, 0
@@ -172,13 +200,13 @@ def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, b
         else:
             pixels = artist.axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
         counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
-        counts = counts.reshape(int(np.prod(shape)), -1)
-        steps = np.diff(counts, axis=0, prepend=np.zeros_like(counts[:1]))
-        pieces[name] = steps.T.tobytes()  # coordinate by coordinate, each from state to state
+        counts = counts.reshape(*shape, -1, space)
+        orders, pieces[name] = _differences(counts)
         place = {
             "axes": list(depends),
             "shape": list(shape),
-            "points": counts.shape[1] // space,
+            "orders": orders,
+            "points": counts.shape[-2],
             "piece": array.shape[-2] if array.ndim > len(depends) + 1 else 1,
             "space": space,
             "offset": offset,

@@ -320,7 +320,7 @@ def test_the_candidate_itself_can_be_dragged(live, views, twins, pointer):
         hand.move(*corner + goal)
         nearest = int(np.argmin(np.hypot(*(tips - goal).T)))
         seen = lab.read_when(views[0], lambda seen: seen["state"] == [nearest], timeout=1)  # noqa: B023
-        assert abs(seen["state"][0] - nearest) <= 1  # two places may be a sixteenth of a pixel apart
+        assert abs(seen["state"][0] - nearest) <= 1  # two places may be an eighth of a pixel apart
     hand.up()
     assert seen["words"] == words_at(twin, turn=float(twin.scene.axes[0].values[seen["state"][0]]))
     hand.move(*corner + tips[180])

@@ -26,9 +26,12 @@ def unpack(reply, form):
     found = {}
     for layer in form["layers"]:
         states, width = int(np.prod(layer["shape"], dtype=int)), layer["space"] * layer["points"]
-        of_layer = steps[layer["offset"] :][: states * width].reshape(width, states).T
-        places = np.cumsum(of_layer, axis=0, dtype="<i2") / reply["steps"]
-        found[layer["name"]] = places.reshape(*layer["shape"], layer["points"], layer["space"])
+        places = steps[layer["offset"] :][: states * width].reshape(width, states).T
+        places = places.reshape(*layer["shape"], layer["points"], layer["space"])
+        for dimension, order in enumerate(layer["orders"]):
+            for _ in range(order):
+                places = np.cumsum(places, axis=dimension, dtype="<i2")
+        found[layer["name"]] = places / reply["steps"]
     return found
 
 

@@ -2,16 +2,37 @@
 //
 // A reply holds everything: pictures, tables, the looks of the layers, the words. `open` unpacks one form of it (wide
 // or narrow); `Figure` shows it. The browser knows no axes and no scales: every point is a figure pixel already, in
-// sixteenths. `render` is anywidget's entry, with a kernel; `mount` shows the same figure on a page without one.
+// eighths. `render` is anywidget's entry, with a kernel; `mount` shows the same figure on a page without one.
 
 /** What zlib packed. */
 function inflate(bytes) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate")));
 }
 
-/** Unpack a form of a reply: the picture as an image, the table as numbers, each layer with its own part of it. */
-async function open(form, steps) {
-  const bytes = new Uint8Array(await inflate(form.table).arrayBuffer()); // all low bytes, then all high ones
+/** A picture as an image. */
+async function develop(bytes) {
+  const picture = new Image();
+  picture.src = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  picture.alt = "";
+  await picture.decode();
+  URL.revokeObjectURL(picture.src);
+  return picture;
+}
+
+/** Whether two pictures are the same, byte by byte. */
+function alike(one, other) {
+  const [bytes, others] = [one, other].map(({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength));
+  return bytes.length === others.length && bytes.every((byte, i) => byte === others[i]);
+}
+
+/**
+ * Unpack a form of a reply: the picture as an image, the table as numbers, each layer with its own part of it. The
+ * image of the form that was open last serves again where the picture is the same.
+ */
+async function open(form, steps, last) {
+  const developing = last && alike(last.bytes, form.picture) ? last.picture : develop(form.picture);
+  const [inflated, picture] = await Promise.all([inflate(form.table).arrayBuffer(), developing]);
+  const bytes = new Uint8Array(inflated); // all low bytes, then all high ones
   const high = bytes.length / 2;
   const layers = form.layers.map((layer) => {
     const stride = layer.points * layer.space;
@@ -19,16 +40,24 @@ async function open(form, steps) {
     const table = new Int16Array(states * stride);
     let from = layer.offset;
     for (let k = 0; k < stride; k++) {
-      let count = 0; // of each coordinate, the steps from state to state
-      for (let at = k; at < table.length; at += stride, from++) table[at] = count += bytes[from] | (bytes[high + from] << 8);
+      for (let at = k; at < table.length; at += stride, from++) table[at] = bytes[from] | (bytes[high + from] << 8);
     }
+    sum(table, [...layer.shape, layer.points], layer.orders);
     return { ...layer, table, stride, steps };
   });
-  const picture = new Image();
-  picture.src = URL.createObjectURL(new Blob([form.picture], { type: "image/png" }));
-  picture.alt = "";
-  await picture.decode();
-  return { size: form.size, layers, picture };
+  return { size: form.size, layers, picture, bytes: form.picture };
+}
+
+/** Undo differences: along each dimension of a table, sum as often as it was differenced. */
+function sum(table, shape, orders) {
+  let block = table.length;
+  shape.forEach((size, k) => {
+    const stride = block / size;
+    for (let times = orders[k]; times > 0; times--)
+      for (let start = 0; start < table.length; start += block)
+        for (let i = start + stride; i < start + block; i++) table[i] += table[i - stride];
+    block = stride;
+  });
 }
 
 /** The place of the value of an axis that is nearest. */
@@ -217,12 +246,6 @@ class Figure {
     this.stop();
     cancelAnimationFrame(this.frame);
     clearTimeout(this.speaking);
-    this.forget();
-  }
-
-  forget() {
-    for (const form of Object.values(this.opened ?? {})) form.then(({ picture }) => URL.revokeObjectURL(picture.src));
-    this.opened = {};
   }
 
   /** The form that there is room for. */
@@ -235,12 +258,11 @@ class Figure {
   /** Show a reply, whole, at the given values of its axes. The last one wins, however long each takes to unpack. */
   async show(reply, values) {
     const form = this.fitting(reply);
-    const opening = open(reply.forms[form], reply.steps);
+    const opening = open(reply.forms[form], reply.steps, this.shown);
     this.latest = reply;
     const [opened, sentence] = await Promise.all([opening, inflate(reply.words).json()]);
-    if (this.latest !== reply) return URL.revokeObjectURL(opened.picture.src);
-    this.forget();
-    this.opened[form] = opening;
+    if (this.latest !== reply) return;
+    this.opened = { [form]: opening };
     this.scene = reply;
     this.sentence = sentence;
     this.root.setAttribute("aria-label", reply.title);
@@ -260,8 +282,10 @@ class Figure {
     const [width, height] = opened.size;
     this.sheet.style.width = `${width}px`;
     this.paper.style.aspectRatio = `${width} / ${height}`;
-    this.paper.querySelector("img")?.remove();
-    this.paper.prepend(opened.picture);
+    if (opened.picture.parentNode !== this.paper) {
+      this.paper.querySelector("img")?.remove();
+      this.paper.prepend(opened.picture);
+    }
     this.paint();
   }
 
