@@ -10,7 +10,7 @@ turn them (`Orbit`), and no table is needed for that.
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -379,11 +379,14 @@ def _overhang(axes: Axes) -> np.ndarray:
     And how many characters the common factors have: matplotlib places them when it draws.
     """
     axes.apply_aspect()
+    renderer = cast(
+        FigureCanvasAgg, axes.figure.canvas
+    ).get_renderer()  # texts remember one of another resolution
     edges, factors = [axes.bbox.extents], []
     for side, limits in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         ticks = zip(side.get_majorticklocs(), side.get_majorticklabels(), strict=True)
         shown = [text for at, text in ticks if min(limits) <= at <= max(limits) and text.get_text()]
-        edges += [text.get_window_extent().extents for text in shown]
+        edges += [text.get_window_extent(renderer).extents for text in shown]
         factors.append(2 * len(side.get_major_formatter().get_offset()))
     reach = np.array(edges)
     return np.concatenate([reach[0, :2] - reach[:, :2].min(0), reach[:, 2:].max(0) - reach[0, 2:], factors])
