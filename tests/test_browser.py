@@ -252,14 +252,14 @@ def test_kernel_control_replaces_picture_and_words_at_once(live, views, twins):
     assert all(ink for *_, ink in shown), "a blank frame"
 
 
-HOLD = """() => {  // pictures wait to be decoded until they are let go
-    const decode = HTMLImageElement.prototype.decode;
+HOLD = """() => {  // what is unpacked waits until it is let go
+    const unpack = Response.prototype.arrayBuffer;
     window.held = [];
-    HTMLImageElement.prototype.decode = function () {
-      const done = decode.call(this);
+    Response.prototype.arrayBuffer = function () {
+      const done = unpack.call(this);
       return new Promise((go) => window.held.push(() => done.then(go)));
     };
-    window.holdNoMore = () => (HTMLImageElement.prototype.decode = decode);
+    window.holdNoMore = () => (Response.prototype.arrayBuffer = unpack);
   }"""
 
 
