@@ -20,7 +20,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from efisher_teach.scenes.scene import DPI, STYLE, Scene, Table, paint, rim, show, view
+from efisher_teach.scenes.scene import (
+    DPI,
+    STYLE,
+    Layout,
+    Scene,
+    Table,
+    layout_of,
+    paint,
+    places,
+    rim,
+    show,
+    view,
+)
 
 RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
 STEPS = 8  # a packed coordinate counts eighths of a CSS pixel
@@ -33,6 +45,7 @@ class Form(NamedTuple):
     figure: Figure
     artists: dict[str, Artist]
     picture: bytes
+    layout: Layout
 
 
 class Shown(NamedTuple):
@@ -76,10 +89,12 @@ def _like(scene: Scene, other: Scene) -> bool:
 def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Form:
     size = scene.narrow if name == "narrow" else scene.size
     start = tuple(axis.nearest(axis.default) for axis in scene.axes)
-    figure, artists = paint(scene, table, start, size, last and last.figure)
+    figure, artists = paint(scene, table, start, size, last and last.layout)
+    stays = last and np.array_equal(places(figure), last.layout.places)
+    layout = last.layout if last and stays else layout_of(figure)  # room that was not needed now stays, too
     for artist in artists.values():
         artist.set_visible(False)
-    return Form(figure, artists, write(figure))
+    return Form(figure, artists, write(figure), layout)
 
 
 def write(figure: Figure, kind: str = "png", dpi: float = DPI, caption: str = "") -> bytes:
@@ -103,7 +118,7 @@ def draw_whole(
     shown: Shown, indices: tuple[int, ...], kind: str, dpi: float, caption: str = "", form: str = "wide"
 ) -> bytes:
     """The figure in one state, all of it by matplotlib."""
-    figure, artists, _ = shown.forms[form]
+    figure, artists, *_ = shown.forms[form]
     arrays = view(shown.scene, shown.table, indices)
     for name, artist in artists.items():
         show(artist, arrays[name])

@@ -25,6 +25,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.transforms import Bbox
 
 from efisher_teach import _checks
 from efisher_teach.gradients import per_example_gradients, per_example_losses
@@ -195,6 +196,14 @@ class Table(NamedTuple):
         }
 
 
+class Layout(NamedTuple):
+    """Where the panels of a figure stand, and the room that is left for the labels of their ticks."""
+
+    places: np.ndarray
+    """Left, lower, right and upper end of each panel, (panels, 4)."""
+    room: list[np.ndarray]
+
+
 def tabulate(scene: Scene) -> Table:
     """The whole response of a scene.
 
@@ -318,7 +327,7 @@ def paint(
     table: Table,
     indices: tuple[int, ...],
     size: tuple[float, float] | None = None,
-    like: Figure | None = None,
+    layout: Layout | None = None,
 ) -> tuple[Figure, dict[str, Artist]]:
     """The whole figure in one state, by matplotlib, and the artists that move in it.
 
@@ -327,8 +336,8 @@ def paint(
         table: Its response.
         indices: The state: one place an axis.
         size: In inches; None for the scene's own.
-        like: A figure of the same drawing and size. Panels stand where they stand there, as long as there is room for
-            the labels of their ticks; that is twice as fast, and they keep still under the reader's eyes.
+        layout: Of a figure of the same drawing and size. Panels stand where they stand there, as long as there is room
+            for the labels of their ticks; that is twice as fast, and they keep still under the reader's eyes.
 
     Raises:
         ValueError: A fixed artist would be drawn over a moving one: the browser could not tell them apart.
@@ -347,9 +356,9 @@ def paint(
         figure = Figure(figsize=size or scene.size, dpi=DPI)
         FigureCanvasAgg(figure)
         artists = dict(scene.draw(figure, table.background, view(scene, table, indices)))
-        layout = figure.get_layout_engine()  # all of a drawing that moves anything
-        if layout and not (like and _stand_alike(figure, like)):
-            layout.execute(figure)
+        engine = figure.get_layout_engine()  # all of a drawing that moves anything
+        if engine and not (layout and _take(figure, layout)):
+            engine.execute(figure)
         figure.set_layout_engine(None)  # nothing moves any more, and nothing is laid out again
     for axes in figure.axes:
         moving = {id(artist) for artist in artists.values()}
@@ -364,13 +373,23 @@ def paint(
     return figure, artists
 
 
-def _stand_alike(figure: Figure, like: Figure) -> bool:
-    """Put the panels of a figure where those of another stand; whether the labels of their ticks have room there."""
-    for axes, other in zip(figure.axes, like.axes, strict=True):
-        axes.set_position(other.get_position(original=True))
+def layout_of(figure: Figure) -> Layout:
+    """Where the panels of a figure stand, and what room the labels of their ticks take."""
+    return Layout(places(figure), [_overhang(axes) for axes in figure.axes])
+
+
+def places(figure: Figure) -> np.ndarray:
+    """Left, lower, right and upper end of each panel, (panels, 4)."""
+    return np.array([axes.get_position(original=True).extents for axes in figure.axes]).reshape(-1, 4)
+
+
+def _take(figure: Figure, layout: Layout) -> bool:
+    """Put the panels of a figure where a layout has them; whether the labels of their ticks have room there."""
+    for axes, place in zip(figure.axes, layout.places, strict=True):
+        axes.set_position(Bbox.from_extents(place))
         axes.set_in_layout(True)  # which a position ends
-    pairs = zip(figure.axes, like.axes, strict=True)
-    return all((_overhang(axes) <= _overhang(other) + 1).all() for axes, other in pairs)
+    panels = zip(figure.axes, layout.room, strict=True)
+    return all((_overhang(axes) <= room + 1).all() for axes, room in panels)
 
 
 def _overhang(axes: Axes) -> np.ndarray:
