@@ -70,28 +70,29 @@ class Shown(NamedTuple):
 
 def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None) -> Shown:
     """Draw what stands still, unless the last pictures serve again."""
-    old = last.forms if last and _like(scene, last.scene) else {}
-    if (
-        last
-        and old
-        and all(np.array_equal(last.table.background[key], new) for key, new in table.background.items())
-    ):
-        forms = {name: old.get(name) or _form(scene, table, name) for name in names}
-    else:
-        forms = {name: _form(scene, table, name, old.get(name)) for name in names}
+    old = last.forms if last and _drawn_alike(scene, last.scene) else {}
+    still = last.table.background if last and old else {}
+    serves = old and all(np.array_equal(still[key], new) for key, new in table.background.items())
+    forms = {
+        name: old[name] if serves and name in old else _form(scene, table, name, old.get(name))
+        for name in names
+    }
     return Shown(scene, table, forms, _words(scene, table))
 
 
-def _like(scene: Scene, other: Scene) -> bool:
+def _drawn_alike(scene: Scene, other: Scene) -> bool:
     return (scene.draw, scene.size, scene.narrow) == (other.draw, other.size, other.narrow)
 
 
 def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Form:
     size = scene.narrow if name == "narrow" else scene.size
     start = tuple(axis.nearest(axis.default) for axis in scene.axes)
-    figure, artists = paint(scene, table, start, size, last and last.layout)
-    stays = last and np.array_equal(places(figure), last.layout.places)
-    layout = last.layout if last and stays else layout_of(figure)  # room that was not needed now stays, too
+    layout = last and last.layout
+    figure, artists = paint(scene, table, start, size, layout)
+    if not (
+        layout and np.array_equal(places(figure), layout.places)
+    ):  # else it has room that is not needed now
+        layout = layout_of(figure)
     for artist in artists.values():
         artist.set_visible(False)
     return Form(figure, artists, write(figure), layout)
@@ -166,7 +167,8 @@ def pack(shown: Shown) -> dict[str, Any]:
 
 def _packed(shown: Shown, form: Form) -> dict[str, Any]:
     layers, pieces = _layers(shown, form)
-    packed = _squeeze(np.concatenate([*pieces.values()]))
+    nothing = np.zeros(0, "<i2")  # a scene may have numbers only
+    packed = _squeeze(np.concatenate([nothing, *pieces.values()]))
     if len(packed) > LIMIT:
         name = max(pieces, key=lambda name: pieces[name].size)
         raise ValueError(

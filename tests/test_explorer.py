@@ -113,6 +113,33 @@ def test_other_data_get_a_new_picture(problem):
     assert explorer._reply["forms"]["wide"]["picture"] != picture
 
 
+def test_panels_stand_still_while_a_control_moves():
+    """Alone, the second figure would have other places: the labels of its ticks are shorter."""
+
+    def draw(figure, background, arrays):
+        scenes.scene.panels(figure, "A", "A")["A"].set_ylim(0, float(background["top"]))
+        return {}
+
+    axis = scenes.Axis("length", "length", np.array([0.0, 1.0, 2.0]), 0.0, str)
+
+    def build(top):
+        data = np.float32(top)
+        return scenes.Scene("", (axis,), data, lambda top: {"top": top}, lambda *of: {}, draw, "", (4.0, 3.0))
+
+    def stand(explorer):
+        return room.places(explorer._shown.forms["wide"].figure)
+
+    control = ipywidgets.FloatSlider(500.0, max=1e9)
+    explorer = ef.Explorer(build, top=control)
+    before = stand(explorer)
+    for top in (5.0, 300.0):  # shorter, and then as long again: there is still room
+        control.value = top
+        np.testing.assert_array_equal(stand(explorer), before)
+        assert not np.allclose(stand(ef.Explorer(build(5.0))), before)
+    control.value = 50_000.0
+    assert not np.allclose(stand(explorer), before)
+
+
 @pytest.mark.parametrize(
     ("control", "value", "message"),
     [("budget", 0.05, "ValueError: `budget` must be at most 0.04"), ("kind", 0, "ZeroDivisionError")],

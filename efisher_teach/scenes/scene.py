@@ -202,6 +202,7 @@ class Layout(NamedTuple):
     places: np.ndarray
     """Left, lower, right and upper end of each panel, (panels, 4)."""
     room: list[np.ndarray]
+    """What `_overhang` says of each panel."""
 
 
 def tabulate(scene: Scene) -> Table:
@@ -336,8 +337,8 @@ def paint(
         table: Its response.
         indices: The state: one place an axis.
         size: In inches; None for the scene's own.
-        layout: Of a figure of the same drawing and size. Panels stand where they stand there, as long as there is room
-            for the labels of their ticks; that is twice as fast, and they keep still under the reader's eyes.
+        layout: `layout_of` a figure of the same drawing and size. Panels stand where they stand there, as long as there
+            is room for the labels of their ticks; that is twice as fast, and they keep still under the reader's eyes.
 
     Raises:
         ValueError: A fixed artist would be drawn over a moving one: the browser could not tell them apart.

@@ -225,7 +225,7 @@ def _geometry(G):
 def _viewpoints(data):
     """Two places to look from: the plane edge on and the longest axis across, and from there a little aside."""
     G = gradients(data)
-    longest, down = np.asarray(_geometry(G)[1])[:, 2], -np.asarray(G).mean(axis=0)
+    longest, down = np.asarray(_geometry(G)[1])[:, 2], -np.asarray(mean_gradient(G))
     down = down / np.linalg.norm(down)
     aside = np.cross(down, longest)
     aside *= np.where(aside[2] < 0, -1, 1) / np.linalg.norm(aside)
