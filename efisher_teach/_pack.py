@@ -89,9 +89,8 @@ def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Fo
     start = tuple(axis.nearest(axis.default) for axis in scene.axes)
     layout = last and last.layout
     figure, artists = paint(scene, table, start, size, layout)
-    if not (
-        layout and np.array_equal(places(figure), layout.places)
-    ):  # else it has room that is not needed now
+    # A layout that stays keeps the room that is not needed now.
+    if not layout or not np.array_equal(places(figure), layout.places):
         layout = layout_of(figure)
     for artist in artists.values():
         artist.set_visible(False)
