@@ -132,7 +132,7 @@ def test_panels_stand_still_while_a_control_moves():
     control = ipywidgets.FloatSlider(500.0, max=1e9)
     explorer = ef.Explorer(build, top=control)
     before = stand(explorer)
-    for top in (5.0, 50.0):  # shorter, and then longer again, but not as long as at first: there is still room
+    for top in (5.0, 50.0):  # shorter labels, then longer ones: there is still room
         control.value = top
         np.testing.assert_array_equal(stand(explorer), before)
         assert not np.allclose(stand(ef.Explorer(build(5.0))), before)
