@@ -151,7 +151,7 @@ def growth(settings, say):
 
 def draw(points, path):
     """Two panels: the price against p, and the memory against p."""
-    from efisher_teach.scenes.scene import CONSTRAINT, DATA, EMPIRICAL_FISHER, STYLE, mpl
+    from efisher_teach.figures.scene import CONSTRAINT, DATA, EMPIRICAL_FISHER, STYLE, mpl
 
     with mpl.rc_context(STYLE | {"font.size": 13, "axes.titlesize": 14, "axes.labelsize": 13}):
         mpl.rcParams |= {"xtick.labelsize": 12, "ytick.labelsize": 12}

@@ -32,14 +32,14 @@ SETUP = """
 import ipywidgets
 import efisher_teach as ef
 from IPython.display import display
-from efisher_teach.scenes import paint
+from efisher_teach.figures.scenes import paint
 
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
 shift = ipywidgets.FloatSlider(value=0, min=0, max=1, step=0.001, readout_format=".3f")
 
 def build(budget, shift):
-    return ef.scenes.ellipsoid(problem._replace(params=problem.params + shift), budget=budget)
+    return ef.scenes.the_best_step(problem._replace(params=problem.params + shift), budget=budget)
 
 explorer = ef.Explorer(build, budget=budget, shift=shift)
 explorer

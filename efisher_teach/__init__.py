@@ -12,8 +12,8 @@ Every public name has an example. Before it stand
 
 from typing import TYPE_CHECKING, Any
 
-from efisher_teach import coordinates, derivation, likelihoods
-from efisher_teach.coordinates import (
+from efisher_teach.core import coordinates, likelihoods
+from efisher_teach.core.coordinates import (
     ChartStep,
     Coordinates,
     InvarianceGap,
@@ -24,7 +24,16 @@ from efisher_teach.coordinates import (
     step_in,
     trajectory_in,
 )
-from efisher_teach.curvature import (
+from efisher_teach.core.gradients import (
+    loss_changes,
+    mean_gradient,
+    per_example_gradients,
+    per_example_jacobians,
+    per_example_losses,
+    weighted_gradient,
+)
+from efisher_teach.core.likelihoods import Likelihood
+from efisher_teach.core.matrices import (
     RunningFisher,
     RunningFisherState,
     empirical_fisher,
@@ -33,32 +42,13 @@ from efisher_teach.curvature import (
     gauss_newton,
     generalised_eigenvalues,
     gradient_covariance,
+    gram,
     hessian,
     quadratic_form,
     running_fisher,
     squared_batch_gradient,
 )
-from efisher_teach.derivation import Ledger, Line, ledger
-from efisher_teach.gradients import (
-    loss_changes,
-    mean_gradient,
-    per_example_gradients,
-    per_example_jacobians,
-    per_example_losses,
-    weighted_gradient,
-)
-from efisher_teach.gram import Leaf, LossGram, gram, loss_gram
-from efisher_teach.likelihoods import Likelihood
-from efisher_teach.optimizer import (
-    OptaxReport,
-    Report,
-    ScaleByEmpiricalFisherState,
-    make_natural_update,
-    make_update,
-    optax_update,
-    scale_by_empirical_fisher,
-)
-from efisher_teach.problems import (
+from efisher_teach.core.problems import (
     Problem,
     breast_cancer,
     descend,
@@ -67,7 +57,8 @@ from efisher_teach.problems import (
     logistic_regression,
     mean_loss,
 )
-from efisher_teach.solve import (
+from efisher_teach.core.proof import Ledger, Line, ledger
+from efisher_teach.core.solve import (
     Regression,
     Spectrum,
     precondition,
@@ -79,7 +70,7 @@ from efisher_teach.solve import (
     solve_spectral,
     spectrum,
 )
-from efisher_teach.step import (
+from efisher_teach.core.step import (
     Outcome,
     PreconditionedStep,
     Step,
@@ -91,12 +82,22 @@ from efisher_teach.step import (
     targeted_step,
     two_budget_step,
 )
-from efisher_teach.training import Fit, Trial, fit, tune
+from efisher_teach.network.gram import Leaf, LossGram, loss_gram
+from efisher_teach.network.training import Fit, Trial, fit, tune
+from efisher_teach.network.update import (
+    OptaxReport,
+    Report,
+    ScaleByEmpiricalFisherState,
+    make_natural_update,
+    make_update,
+    optax_update,
+    scale_by_empirical_fisher,
+)
 
 if TYPE_CHECKING:
-    from efisher_teach import scenes
-    from efisher_teach.explorer import Explorer
-    from efisher_teach.lesson import check, environment, given, guesses, hint, lab_record, predict
+    from efisher_teach.browser.cards import check, environment, given, guesses, hint, lab_record, predict
+    from efisher_teach.browser.explorer import Explorer
+    from efisher_teach.figures import scenes
 
 __version__ = "0.1.0"
 __all__ = [
@@ -127,7 +128,6 @@ __all__ = [
     "check",
     "coordinates",
     "damping_path",
-    "derivation",
     "descend",
     "digits",
     "empirical_fisher",
@@ -193,9 +193,9 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "Explorer":
-        return importlib.import_module("efisher_teach.explorer").Explorer
+        return importlib.import_module("efisher_teach.browser.explorer").Explorer
     if name in LESSON:
-        return getattr(importlib.import_module("efisher_teach.lesson"), name)
+        return getattr(importlib.import_module("efisher_teach.browser.cards"), name)
     if name == "scenes":
-        return importlib.import_module("efisher_teach.scenes")
+        return importlib.import_module("efisher_teach.figures.scenes")
     raise AttributeError(f"module 'efisher_teach' has no attribute {name!r}")

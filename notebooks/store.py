@@ -1,6 +1,6 @@
 """Run the notebooks and store what they show: `make notebooks`. A second run changes nothing.
 
-Task, stub and folded solution of an exercise are written into its cells first, from `efisher_teach.exercises`, and
+Task, stub and folded solution of an exercise are written into its cells first, from `efisher_teach.lessons.course`, and
 below the title a cell that installs the course on Colab. Outputs and counts are kept, for readers without a kernel and
 for the tests, which compare them. What only a live kernel understands is dropped: widget state, widget views that have
 something else beside them, and progress bars.
@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from efisher_teach import exercises
+from efisher_teach.lessons import course
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 STAR = "\\*"
@@ -62,15 +62,15 @@ def store(path: Path) -> None:
 
 def part(name: str, kind: str) -> str:
     """A cell of an exercise: its "task", its "stub" with the check, or its folded "solution"."""
-    exercise = exercises.EXERCISES[name]
+    exercise = course.EXERCISES[name]
     head, check = "", f"ef.check({name})"
     if exercise.by_hand:  # each seed gives other numbers
         head, check = f'seed = 0\nprint(ef.given("{name}", seed=seed))\n\n', f"ef.check({name}, seed=seed)"
     if kind == "task":
         return f"{STAR * exercise.stars} **`{name}`** {exercise.task}"
     if kind == "stub":
-        return f"{head}{exercises.stub(exercise)}\n\n{check}"
-    code, why = exercises.source(exercise.solution), f"\n{exercise.why}\n" if exercise.why else ""
+        return f"{head}{course.stub(exercise)}\n\n{check}"
+    code, why = course.source(exercise.solution), f"\n{exercise.why}\n" if exercise.why else ""
     return f"<details>\n<summary>Solution of {name}</summary>\n\n```python\n{code}\n```\n{why}</details>"
 
 

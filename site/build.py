@@ -26,11 +26,11 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from efisher_teach.exercises import QUESTIONS
+from efisher_teach.lessons.course import QUESTIONS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-STATIC = ROOT / "efisher_teach" / "static"
+STATIC = ROOT / "efisher_teach" / "browser" / "static"
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAPERS = sorted((ROOT / "docs").glob("*.md"))
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -44,8 +44,8 @@ ASK = """
 import json
 from base64 import b64encode
 from ipywidgets.widgets.widget import _instances
-from efisher_teach.explorer import Explorer
-from efisher_teach.lesson import Gate, Prediction
+from efisher_teach.browser.explorer import Explorer
+from efisher_teach.browser.cards import Gate, Prediction
 
 _figures = [each for each in _instances.values() if isinstance(each, Explorer)]
 _png = {{each: b64encode(each.to_png(ratio=1)).decode() for each in _figures}}
@@ -224,8 +224,8 @@ def build(out: Path, only: list[str]) -> None:
             "-o",
             out / "api",
             "efisher_teach",
-            "efisher_teach.explorer",  # what the package imports late, pdoc finds only here
-            "efisher_teach.lesson",
+            "efisher_teach.browser.explorer",  # what the package imports late, pdoc finds only here
+            "efisher_teach.browser.cards",
         ]
         subprocess.run(reference, check=True)
 

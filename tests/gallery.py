@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 import efisher_teach as ef
-from efisher_teach import scenes
+from efisher_teach.figures import scenes
 
 CHARTS = ("affine", "exp", "square", "weight norm", "logit")
 
@@ -48,16 +48,16 @@ def runs():
 
 
 GALLERY = {
-    "arrow_cloud": lambda: scenes.arrow_cloud(problem("two")),
-    "arrow_cloud, drawn": lambda: scenes.arrow_cloud(problem("logistic"), seed=2),
-    "cost": lambda: scenes.cost(problem("two")),
-    "cost, widest": lambda: scenes.cost(problem("logistic"), budget=0.04),
-    "ellipsoid": lambda: scenes.ellipsoid(problem("two")),
-    "ellipsoid, widest": lambda: scenes.ellipsoid(problem("fresh"), budget=0.04),
-    "ellipsoid, linear": lambda: scenes.ellipsoid(problem("linear"), budget=0.002),
-    "ellipsoid, logistic": lambda: scenes.ellipsoid(problem("logistic"), budget=0.04),
-    "lookalikes": lambda: scenes.lookalikes(problem("two")),
-    "lookalikes, fresh": lambda: scenes.lookalikes(problem("logistic"), seed=1),
+    "every_example_pulls": lambda: scenes.every_example_pulls(problem("two")),
+    "every_example_pulls, drawn": lambda: scenes.every_example_pulls(problem("logistic"), seed=2),
+    "what_a_step_costs": lambda: scenes.what_a_step_costs(problem("two")),
+    "what_a_step_costs, widest": lambda: scenes.what_a_step_costs(problem("logistic"), budget=0.04),
+    "the_best_step": lambda: scenes.the_best_step(problem("two")),
+    "the_best_step, widest": lambda: scenes.the_best_step(problem("fresh"), budget=0.04),
+    "the_best_step, linear": lambda: scenes.the_best_step(problem("linear"), budget=0.002),
+    "the_best_step, logistic": lambda: scenes.the_best_step(problem("logistic"), budget=0.04),
+    "bug_hunt": lambda: scenes.bug_hunt(problem("two")),
+    "bug_hunt, fresh": lambda: scenes.bug_hunt(problem("logistic"), seed=1),
     "proof": lambda: scenes.proof(problem("two")),
     "proof, wide": lambda: scenes.proof(problem("wide"), budget=0.04, damping=1e-2),
     "damping": lambda: scenes.damping(problem("thirty")),
@@ -68,21 +68,26 @@ GALLERY = {
     "solid, a cylinder": lambda: scenes.solid(problem("two examples"), budget=0.04),
     "two_budgets": lambda: scenes.two_budgets(problem("radii")),
     "two_budgets, thirty": lambda: scenes.two_budgets(problem("thirty")),
-    "charts": lambda: scenes.charts(problem("inside")),
-    **{f"charts, {name}": lambda name=name: scenes.charts(problem("inside"), name) for name in CHARTS},
-    "three_ellipses": lambda: scenes.three_ellipses(),
-    "three_ellipses, curved": lambda: scenes.three_ellipses(model="curved", n=60, seed=5),
+    "other_coordinates": lambda: scenes.other_coordinates(problem("inside")),
+    **{
+        f"other_coordinates, {name}": lambda name=name: scenes.other_coordinates(problem("inside"), name)
+        for name in CHARTS
+    },
+    "fisher_hessian": lambda: scenes.fisher_hessian(),
+    "fisher_hessian, curved": lambda: scenes.fisher_hessian(model="curved", n=60, seed=5),
     "vector_field": lambda: scenes.vector_field(),
     "vector_field, noisy": lambda: scenes.vector_field(noise=10.0),
-    "who_improves": lambda: scenes.who_improves(problem("thirty")),
-    "who_improves, wide": lambda: scenes.who_improves(problem("wide")),
-    "who_improves, noisy": lambda: scenes.who_improves(problem("thirty"), imbalance=0.2, noise=0.3),
+    "should_all_improve": lambda: scenes.should_all_improve(problem("thirty")),
+    "should_all_improve, wide": lambda: scenes.should_all_improve(problem("wide")),
+    "should_all_improve, noisy": lambda: scenes.should_all_improve(
+        problem("thirty"), imbalance=0.2, noise=0.3
+    ),
     "your_model": lambda: scenes.your_model(problem("network")),
     "your_model, gradients": lambda: scenes.your_model(G=np.random.default_rng(0).normal(0.3, 1, (40, 200))),
     "your_model, eigenvectors": lambda: scenes.your_model(
         problem("thirty"), plane="eigenvectors", budget=0.04
     ),
-    "race": lambda: scenes.race(*runs(), damping=0.1),
+    "a_real_network": lambda: scenes.a_real_network(*runs(), damping=0.1),
 }
 BARE = [name for name in GALLERY if "," not in name]
 

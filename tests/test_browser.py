@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from efisher_teach.exercises import EXERCISES, source
+from efisher_teach.lessons.course import EXERCISES, source
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
@@ -25,7 +25,7 @@ import efisher_teach as ef
 
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.05, step=0.005, readout_format=".3f")
-ellipsoid = ef.Explorer(lambda budget: ef.scenes.ellipsoid(problem, budget=budget), budget=budget)
+ellipsoid = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
 damping = ef.Explorer(ef.scenes.damping(ef.linear_regression()))
 """
 LINKED = """
@@ -375,12 +375,12 @@ def build(budget, progress):
         progress(part / 10)
         if budget > 0.01:
             go.acquire(timeout=20)
-    return ef.scenes.ellipsoid(problem, budget=budget)
+    return ef.scenes.the_best_step(problem, budget=budget)
 
 slow = ef.Explorer(build, budget=ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.04, step=0.005))
 slow
 """
-LINK = "other = ef.Explorer(ef.scenes.ellipsoid(problem, budget=0.02))\nslow.link(other)\nother"
+LINK = "other = ef.Explorer(ef.scenes.the_best_step(problem, budget=0.02))\nslow.link(other)\nother"
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import _cell, lesson
-from efisher_teach.exercises import QUESTIONS, Question
+from efisher_teach.browser import cards, rerun
+from efisher_teach.lessons.course import QUESTIONS, Question
 
 
 @pytest.fixture(autouse=True)
 def fresh():
     """A record as after the kernel's start."""
-    lesson.RECORD.guesses = lesson.RECORD.attempts = lesson.RECORD.hints = {}
+    cards.RECORD.guesses = cards.RECORD.attempts = cards.RECORD.hints = {}
 
 
 def tell(card, **message):
@@ -48,7 +48,7 @@ def test_a_guess_opens_the_answer(guess, mark):
     assert mark in card.html
     assert "It is &lt;b&gt;. See <code>C</code>." in card.html
     assert card.form == {}
-    assert lesson.RECORD.guesses == {"plain": {"guess": guess, "sure": 80.0, "right": guess == 2}}
+    assert cards.RECORD.guesses == {"plain": {"guess": guess, "sure": 80.0, "right": guess == 2}}
 
 
 @pytest.mark.parametrize(("guess", "right"), [(5.5, False), (6, True), (8, True), (8.5, False)])
@@ -56,7 +56,7 @@ def test_a_number_is_right_within_its_bounds(guess, right):
     card = ef.predict(NUMBER)
     assert (card.form["low"], card.form["high"]) == (0, 10)
     tell(card, guess=guess, sure=10)
-    assert lesson.RECORD.guesses["number"]["right"] is right
+    assert cards.RECORD.guesses["number"]["right"] is right
     assert f"{guess:.4g} of them" in card.html
 
 
@@ -65,17 +65,17 @@ def test_a_guess_is_made_once_and_outlives_its_cell():
     again = ef.predict(PLAIN)
     assert "✗" in again.html
     tell(again, guess=2, sure=50)
-    assert lesson.RECORD.guesses["plain"]["guess"] == 1
+    assert cards.RECORD.guesses["plain"]["guess"] == 1
 
 
 def test_a_figure_opens_with_the_guess():
     card, figure = (
         ef.predict(PLAIN),
-        ef.Explorer(ef.scenes.ellipsoid(ef.descend(ef.breast_cancer(), steps=3))),
+        ef.Explorer(ef.scenes.the_best_step(ef.descend(ef.breast_cancer(), steps=3))),
     )
     gate = card.opens(figure)
     (closed,) = gate.children
-    assert isinstance(closed, lesson.Card)
+    assert isinstance(closed, cards.Card)
     tell(card, guess=2, sure=50)
     assert gate.children == (figure,)
     assert card.opens(figure).children == (figure,)  # a cell that runs again after the guess
@@ -84,21 +84,21 @@ def test_a_figure_opens_with_the_guess():
 def test_controls_come_with_their_figure():
     problem = ef.descend(ef.breast_cancer(), steps=3)
     budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.04)
-    figure = ef.Explorer(lambda budget: ef.scenes.ellipsoid(problem, budget=budget), budget=budget)
+    figure = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
     gate = ef.predict(PLAIN).opens(figure)
     tell(ef.predict(PLAIN), guess=2, sure=50)
     assert gate.children == (figure.panel,)
 
 
 def test_a_closed_figure_is_stored_as_picture_and_words():
-    figure = ef.Explorer(ef.scenes.ellipsoid(ef.descend(ef.breast_cancer(), steps=3)))
+    figure = ef.Explorer(ef.scenes.the_best_step(ef.descend(ef.breast_cancer(), steps=3)))
     gate = ef.predict(PLAIN).opens(figure)
     data, metadata = gate._repr_mimebundle_()
     theirs, about = figure._repr_mimebundle_()
     assert data["text/plain"] == theirs["text/plain"]
     assert data["image/png"] == theirs["image/png"]
     assert metadata["image/png"] == about["image/png"]
-    assert data[lesson.LIVE]["model_id"] == gate.model_id != theirs[lesson.LIVE]["model_id"]
+    assert data[cards.LIVE]["model_id"] == gate.model_id != theirs[cards.LIVE]["model_id"]
 
 
 def test_without_a_kernel_the_answer_is_folded():
@@ -143,8 +143,8 @@ def test_a_right_answer():
     assert card.state == "right"
     assert "✓ empirical_fisher: Right" in stored(card)["text/plain"]
     assert card.form == {}
-    assert lesson.RECORD.attempts["empirical_fisher"]["passed"]
-    assert "return G.T @ G / len(G)" in lesson.RECORD.attempts["empirical_fisher"]["code"]
+    assert cards.RECORD.attempts["empirical_fisher"]["passed"]
+    assert "return G.T @ G / len(G)" in cards.RECORD.attempts["empirical_fisher"]["code"]
 
 
 def test_a_named_mistake_and_hints_by_the_button():
@@ -157,7 +157,7 @@ def test_a_named_mistake_and_hints_by_the_button():
         assert f"Hint {place}:" in card.html
     assert card.form == {}
     tell(card, more=True)
-    assert lesson.RECORD.hints["empirical_fisher"] == 3
+    assert cards.RECORD.hints["empirical_fisher"] == 3
     assert "Hint 3:" in ef.check(lambda G: G, "empirical_fisher").html  # they stay
 
 
@@ -170,7 +170,7 @@ def test_hints_by_name():
 def test_passed_stays_passed():
     ef.check(empirical_fisher)
     ef.check(lambda G: G, "empirical_fisher")
-    kept = lesson.RECORD.attempts["empirical_fisher"]
+    kept = cards.RECORD.attempts["empirical_fisher"]
     assert (kept["passed"], kept["state"], kept["tries"]) == (True, "wrong", 2)
 
 
@@ -287,7 +287,7 @@ def test_closed_cards_do_not_listen():
 
 def test_a_cell_that_runs_again_closes_its_cards(monkeypatch):
     message = {"metadata": {"cellId": "one"}, "header": {"msg_id": "first"}}
-    monkeypatch.setattr(_cell, "get_ipython", lambda: SimpleNamespace(get_parent=lambda: message))
+    monkeypatch.setattr(rerun, "get_ipython", lambda: SimpleNamespace(get_parent=lambda: message))
     card = ef.predict(PLAIN)
     beside = ef.guesses()
     assert card.comm

@@ -11,7 +11,7 @@ from gallery import contrast
 from matplotlib import rc_params_from_file
 from matplotlib.colors import to_rgb
 
-from efisher_teach.scenes import scene
+from efisher_teach.figures.scenes import scene
 
 PACKAGE = Path(scene.__file__).parents[1]
 COLOURS = {
@@ -22,7 +22,10 @@ COLOURS = {
 PAPER = {"light": "#ffffff", "dark": "#17181a"}  # of the pages; figures keep the white one
 CSS = {
     name: (PACKAGE.parent / name).read_text()
-    for name in ("site/site.css", "efisher_teach/static/explorer.css", "efisher_teach/static/lesson.css")
+    for name in (
+        "site/site.css",
+        *(f"efisher_teach/browser/static/{part}.css" for part in ("explorer", "lesson")),
+    )
 }
 TEXT, LINE = 4.5, 3.0  # what WCAG 2.2 asks for: 1.4.3, 1.4.11
 APART = (
@@ -86,7 +89,7 @@ def test_words_of_pages(theme):
         for ink in ("ink", "link"):
             assert contrast(themed(site, ink)[theme], themed(site, paper)[theme]) >= TEXT, (ink, paper)
     for name in ("explorer", "lesson"):
-        ink = themed(CSS[f"efisher_teach/static/{name}.css"], "ef-ink")[theme]
+        ink = themed(CSS[f"efisher_teach/browser/static/{name}.css"], "ef-ink")[theme]
         assert contrast(ink, PAPER[theme]) >= TEXT, name
 
 

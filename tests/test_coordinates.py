@@ -14,8 +14,8 @@ from oracles import bare
 from scipy.integrate import solve_ivp
 
 import efisher_teach as ef
-from efisher_teach import coordinates as charts
-from efisher_teach.likelihoods import bernoulli
+from efisher_teach.core import coordinates as charts
+from efisher_teach.core.likelihoods import bernoulli
 
 # Four examples of logistic regression, and a θ that every chart can describe.
 X = np.array([[1.0, 0.5], [-0.5, 1.5], [1.5, -1.0], [0.5, 1.0]])

@@ -122,7 +122,9 @@ def test_every_notebook_is_listed_with_its_minutes(paper):
 
 
 def test_the_views_that_teachers_are_told_of_exist():
-    scenes = "".join(path.read_text() for path in (ROOT / "efisher_teach" / "scenes").glob("*.py"))
+    scenes = "".join(
+        path.read_text() for path in (ROOT / "efisher_teach" / "figures" / "scenes").glob("*.py")
+    )
     table = (ROOT / "docs" / "teaching.md").read_text().partition("## The notebooks")[2].partition("##")[0]
     named = re.findall(r"\*([^*|]+)\*", table)
     assert len(named) > 10

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import lesson
+from efisher_teach.browser import cards
 
 # What stands before the examples, as the package's docstring says.
 BEFORE = dedent(re.search(r"\n\n((?: {4}.*\n)+)", ef.__doc__)[1])
@@ -49,13 +49,13 @@ def run(docstring, name):
 def test_no_name_is_forgotten():
     modules = {f"ef.{name}" for name in ("coordinates", "derivation", "likelihoods", "scenes")}
     assert {f"ef.{name}" for name in ef.__all__} - set(NAMES) == modules
-    assert {"ef.coordinates.affine", "ef.scenes.ellipsoid"} <= set(NAMES)
+    assert {"ef.coordinates.affine", "ef.scenes.the_best_step"} <= set(NAMES)
     assert "ef.coordinates.jacobian" not in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_example(name, monkeypatch):
-    monkeypatch.setattr(lesson, "RECORD", lesson.Record())  # as in a new kernel
+    monkeypatch.setattr(cards, "RECORD", cards.Record())  # as in a new kernel
     _, section, text = NAMES[name].__doc__.partition("Examples:\n")
     examples = doctest.DocTestParser().get_examples(text)
     assert section, f"{name} has no example"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.exercises import EXERCISES, QUESTIONS, judge, source, stub
+from efisher_teach.lessons.course import EXERCISES, QUESTIONS, judge, source, stub
 
 STYLES = {
     name: answers

@@ -14,9 +14,10 @@ import traitlets
 from matplotlib.image import imread
 
 import efisher_teach as ef
-from efisher_teach import _cell, scenes
-from efisher_teach import _pack as room
-from efisher_teach.scenes.ellipsoid import respond
+from efisher_teach.browser import packing as room
+from efisher_teach.browser import rerun
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.the_best_step import respond
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +27,13 @@ def problem():
 
 @pytest.fixture
 def explorer(problem):
-    return ef.Explorer(scenes.ellipsoid(problem))
+    return ef.Explorer(scenes.the_best_step(problem))
 
 
 @pytest.fixture
 def controlled(problem):
     def build(budget, kind):
-        return scenes.ellipsoid(problem, budget=budget) if kind else 1 / 0
+        return scenes.the_best_step(problem, budget=budget) if kind else 1 / 0
 
     return ef.Explorer(
         build, budget=ipywidgets.FloatSlider(0.01, min=0.001, max=0.1), kind=ipywidgets.IntSlider(1, max=1)
@@ -106,7 +107,7 @@ def test_a_budget_needs_no_new_picture(controlled, monkeypatch):
 def test_other_data_get_a_new_picture(problem):
     seed = ipywidgets.IntSlider(0, max=3)
     explorer = ef.Explorer(
-        lambda seed: scenes.ellipsoid(ef.descend(ef.breast_cancer(seed=seed), steps=6)), seed=seed
+        lambda seed: scenes.the_best_step(ef.descend(ef.breast_cancer(seed=seed), steps=6)), seed=seed
     )
     picture = explorer._reply["forms"]["wide"]["picture"]
     seed.value = 1
@@ -157,11 +158,11 @@ def test_a_control_that_fails_says_so_and_goes_back(controlled, control, value, 
 
 def test_controls_need_a_function(problem):
     with pytest.raises(TypeError, match="`scene` must be a function"):
-        ef.Explorer(scenes.ellipsoid(problem), budget=ipywidgets.FloatSlider())
+        ef.Explorer(scenes.the_best_step(problem), budget=ipywidgets.FloatSlider())
 
 
 def test_an_axis_cannot_be_called_words(problem):
-    scene = scenes.ellipsoid(problem)
+    scene = scenes.the_best_step(problem)
     renamed = scene._replace(
         axes=(scene.axes[0]._replace(name="words"),), respond=turned, words="{words}", handles=()
     )
@@ -176,7 +177,7 @@ def turned(data, state):
 def test_a_table_that_is_too_large_is_refused(problem, monkeypatch):
     monkeypatch.setattr(room, "LIMIT", 1000)
     with pytest.raises(ValueError, match=r"packs to \d+ bytes, at most 1000 are sent; `\w+` is the largest"):
-        ef.Explorer(scenes.ellipsoid(problem))
+        ef.Explorer(scenes.the_best_step(problem))
 
 
 # What the bar of buttons, other cells and other explorers do
@@ -199,7 +200,9 @@ def test_linked_explorers_share_axes(explorer, problem):
         explorer.link(other)
     with pytest.raises(ValueError, match=r"got turn. They have turn and damping"):
         explorer.link(other, "turn")
-    explorer.link(ef.Explorer(scenes.ellipsoid(problem, budget=0.02)))  # moves in the browser: tested there
+    explorer.link(
+        ef.Explorer(scenes.the_best_step(problem, budget=0.02))
+    )  # moves in the browser: tested there
 
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
@@ -258,7 +261,7 @@ def slow(problem):
             reached.append(part)
             if budget > 0.01:
                 assert gate.acquire(timeout=20)
-        return scenes.ellipsoid(problem, budget=budget)
+        return scenes.the_best_step(problem, budget=budget)
 
     return ef.Explorer(build, budget=ipywidgets.FloatSlider(0.01, min=0.001, max=0.1)), gate, reached
 
@@ -315,12 +318,12 @@ def test_a_newer_request_replaces_a_long_computation(slow):
 def in_cell(monkeypatch, cell, run):
     """Pretend that a cell is running."""
     shell = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": cell}, "header": {"msg_id": run}})
-    monkeypatch.setattr(_cell, "get_ipython", lambda: shell)
+    monkeypatch.setattr(rerun, "get_ipython", lambda: shell)
 
 
 def test_a_cell_that_runs_again_frees_what_it_made(problem, monkeypatch):
     def build(budget):
-        return scenes.ellipsoid(problem, budget=budget)
+        return scenes.the_best_step(problem, budget=budget)
 
     in_cell(monkeypatch, "a", "1")
     first, second = (
@@ -357,7 +360,7 @@ def growth(run, first, last):
 
 
 def test_cells_that_run_again_leave_nothing_behind(problem, monkeypatch):
-    scene = scenes.ellipsoid(problem)
+    scene = scenes.the_best_step(problem)
 
     def run(i):
         in_cell(monkeypatch, "loop", str(i))

@@ -14,7 +14,7 @@ from scipy.stats import beta, chi2, kstest
 from threadpoolctl import threadpool_limits
 
 import efisher_teach as ef
-from efisher_teach.problems import LINEAR, LOGISTIC
+from efisher_teach.core.problems import LINEAR, LOGISTIC
 
 BUDGET = 0.01
 

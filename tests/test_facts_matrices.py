@@ -10,7 +10,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import efisher_teach as ef
-from efisher_teach.problems import LINEAR, LOGISTIC, SOFTMAX
+from efisher_teach.core.problems import LINEAR, LOGISTIC, SOFTMAX
 
 
 class Matrices(NamedTuple):

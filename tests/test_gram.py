@@ -636,7 +636,7 @@ def test_ways_by_name():
 @pytest.mark.usefixtures("x64")
 def test_many_examples_of_a_wide_network(monkeypatch):
     """K and the biases are more than may be held, but have what they need anyway: n² numbers, and the errors."""
-    monkeypatch.setattr(sys.modules["efisher_teach.gram"], "NUMBERS", 4)
+    monkeypatch.setattr(sys.modules["efisher_teach.network.gram"], "NUMBERS", 4)
 
     def loss(params, x, y):
         (V, b), (W, c) = params

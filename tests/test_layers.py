@@ -52,7 +52,7 @@ def products(tree):
             yield f"line {node.lineno}: @"
         elif isinstance(node, ast.Attribute) and node.attr in PRODUCTS:
             yield f"line {node.lineno}: {ast.unparse(node)}"
-        elif isinstance(node, ast.ImportFrom) and node.module != "efisher_teach._precision":
+        elif isinstance(node, ast.ImportFrom) and node.module != "efisher_teach.core.precision":
             yield from (f"line {node.lineno}: {name.name}" for name in node.names if name.name in PRODUCTS)
 
 

@@ -17,9 +17,9 @@ from jax.flatten_util import ravel_pytree
 from oracles import bare
 
 import efisher_teach as ef
-from efisher_teach import curvature
-from efisher_teach import step as step_module
-from efisher_teach.likelihoods import bernoulli, categorical, gaussian
+from efisher_teach.core import matrices as matrices_module
+from efisher_teach.core import step as step_module
+from efisher_teach.core.likelihoods import bernoulli, categorical, gaussian
 
 NAN, INF = float("nan"), float("inf")
 DAMPED = tuple(damping for damping in oracles.DAMPINGS if damping >= 1e-2)
@@ -1088,7 +1088,7 @@ X, Y, THETA = jnp.ones((3, 2)), jnp.ones(3), jnp.ones(2)
 @pytest.fixture
 def unhooked(monkeypatch):
     """Goes round jaxtyping's hook inside the modules too: what is wrong is said by the library itself."""
-    for module, name in ((curvature, "empirical_fisher"), (step_module, "precondition")):
+    for module, name in ((matrices_module, "empirical_fisher"), (step_module, "precondition")):
         monkeypatch.setattr(module, name, bare(getattr(module, name)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from efisher_teach.exercises import EXERCISES, QUESTIONS
+from efisher_teach.lessons.course import EXERCISES, QUESTIONS
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 BOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 
-from efisher_teach.scenes import show, view
+from efisher_teach.figures.scenes import show, view
 
 
 @pytest.fixture(scope="module", params=gallery.GALLERY)

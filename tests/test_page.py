@@ -10,7 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from efisher_teach._pack import draw_whole
+from efisher_teach.browser.packing import draw_whole
 
 pytestmark = pytest.mark.browser
 

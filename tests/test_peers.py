@@ -17,7 +17,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
-from efisher_teach import likelihoods
+from efisher_teach.core import likelihoods
 
 
 def need(name):

@@ -10,7 +10,7 @@ import pytest
 from oracles import bare
 
 import efisher_teach as ef
-from efisher_teach.derivation import BREAKS, DAMPED, LOOSE_ENDS, STATEMENTS
+from efisher_teach.core.proof import BREAKS, DAMPED, LOOSE_ENDS, STATEMENTS
 
 BUDGET, DAMPING = 1e-2, 1e-2
 TAYLOR = ("one loss", "mean loss", "constraint")

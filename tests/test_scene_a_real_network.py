@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
+from efisher_teach.figures import scenes
 
 
 def fake_runs(steps=20):
@@ -28,7 +28,7 @@ def rivals_named():
 
 def test_race_shows_the_best_of_each_and_the_run_of_the_sliders():
     rivals, ours = fake_runs()
-    scene = scenes.race(rivals, ours, damping=1.0)
+    scene = scenes.a_real_network(rivals, ours, damping=1.0)
     table = scenes.tabulate(scene)
     assert [axis.default for axis in scene.axes] == [20, 1.0, 0.3]  # the larger budget ends lower
     for i, name in enumerate(rivals_named()):
@@ -49,7 +49,7 @@ def test_race_shows_the_best_of_each_and_the_run_of_the_sliders():
 
 
 def test_race_is_said_and_drawn():
-    scene = scenes.race(*fake_runs(), damping=10.0)
+    scene = scenes.a_real_network(*fake_runs(), damping=10.0)
     table = scenes.tabulate(scene)
     _, artists = scenes.paint(scene, table, (0, 0, 0))
     said = {field for _, field, _, _ in Formatter().parse(scene.words) if field} - {
@@ -80,4 +80,4 @@ def test_race_wants_all_runs(change, message):
     rivals, ours = fake_runs()
     change(rivals, ours)
     with pytest.raises(ValueError, match=re.escape(message)):
-        scenes.race(rivals, ours, damping=1.0)
+        scenes.a_real_network(rivals, ours, damping=1.0)

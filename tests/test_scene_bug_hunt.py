@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes.lookalikes import BATCH, DAMPINGS, NAMES, lookalikes
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.bug_hunt import BATCH, DAMPINGS, NAMES, bug_hunt
 
 NONE, SQUARE, MISSING, BATCHES, CENTRED, LABELS, SUM = range(7)
 CASES = {"lookalikes": ("two", 0), "lookalikes, fresh": ("logistic", 1)}
@@ -174,7 +174,7 @@ def test_centred_turns_nothing_and_overspends(case):
 def test_batches_come_between_c_and_the_square_of_the_mean():
     """In expectation they are ggᵀ + Σ/16. With 20,000 examples luck is small."""
     problem = ef.logistic_regression(n=20_000, seed=3)
-    scene = lookalikes(problem._replace(params=np.array([0.3, -0.1], np.float32)))
+    scene = bug_hunt(problem._replace(params=np.array([0.3, -0.1], np.float32)))
     arrays = scenes.tabulate(scene).arrays
     G = gallery.gradients(problem._replace(params=scene.data["theta"]))
     g, C = G.mean(axis=0), G.T @ G / len(G)
@@ -226,7 +226,7 @@ def test_presets_are_what_they_say(case):
 
 
 def test_seed_chooses_the_batches_only(case):
-    other = scenes.tabulate(lookalikes(case.problem, seed=7)).arrays
+    other = scenes.tabulate(bug_hunt(case.problem, seed=7)).arrays
     same = np.delete(np.arange(7), BATCHES)
     np.testing.assert_array_equal(other["tip"][same], case.table.arrays["tip"][same])
     assert np.abs(other["tip"][BATCHES] - case.table.arrays["tip"][BATCHES]).max() > 1e-3
@@ -237,10 +237,10 @@ def test_messages():
     with pytest.raises(
         ValueError, match=r"`problem` must be one with params of shape \(2,\); got shape \(3,\)"
     ):
-        lookalikes(ef.logistic_regression(n=64, p=3))
+        bug_hunt(ef.logistic_regression(n=64, p=3))
     with pytest.raises(ValueError, match="`problem` must be one with an output_fn and a likelihood"):
-        lookalikes(problem._replace(likelihood=None))
+        bug_hunt(problem._replace(likelihood=None))
     with pytest.raises(ValueError, match="`problem` must be one with 32 examples, two batches; got 31"):
-        lookalikes(ef.logistic_regression(n=31))
+        bug_hunt(ef.logistic_regression(n=31))
     with pytest.raises(ValueError, match=r"`budget` must be at most 0.04; got 0.05"):
-        lookalikes(problem, budget=0.05)
+        bug_hunt(problem, budget=0.05)

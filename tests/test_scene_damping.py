@@ -4,7 +4,7 @@ import gallery
 import numpy as np
 import pytest
 
-from efisher_teach import scenes
+from efisher_teach.figures import scenes
 
 
 @pytest.fixture(

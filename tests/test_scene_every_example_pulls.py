@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes.arrow_cloud import arrow_cloud
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
 
 PROBLEMS = {
     "fresh": ef.breast_cancer,
@@ -19,7 +19,7 @@ PROBLEMS = {
 def cloud(request):
     """Table, problem, and G (outlier, noise, n, 2) from the formula (σ(z) − y)x, flipped and sorted by hand."""
     problem = PROBLEMS[request.param]()
-    scene = arrow_cloud(problem)
+    scene = every_example_pulls(problem)
     n = min(60, len(problem.y))
     x, y, theta = (np.float64(part) for part in (problem.x[:n], problem.y[:n], problem.params))
     chance = 1 / (1 + np.exp(-x @ theta))
@@ -141,7 +141,7 @@ def test_curves_against_the_noise(cloud):
 
 def test_flipped_labels_are_not_seen_by_c_at_zero_logits():
     """There the residual is ±½ whatever the label: arrows turn round, C stays, and the mean fades (facts 5.2)."""
-    table = scenes.tabulate(arrow_cloud(ef.breast_cancer()))
+    table = scenes.tabulate(every_example_pulls(ef.breast_cancer()))
     ellipses = table.arrays["ellipse"]
     np.testing.assert_allclose(ellipses, ellipses[:, :1].repeat(ellipses.shape[1], axis=1), atol=1e-5)
     assert table.arrays["mean"][4, -1] < 0.2 * table.arrays["mean"][4, 0]
@@ -150,7 +150,7 @@ def test_flipped_labels_are_not_seen_by_c_at_zero_logits():
 def test_real_labels_too():
     """Flipping is a reflection of y about the middle of its range."""
     problem = ef.linear_regression(n=8, seed=1)
-    scene = arrow_cloud(problem)
+    scene = every_example_pulls(problem)
     table = scenes.tabulate(scene)
     assert [len(axis.values) for axis in scene.axes] == [8, 13, 5]
     x, y = np.float64(problem.x), np.float64(problem.y)
@@ -164,8 +164,14 @@ def test_real_labels_too():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: arrow_cloud(ef.breast_cancer(None)), r"`problem` must be one with params of shape \(2,\)"),
-        (lambda: arrow_cloud(ef.linear_regression(n=3)), "`problem` must be one with at least 4 examples"),
+        (
+            lambda: every_example_pulls(ef.breast_cancer(None)),
+            r"`problem` must be one with params of shape \(2,\)",
+        ),
+        (
+            lambda: every_example_pulls(ef.linear_regression(n=3)),
+            "`problem` must be one with at least 4 examples",
+        ),
     ],
 )
 def test_messages(build, message):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from efisher_teach import scenes
-from efisher_teach.scenes.three_ellipses import AWAY, FARTHEST, HEAD, LEAST, MOST, three_ellipses
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.fisher_hessian import AWAY, FARTHEST, HEAD, LEAST, MOST, fisher_hessian
 
 NAMES = ("empirical", "centred", "hessian")
 
@@ -12,7 +12,7 @@ NAMES = ("empirical", "centred", "hessian")
 @pytest.fixture(params=["linear", "curved"], scope="module")
 def case(request):
     """The scene, its table, and how much the model bends: the factor of θ₁²(x² − 1)."""
-    scene = three_ellipses(model=request.param, seed=3)
+    scene = fisher_hessian(model=request.param, seed=3)
     return scene, scenes.tabulate(scene), 0.0 if request.param == "linear" else 1 / 3
 
 
@@ -107,7 +107,7 @@ def test_line_has_the_fisher_for_a_hessian_and_the_natural_gradient_lands(case):
 
 def test_empirical_fisher_is_the_variance_times_the_fisher():
     """At the optimum of a well-specified line, n = 20000: within 4 % of σ²F, and the step is 1/σ² times too long."""
-    scene = three_ellipses(n=20000)
+    scene = fisher_hessian(n=20000)
     values = (np.array([0.1, 0.5, 1, 2]), np.array([0.0]), np.array([1e-3]))
     axes = tuple(axis._replace(values=v) for axis, v in zip(scene.axes, values, strict=True))
     arrays = scenes.tabulate(scene._replace(axes=axes)).arrays
@@ -141,6 +141,6 @@ def test_presets_are_what_they_say(case):
 
 def test_messages():
     with pytest.raises(ValueError, match=r"`n` must be at least 60; got 59"):
-        three_ellipses(n=59)
+        fisher_hessian(n=59)
     with pytest.raises(ValueError, match=r"`model` must be"):
-        three_ellipses(model="cubic")
+        fisher_hessian(model="cubic")

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.scenes import tabulate
-from efisher_teach.scenes.charts import CHARTS, DAMPINGS, GAPS, RATES, STEPS, charts
+from efisher_teach.figures.scenes import tabulate
+from efisher_teach.figures.scenes.other_coordinates import (
+    CHARTS,
+    DAMPINGS,
+    GAPS,
+    RATES,
+    STEPS,
+    other_coordinates,
+)
 
 A = np.array([[1.5, 0.9], [0.0, 0.4]])
 THETA = np.float64(np.float32([0.6, 0.2]))
@@ -65,7 +72,7 @@ def ends(chart, rate, damping, descent=False):
 
 @cache
 def table(chart):
-    return tabulate(charts(problem(), chart))
+    return tabulate(other_coordinates(problem(), chart))
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -168,4 +175,4 @@ def test_large_damping_is_gradient_descent_in_each_chart():
 )
 def test_bad_input(params, chart, says):
     with pytest.raises(ValueError, match=says):
-        charts(problem()._replace(params=jnp.array(params)), chart)
+        other_coordinates(problem()._replace(params=jnp.array(params)), chart)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.derivation import STATEMENTS
-from efisher_teach.scenes.proof import BUDGETS, NAMES, proof
+from efisher_teach.core.proof import STATEMENTS
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.proof import BUDGETS, NAMES, proof
 
 DAMPED = set(NAMES[12:])
 TAYLOR = {"one loss", "mean loss", "constraint"}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.scenes import tabulate
-from efisher_teach.scenes.who_improves import DAMPINGS, SHOWN, TARGETS, who_improves
+from efisher_teach.figures.scenes import tabulate
+from efisher_teach.figures.scenes.should_all_improve import DAMPINGS, SHOWN, TARGETS, should_all_improve
 
 BUDGET = 0.01
 CASES = {
@@ -25,7 +25,7 @@ PLACES = [(i, j) for i in (0, 12, 28, 40) for j in (0, 3, 5, 10)]  # of ε and t
 def look(name):
     """The table, and by hand: x, y, the second group and who was flipped, of those kept, and θ."""
     problem, options = CASES[name]()
-    scene = who_improves(problem, budget=BUDGET, **options)
+    scene = should_all_improve(problem, budget=BUDGET, **options)
     kept = np.asarray(scene.data["kept"]) == 1
     flipped = np.asarray(scene.data["flipped"])[kept]
     x, y = np.float64(problem.x)[kept], np.float64(problem.y)[kept]
@@ -147,7 +147,7 @@ def test_wide_and_undamped_every_wish_is_fulfilled():
 
 def test_who_is_kept_and_flipped():
     problem, _ = CASES["noisy"]()
-    scene = who_improves(problem, imbalance=0.25, noise=0.2)
+    scene = should_all_improve(problem, imbalance=0.25, noise=0.2)
     kept, flipped = (np.asarray(scene.data[name]) == 1 for name in ("kept", "flipped"))
     old, new, positive = np.asarray(problem.y), np.asarray(scene.data["train"][1]), int(np.sum(problem.y))
     assert (old[kept].sum(), (1 - old[kept]).sum()) == (round(0.25 * positive), len(old) - positive)
@@ -175,7 +175,7 @@ def LINEAR(params, x, y):  # noqa: N802
 
 def test_conflict_of_a_majority_and_a_minority():
     """Facts 3.1: gradient descent makes the minority pay, the empirical Fisher does not."""
-    arrays = tabulate(who_improves(conflict([(1, 0.2)] * 36 + [(-1, 0.3)] * 4), budget=BUDGET)).arrays
+    arrays = tabulate(should_all_improve(conflict([(1, 0.2)] * 36 + [(-1, 0.3)] * 4), budget=BUDGET)).arrays
     np.testing.assert_allclose(arrays["descent_second"] / arrays["descent_first"], -0.737 / 0.842, rtol=2e-3)
     np.testing.assert_allclose([arrays["first"][0, 0], arrays["second"][0, 0]], -0.1, rtol=1e-3)
     assert arrays["worse"][0, 0] == 0
@@ -184,7 +184,9 @@ def test_conflict_of_a_majority_and_a_minority():
 
 def test_tight_bound():
     """Facts 1.7: gradients (1, 1, 0), ρ = 2/3, one third has no decrease. Six times the same column: rank 1."""
-    arrays = tabulate(who_improves(conflict([[1.0] * 6, [1.0] * 6, [0.0] * 6] * 13), budget=BUDGET)).arrays
+    arrays = tabulate(
+        should_all_improve(conflict([[1.0] * 6, [1.0] * 6, [0.0] * 6] * 13), budget=BUDGET)
+    ).arrays
     np.testing.assert_allclose(arrays["agreement"][0], 2 / 3, rtol=1e-5)
     np.testing.assert_allclose(arrays["bound"], 100 / 3, rtol=1e-4)
 
@@ -202,4 +204,4 @@ def test_tight_bound():
 )
 def test_bad_input(change, options, says):
     with pytest.raises(ValueError, match=says):
-        who_improves(ef.logistic_regression()._replace(**change), **options)
+        should_all_improve(ef.logistic_regression()._replace(**change), **options)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes.solid import CORNER, solid
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.solid import CORNER, solid
 
 
 def three_features():

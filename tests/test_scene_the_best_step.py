@@ -4,7 +4,7 @@ import gallery
 import numpy as np
 import pytest
 
-from efisher_teach import scenes
+from efisher_teach.figures import scenes
 
 
 @pytest.fixture(
@@ -14,7 +14,7 @@ def lagrange(request):
     """A scene, its table, its budget, G in float64, and the problem."""
     name, budget = request.param
     problem = gallery.problem(name)
-    scene = scenes.ellipsoid(problem, budget=budget)
+    scene = scenes.the_best_step(problem, budget=budget)
     return scene, scenes.tabulate(scene), budget, gallery.gradients(problem), problem
 
 

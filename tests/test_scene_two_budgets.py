@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes.two_budgets import two_budgets
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.two_budgets import two_budgets
 
 
 def two_radii():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from efisher_teach.scenes import tabulate
-from efisher_teach.scenes.vector_field import STARTS, VIEW, vector_field
+from efisher_teach.figures.scenes import tabulate
+from efisher_teach.figures.scenes.vector_field import STARTS, VIEW, vector_field
 
 # start, ‖C⁻¹g‖, cosine with the natural gradient, length of the path, of the straight one (facts 5.4)
 PAPER = [

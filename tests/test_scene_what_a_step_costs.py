@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes.cost import RADII, cost
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.what_a_step_costs import RADII, what_a_step_costs
 
 PROBLEMS = {
     "tumours": lambda: ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5),
@@ -22,7 +22,7 @@ def steps(request):
     """Scene, table, budget; G; Δ (turn, length, 2); and the true changes of all losses under any steps."""
     name, budget = request.param
     problem = PROBLEMS[name]()
-    scene = cost(problem, budget=budget)
+    scene = what_a_step_costs(problem, budget=budget)
     x, y, theta = (np.float64(part) for part in (problem.x, problem.y, problem.params))
     z = x @ theta
     G = (z - y)[:, None] * x if name == "line" else (1 / (1 + np.exp(-z)) - y)[:, None] * x
@@ -153,9 +153,18 @@ def test_a_cheap_and_a_dear_step_are_equally_long(steps):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: cost(ef.breast_cancer(None)), r"`problem` must be one with params of shape \(2,\)"),
-        (lambda: cost(ef.linear_regression(n=1)), "`problem` must be one where every step costs something"),
-        (lambda: cost(ef.breast_cancer(), budget=0.05), "`budget` must be at most 0.04; got 0.05"),
+        (
+            lambda: what_a_step_costs(ef.breast_cancer(None)),
+            r"`problem` must be one with params of shape \(2,\)",
+        ),
+        (
+            lambda: what_a_step_costs(ef.linear_regression(n=1)),
+            "`problem` must be one where every step costs something",
+        ),
+        (
+            lambda: what_a_step_costs(ef.breast_cancer(), budget=0.05),
+            "`budget` must be at most 0.04; got 0.05",
+        ),
     ],
 )
 def test_messages(build, message):

@@ -10,8 +10,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes.your_model import PLANES, your_model
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes.your_model import PLANES, your_model
 
 
 def network():

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach import scenes
-from efisher_teach.scenes import scene as room
+from efisher_teach.figures import scenes
+from efisher_teach.figures.scenes import scene as room
 
 
 @pytest.fixture(params=gallery.GALLERY)
@@ -227,7 +227,7 @@ def test_background_does_not_depend_on_the_budget(name):
     ("build", "message"),
     [
         (
-            lambda: scenes.ellipsoid(ef.breast_cancer(None)),
+            lambda: scenes.the_best_step(ef.breast_cancer(None)),
             r"`problem` must be one with params of shape \(2,\)",
         ),
         (lambda: scenes.damping(ef.digits()), r"`problem` must be one with params of shape \(p,\)"),
@@ -240,7 +240,7 @@ def test_background_does_not_depend_on_the_budget(name):
             "`problem` must be one with 36 examples; got 20",
         ),
         (
-            lambda: scenes.ellipsoid(ef.breast_cancer(), budget=0.05),
+            lambda: scenes.the_best_step(ef.breast_cancer(), budget=0.05),
             "`budget` must be at most 0.04; got 0.05",
         ),
         (
@@ -254,7 +254,9 @@ def test_messages(build, message):
         build()
 
 
-@pytest.mark.parametrize("build", [scenes.cost, scenes.solid, scenes.two_budgets, scenes.your_model])
+@pytest.mark.parametrize(
+    "build", [scenes.what_a_step_costs, scenes.solid, scenes.two_budgets, scenes.your_model]
+)
 def test_gradients_that_are_not_finite_are_named(build):
     broken = gallery.problem("three" if build is scenes.solid else "two")
     with pytest.raises(ValueError, match="`loss_fn` must be finite; got NaN or infinity in"):

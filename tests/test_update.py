@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 import efisher_teach as ef
-from efisher_teach import training
+from efisher_teach.network import training
 
 BUDGET = 0.01
 DAMPINGS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 0.0)

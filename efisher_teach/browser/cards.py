@@ -19,9 +19,9 @@ import ipywidgets
 import jax
 import traitlets
 
-from efisher_teach import exercises
-from efisher_teach._cell import settle
-from efisher_teach.exercises import EXERCISES, QUESTIONS, Exercise, Question
+from efisher_teach.browser.rerun import settle
+from efisher_teach.lessons import course
+from efisher_teach.lessons.course import EXERCISES, QUESTIONS, Exercise, Question
 
 STATIC = Path(__file__).with_name("static")
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -251,7 +251,7 @@ def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
     if name not in EXERCISES:
         return _plain(f"There is no exercise named {name}. There are: {', '.join(EXERCISES)}.", "stopped")
     found = EXERCISES[name]
-    verdict = exercises.judge(found, answer, seed)
+    verdict = course.judge(found, answer, seed)
     before = RECORD.attempts.get(name, {"tries": 0, "passed": False})
     RECORD.attempts = RECORD.attempts | {
         name: {
@@ -312,7 +312,7 @@ def given(exercise: str, *, seed: int = 0) -> dict[str, Any]:
         raise ValueError(
             f"`exercise` must be one of the course; got '{exercise}'. It has: {', '.join(EXERCISES)}."
         )
-    return exercises.given(EXERCISES[exercise], seed)
+    return course.given(EXERCISES[exercise], seed)
 
 
 def guesses() -> Card:

@@ -18,9 +18,9 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from efisher_teach._cell import settle
-from efisher_teach._pack import RATIO, Shown, draw_whole, pack, prepare
-from efisher_teach.scenes.scene import DPI, Scene, Table, tabulate
+from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepare
+from efisher_teach.browser.rerun import settle
+from efisher_teach.figures.scene import DPI, Scene, Table, tabulate
 
 STATIC = Path(__file__).with_name("static")
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
@@ -64,7 +64,7 @@ class Explorer(anywidget.AnyWidget):
     Examples:
         >>> import efisher_teach as ef
         >>> problem = ef.descend(ef.breast_cancer(), steps=3)
-        >>> explorer = ef.Explorer(ef.scenes.ellipsoid(problem))
+        >>> explorer = ef.Explorer(ef.scenes.the_best_step(problem))
         >>> explorer.turn = 25
         >>> explorer.words.split(",")[0]
         'Turned 25° from the step along −g'

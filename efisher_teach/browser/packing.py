@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from efisher_teach.scenes.scene import (
+from efisher_teach.figures.scene import (
     DPI,
     STYLE,
     Layout,

@@ -18,11 +18,11 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.curvature import empirical_fisher
-from efisher_teach.gradients import cancels, mean_gradient, per_example_gradients
-from efisher_teach.solve import Form, precondition, regress
+from efisher_teach import errors
+from efisher_teach.core.gradients import cancels, mean_gradient, per_example_gradients
+from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.precision import dot
+from efisher_teach.core.solve import Form, precondition, regress
 
 
 class Coordinates(NamedTuple):
@@ -86,8 +86,8 @@ def affine(A: Real[Array, "p p"], shift: Real[ArrayLike, "*p"] = 0.0) -> Coordin
         >>> print(sheared.forward(jnp.array([1.0, 1.0])), sheared.inverse(jnp.array([6.0, 4.0])))
         [6. 4.] [1. 1.]
     """
-    A = _checks.invertible("A", A)
-    b = jnp.broadcast_to(_checks.shift(shift, A.shape[0]), A.shape[:1])
+    A = errors.invertible("A", A)
+    b = jnp.broadcast_to(errors.shift(shift, A.shape[0]), A.shape[:1])
     return Coordinates("affine", lambda psi: dot(A, psi) + b, lambda theta: jnp.linalg.solve(A, theta - b))
 
 
@@ -128,8 +128,8 @@ def jacobian(coordinates: Coordinates, psi: Real[Array, " q"]) -> Float[Array, "
         [[1. 0.]
          [0. 2.]]
     """
-    J = jax.jacfwd(coordinates.forward)(_checks.as_float("psi", psi))
-    _checks.finite_jacobian(coordinates.name, J)
+    J = jax.jacfwd(coordinates.forward)(errors.as_float("psi", psi))
+    errors.finite_jacobian(coordinates.name, J)
     return J
 
 
@@ -152,10 +152,10 @@ def pull_back(G: Float[Array, "n p"], J: Float[Array, "p q"]) -> Float[Array, "n
         [[1. 0.]
          [0. 4.]]
     """
-    G, J = _checks.gradients(G), _checks.as_float("J", J)
+    G, J = errors.gradients(G), errors.as_float("J", J)
     if J.ndim != 2 or J.shape[0] != G.shape[1]:
         action = "Use jacobian(coordinates, psi)."
-        _checks.reject("J", f"of shape ({G.shape[1]}, q), as G is {G.shape}", f"shape {J.shape}", action)
+        errors.reject("J", f"of shape ({G.shape[1]}, q), as G is {G.shape}", f"shape {J.shape}", action)
     return dot(G, J)
 
 
@@ -178,12 +178,12 @@ def push_forward(J: Float[Array, "p q"], delta: Float[Array, " q"]) -> Float[Arr
         >>> print(there, ef.push_forward(J, there))  # the second is the step taken in θ
         [-0.1   -0.025] [-0.1  -0.05]
     """
-    J, delta = _checks.as_float("J", J), _checks.as_float("delta", delta)
+    J, delta = errors.as_float("J", J), errors.as_float("delta", delta)
     if J.ndim != 2:
-        _checks.reject("J", "2-D (p, q)", f"shape {J.shape}", "Use jacobian(coordinates, psi).")
+        errors.reject("J", "2-D (p, q)", f"shape {J.shape}", "Use jacobian(coordinates, psi).")
     if delta.shape != J.shape[1:]:
         got, action = f"shape {delta.shape}", "Use a step that was computed from pull_back(G, J)."
-        _checks.reject("delta", f"of shape ({J.shape[1]},), as J is {J.shape}", got, action)
+        errors.reject("delta", f"of shape ({J.shape[1]},), as J is {J.shape}", got, action)
     return dot(J, delta)
 
 
@@ -248,20 +248,20 @@ def step_in(
         full [-0.1  -0.05] [-0.1  -0.05]
         none [-0.034 -0.069] [-0.009 -0.071]
     """
-    theta = _checks.as_float("params", ravel_pytree(params)[0])
+    theta = errors.as_float("params", ravel_pytree(params)[0])
     psi = _enter(coordinates, theta)
-    G = _checks.gradients(G)
+    G = errors.gradients(G)
     if G.shape[1] != theta.size:
         action = "Use per_example_gradients at these params."
-        _checks.reject("G", f"of shape (n, {theta.size}), as params are", f"shape {G.shape}", action)
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, G.dtype)
-    damping = _checks.one_damping(damping, G.dtype)
+        errors.reject("G", f"of shape (n, {theta.size}), as params are", f"shape {G.shape}", action)
+    budgeted, scale = errors.budget_or_rate(budget, learning_rate, G.dtype)
+    damping = errors.one_damping(damping, G.dtype)
     step = _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping)
     action = "The step leads out of the chart: make it smaller, or rescale the loss."
-    _checks.finite_result(
+    errors.finite_result(
         "budget" if budgeted else "learning_rate", step.delta, step.chart_delta, action=action
     )
-    _checks.not_lost("G", step.chart_delta, cancels(G, mean_gradient(G)))
+    errors.not_lost("G", step.chart_delta, cancels(G, mean_gradient(G)))
     return step
 
 
@@ -270,7 +270,7 @@ def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric
     here, g = pull_back(G, J), mean_gradient(G)
     still = cancels(G, g)
     if curvature is not None:
-        curvature = _checks.curvature(curvature, g.size).astype(G.dtype)
+        curvature = errors.curvature(curvature, g.size).astype(G.dtype)
     if form == "none":
         u = dot(J.T, g)
     elif form == "full" and curvature is None:
@@ -344,11 +344,11 @@ def trajectory_in(
          [0.801 1.9  ]]
     """
     theta, unravel = ravel_pytree(params)
-    theta = _checks.as_float("params", theta)
+    theta = errors.as_float("params", theta)
     psi = _enter(coordinates, theta)
-    steps = _checks.at_least_one("steps", steps)
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, theta.dtype)
-    damping = _checks.one_damping(damping, theta.dtype)
+    steps = errors.at_least_one("steps", steps)
+    budgeted, scale = errors.budget_or_rate(budget, learning_rate, theta.dtype)
+    damping = errors.one_damping(damping, theta.dtype)
 
     def move(psi, _):
         here = unravel(coordinates.forward(psi))
@@ -361,7 +361,7 @@ def trajectory_in(
     move(psi, None)  # the first step once by itself: inside the scan nothing that is wrong could be said
     path = jnp.concatenate([theta[None], lax.scan(move, psi, length=steps)[1]])
     action = "From there on the trajectory diverges or leaves the chart: make it smaller."
-    _checks.finite_rows("budget" if budgeted else "learning_rate", path, action)
+    errors.finite_rows("budget" if budgeted else "learning_rate", path, action)
     return path
 
 
@@ -463,8 +463,8 @@ def _enter(coordinates, theta):
         psi = coordinates.inverse(theta)
         back, J = coordinates.forward(psi), jax.jacfwd(coordinates.forward)(psi)
     except (TypeError, ValueError, IndexError) as error:
-        _checks.reject(
+        errors.reject(
             "params", f"what {chart} describes", f"{theta.size} numbers, and {error}", "Choose another."
         )
-    _checks.inside(chart, theta, psi, back, J)
+    errors.inside(chart, theta, psi, back, J)
     return psi

@@ -12,7 +12,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
-from efisher_teach import _checks
+from efisher_teach import errors
 
 
 def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Array, " n"]:
@@ -35,7 +35,7 @@ def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) 
         >>> print(ef.per_example_losses(loss_fn, 1.0, jnp.array([1.0, 2.0]), jnp.array([3.0, 2.0])))
         [2. 0.]
     """
-    _checks.scalar_loss(loss_fn, params, x, y)
+    errors.scalar_loss(loss_fn, params, x, y)
     return jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)
 
 
@@ -65,7 +65,7 @@ def per_example_gradients(
         [[1. 0.]
          [0. 2.]]
     """
-    n = _checks.scalar_loss(loss_fn, params, x, y)
+    n = errors.scalar_loss(loss_fn, params, x, y)
     chunk_size = n if chunk_size is None else _chunk(chunk_size, n)
     theta, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda theta, x, y: loss_fn(unravel(theta), x, y))
@@ -73,12 +73,12 @@ def per_example_gradients(
         G = jax.vmap(gradient, in_axes=(None, 0, 0))(theta, x, y)
     else:
         G = lax.map(lambda example: gradient(theta, *example), (x, y), batch_size=chunk_size)
-    _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
+    errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
 
 
 def _chunk(chunk_size, n):
-    return min(_checks.at_least_one("chunk_size", chunk_size, "For all at once, leave it out."), n)
+    return min(errors.at_least_one("chunk_size", chunk_size, "For all at once, leave it out."), n)
 
 
 def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Float[Array, "n k p"]:
@@ -101,11 +101,11 @@ def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Flo
         [[5. 0.]
          [2. 1.]]
     """
-    _checks.examples(x, None)
+    errors.examples(x, None)
     theta, unravel = ravel_pytree(params)
     jacobian = jax.jacrev(lambda theta, x: jnp.ravel(output_fn(unravel(theta), x)))
     J = jax.vmap(jacobian, in_axes=(None, 0))(theta, x)
-    _checks.finite_rows("output_fn", J, "Its derivative overflows or is undefined at these examples.")
+    errors.finite_rows("output_fn", J, "Its derivative overflows or is undefined at these examples.")
     return J
 
 
@@ -134,15 +134,13 @@ def loss_changes(
         [-0.5  1.5]
     """
     theta, unravel = ravel_pytree(params)
-    delta = _checks.as_float("delta", delta)
+    delta = errors.as_float("delta", delta)
     if delta.shape != theta.shape:
         got = f"shape {delta.shape}"
-        _checks.reject("delta", f"of shape {theta.shape}, one number a parameter", got, "Use Step.delta.")
+        errors.reject("delta", f"of shape {theta.shape}, one number a parameter", got, "Use Step.delta.")
     after = per_example_losses(loss_fn, unravel(theta + delta.astype(theta.dtype)), x, y)
     changes = after - per_example_losses(loss_fn, params, x, y)
-    _checks.finite_rows(
-        "delta", changes, "It leads where these losses are infinite or undefined: shorten it."
-    )
+    errors.finite_rows("delta", changes, "It leads where these losses are infinite or undefined: shorten it.")
     return changes
 
 
@@ -163,7 +161,7 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
         >>> print(ef.mean_gradient(G))  # the examples pull against each other along θ₁: the mean hides it
         [0. 1.]
     """
-    return jnp.mean(_checks.gradients(G), axis=0)
+    return jnp.mean(errors.gradients(G), axis=0)
 
 
 def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array, ""]:
@@ -208,9 +206,9 @@ def weighted_gradient(
         >>> print(ef.weighted_gradient(loss_fn, *here, jnp.array([1.0, 0.25])))  # w = K⁻¹1/n: C⁻¹g
         [1.  0.5]
     """
-    n = _checks.scalar_loss(loss_fn, params, x, y)
-    weights = lax.stop_gradient(_checks.as_float("weights", weights))
+    n = errors.scalar_loss(loss_fn, params, x, y)
+    weights = lax.stop_gradient(errors.as_float("weights", weights))
     if weights.shape != (n,):
-        _checks.reject("weights", f"of shape ({n},), one an example", f"shape {weights.shape}", "Ravel it.")
+        errors.reject("weights", f"of shape ({n},), one an example", f"shape {weights.shape}", "Ravel it.")
     losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
     return jax.grad(lambda params: jnp.sum(weights * losses(params, x, y)))(params)

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree, Real
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient, per_example_jacobians
-from efisher_teach.likelihoods import Likelihood
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient, per_example_jacobians
+from efisher_teach.core.likelihoods import Likelihood
+from efisher_teach.core.precision import dot
 
 
 def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
@@ -48,10 +48,36 @@ def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
         [[9. 0.]
          [0. 1.]]
     """
-    G = _checks.gradients(G)
+    G = errors.gradients(G)
     C = dot(G.T, G) / G.shape[0]
-    _checks.finite_result("G", C)
+    errors.finite_result("G", C)
     return C
+
+
+def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
+    """Inner products of the per-example gradients: K = GGᵀ/n.
+
+    K and C = GᵀG/n have the same non-zero eigenvalues, so the same ε damps both.
+
+    Args:
+        G: Per-example gradients (n, p).
+
+    Returns:
+        K (n, n), symmetric, positive semi-definite.
+
+    Raises:
+        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
+        >>> print(ef.gram(G))  # off the diagonal, how much two examples pull the same way
+        [[2.5 0.5]
+         [0.5 2.5]]
+    """
+    G = errors.gradients(G)
+    K = dot(G, G.T) / G.shape[0]
+    errors.finite_result("G", K)
+    return K
 
 
 def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
@@ -75,9 +101,9 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
         [[9. 0.]
          [0. 0.]]
     """
-    G = _checks.gradients(G)
+    G = errors.gradients(G)
     centred = G - mean_gradient(G)
-    _checks.finite_result("G", centred)
+    errors.finite_result("G", centred)
     return empirical_fisher(centred)
 
 
@@ -98,8 +124,8 @@ def empirical_fisher_diagonal(G: Float[Array, "n p"]) -> Float[Array, " p"]:
         >>> print(ef.empirical_fisher_diagonal(G))
         [9. 1.]
     """
-    diagonal = jnp.mean(_checks.gradients(G) ** 2, axis=0)
-    _checks.finite_result("G", diagonal)
+    diagonal = jnp.mean(errors.gradients(G) ** 2, axis=0)
+    errors.finite_result("G", diagonal)
     return diagonal
 
 
@@ -123,9 +149,9 @@ def squared_batch_gradient(G: Float[Array, "n p"], batch_size: int) -> Float[Arr
         >>> print(ef.squared_batch_gradient(G, 1), ef.squared_batch_gradient(G, 9))  # diag C; then 9 times less noise
         [9. 1.] [1. 1.]
     """
-    G, batch_size = _checks.gradients(G), _checks.at_least_one("batch_size", batch_size)
+    G, batch_size = errors.gradients(G), errors.at_least_one("batch_size", batch_size)
     square = mean_gradient(G) ** 2 + jnp.var(G, axis=0) / batch_size
-    _checks.finite_result("G", square)
+    errors.finite_result("G", square)
     return square
 
 
@@ -168,16 +194,16 @@ def fisher(
         >>> print(ef.empirical_fisher(jnp.array([[-1.0], [3.0]])))  # E[x² residual²]: as large if all residuals are ±1
         [[5.]]
     """
-    n = _checks.examples(x, None)
+    n = errors.examples(x, None)
     theta, unravel = ravel_pytree(params)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
-    _checks.finite_rows("output_fn", output, "The model overflows at these examples.")
+    errors.finite_rows("output_fn", output, "The model overflows at these examples.")
     if sampled is None:
         labels, weights = jax.vmap(likelihood.labels)(output)
     else:
-        draws = _checks.at_least_one("sampled", sampled)
+        draws = errors.at_least_one("sampled", sampled)
         if key is None:
-            _checks.reject("key", "given where labels are sampled", "None", "Use e.g. jax.random.key(0).")
+            errors.reject("key", "given where labels are sampled", "None", "Use e.g. jax.random.key(0).")
         keys = jax.random.split(key, (n, draws))
         labels = jax.vmap(jax.vmap(likelihood.sample, (0, None)))(keys, output)
         weights = jnp.full((n, draws), 1 / draws, theta.dtype)
@@ -187,13 +213,13 @@ def fisher(
         return jax.vmap(jax.vmap(gradient, (None, None, 0)), (None, 0, 0))(theta, x, labels)
 
     G = label_gradients(loss_fn, x, labels)
-    _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
+    errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     few = jax.tree.map(lambda leaf: leaf[:8], (x, labels))
     believed = label_gradients(lambda params, x, y: likelihood.loss(output_fn(params, x), y), *few)
-    _checks.log_likelihood(likelihood.name, G[:8], believed)
+    errors.log_likelihood(likelihood.name, G[:8], believed)
     # The weights on one side: their root would have no derivative where a label is all but impossible.
     F = dot((weights[..., None] * G).reshape(-1, theta.size).T, G.reshape(-1, theta.size)) / n
-    _checks.finite_result("loss_fn", F)
+    errors.finite_result("loss_fn", F)
     return (F + F.T) / 2
 
 
@@ -223,7 +249,7 @@ def gauss_newton(
         >>> print(ef.gauss_newton(output_fn, output_loss, 1.0, x, y))  # (2θx)²: the residual is left out
         [[4.]]
     """
-    n = _checks.scalar_loss(lambda params, x, y: output_loss(output_fn(params, x), y), params, x, y)
+    n = errors.scalar_loss(lambda params, x, y: output_loss(output_fn(params, x), y), params, x, y)
     J = per_example_jacobians(output_fn, params, x)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
 
@@ -232,9 +258,9 @@ def gauss_newton(
         return jax.hessian(lambda flat: output_loss(flat.reshape(shape), y))(flat)
 
     H = jax.vmap(curvature)(output, y)
-    _checks.finite_rows("output_loss", H, "Its second derivative is undefined at these examples.")
+    errors.finite_rows("output_loss", H, "Its second derivative is undefined at these examples.")
     B = dot(J.reshape(-1, J.shape[-1]).T, dot(H, J).reshape(-1, J.shape[-1])) / n
-    _checks.finite_result("output_fn", B)
+    errors.finite_result("output_fn", B)
     return (B + B.T) / 2
 
 
@@ -258,11 +284,11 @@ def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Ar
         >>> print(ef.hessian(loss_fn, 1.0, jnp.array([1.0]), jnp.array([4.0])))  # (2θx)² + 2x(θ²x - y) = 4 - 6
         [[-2.]]
     """
-    _checks.scalar_loss(loss_fn, params, x, y)
+    errors.scalar_loss(loss_fn, params, x, y)
     theta, unravel = ravel_pytree(params)
     losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
     H = jax.hessian(lambda theta: jnp.mean(losses(unravel(theta), x, y)))(theta)
-    _checks.finite_rows("loss_fn", H, "Its second derivative is undefined at these params.")
+    errors.finite_rows("loss_fn", H, "Its second derivative is undefined at these params.")
     return (H + H.T) / 2
 
 
@@ -284,12 +310,12 @@ def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[A
         >>> print(f"{ef.quadratic_form(C, delta):.3f}")  # ½ 0.1² + 2 0.05²
         0.010
     """
-    A, delta = _checks.symmetric("A", A), _checks.as_float("delta", delta)
+    A, delta = errors.symmetric("A", A), errors.as_float("delta", delta)
     if delta.ndim == 0 or delta.shape[-1] != A.shape[0]:
         got = f"shape {delta.shape}"
-        _checks.reject("delta", f"of shape (…, {A.shape[0]}), as A is {A.shape}", got, "One step a row.")
+        errors.reject("delta", f"of shape (…, {A.shape[0]}), as A is {A.shape}", got, "One step a row.")
     form = jnp.sum(dot(delta, A) * delta, axis=-1)
-    _checks.finite_result("delta", form)
+    errors.finite_result("delta", form)
     return form
 
 
@@ -313,14 +339,14 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
         >>> print(ef.generalised_eigenvalues(A, B))  # A is twice B one way, and half of it another
         [2.  0.5]
     """
-    A, B = _checks.symmetric("A", A), _checks.symmetric("B", B)
+    A, B = errors.symmetric("A", A), errors.symmetric("B", B)
     if A.shape != B.shape:
-        _checks.reject("B", f"of the shape of A, {A.shape}", f"shape {B.shape}", "Use the same parameters.")
-    _checks.positive_definite("B", B)
+        errors.reject("B", f"of the shape of A, {A.shape}", f"shape {B.shape}", "Use the same parameters.")
+    errors.positive_definite("B", B)
     L = jnp.linalg.cholesky(B)
     half = jax.scipy.linalg.solve_triangular(L, A, lower=True)
     whole = jax.scipy.linalg.solve_triangular(L, half.T, lower=True)
-    _checks.finite_result("A", whole)
+    errors.finite_result("A", whole)
     return jnp.linalg.eigvalsh(whole)[::-1]
 
 
@@ -378,19 +404,19 @@ def running_fisher(decay: float = 0.9) -> RunningFisher:
         [[2.]]
     """
     if not 0 <= decay < 1:
-        _checks.reject(
+        errors.reject(
             "decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches."
         )
 
     def init(p: int) -> RunningFisherState:
-        p = _checks.at_least_one("p", p)
+        p = errors.at_least_one("p", p)
         return RunningFisherState(jnp.zeros((p, p)), jnp.zeros(()))
 
     def update(state: RunningFisherState, G: Array) -> tuple[Array, RunningFisherState]:
         C = empirical_fisher(G)
         if C.shape != state.total.shape:
             requirement = f"of {state.total.shape[0]} parameters, as the state is"
-            _checks.reject("G", requirement, f"shape {G.shape}", "Start anew with init(p).")
+            errors.reject("G", requirement, f"shape {G.shape}", "Start anew with init(p).")
         total = decay * state.total + (1 - decay) * C
         new = RunningFisherState(total, decay * state.weight + (1 - decay))
         return (new.total / new.weight).astype(C.dtype), new

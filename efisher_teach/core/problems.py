@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, PyTree, Real
 
-from efisher_teach import _checks
-from efisher_teach.likelihoods import Likelihood, bernoulli, categorical, gaussian
+from efisher_teach import errors
+from efisher_teach.core.likelihoods import Likelihood, bernoulli, categorical, gaussian
 
 # Two measurements that a doctor can picture, correlated enough to make the ellipse lean.
 TWO_FEATURES = ("worst perimeter", "worst concavity")
@@ -71,8 +71,8 @@ def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int 
         >>> print(f"{ef.mean_loss(toy, solution):.2f}, where σ²/2 = {0.5**2 / 2:.3f}")
         0.12, where σ²/2 = 0.125
     """
-    rng, n, p = np.random.default_rng(seed), _checks.at_least_one("n", n), _checks.at_least_one("p", p)
-    noise = float(_checks.positive("noise", noise))
+    rng, n, p = np.random.default_rng(seed), errors.at_least_one("n", n), errors.at_least_one("p", p)
+    noise = float(errors.positive("noise", noise))
     x, truth = rng.normal(size=(2 * n, p)), rng.normal(size=p)
     y = x @ truth + noise * rng.normal(size=2 * n)
     return _problem("linear regression", LINEAR, jnp.zeros(p), x, y, n)
@@ -100,8 +100,8 @@ def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, see
         >>> print(f"{ef.mean_loss(toy, ef.descend(toy, steps=10).params):.2f}")
         0.10
     """
-    rng, n, p = np.random.default_rng(seed), _checks.at_least_one("n", n), _checks.at_least_one("p", p)
-    separation = float(_checks.positive("separation", separation))
+    rng, n, p = np.random.default_rng(seed), errors.at_least_one("n", n), errors.at_least_one("p", p)
+    separation = float(errors.positive("separation", separation))
     centre = rng.normal(size=p)
     centre *= separation / np.linalg.norm(centre)
     y = rng.integers(0, 2, size=2 * n).astype(float)
@@ -135,7 +135,7 @@ def breast_cancer(features: int | Sequence[str] | None = 2, *, seed: int = 0) ->
     names = known if features is None else TWO_FEATURES if features == 2 else features
     if isinstance(names, str | int | float) or not len(names) or not {*names} <= {*known}:
         action = f"2 can be drawn; None takes all 30: {', '.join(known)}."
-        _checks.reject("features", "2, None, or a tuple of names of measurements", f"{features!r}", action)
+        errors.reject("features", "2, None, or a tuple of names of measurements", f"{features!r}", action)
     chosen = [known.index(name) for name in names]
     x, y, n = _split(data.data[:, chosen], 1.0 - data.target, seed)  # scikit-learn has 1 = benign
     return _problem("breast cancer", LOGISTIC, jnp.zeros(x.shape[1]), x, y, n)
@@ -160,7 +160,7 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
         >>> print(n, p)  # p = 64 · 10 + 10
         1437 650
     """
-    widths = (64, *(_checks.at_least_one("hidden", width) for width in hidden), 10)
+    widths = (64, *(errors.at_least_one("hidden", width) for width in hidden), 10)
     data = _bundled("digits")
     x, y, n = _split(data.data, data.target, seed)
     keys = jax.random.split(jax.random.key(seed), len(widths))
@@ -209,11 +209,11 @@ def descend(problem: Problem, *, steps: int, learning_rate: float = 1.0) -> Prob
         >>> print(f"{ef.mean_loss(problem, problem.params):.2f}, then {ef.mean_loss(problem, fitted.params):.2f}")
         0.69, then 0.37
     """
-    steps = _checks.at_least_one("steps", steps)
-    rate = _checks.positive("learning_rate", learning_rate)
+    steps = errors.at_least_one("steps", steps)
+    rate = errors.positive("learning_rate", learning_rate)
     params = _descend(problem.loss_fn, steps, problem.params, problem.x, problem.y, rate)
     for leaf in jax.tree.leaves(params):
-        _checks.finite_rows("learning_rate", jnp.ravel(leaf)[None], "The descent diverged: make it smaller.")
+        errors.finite_rows("learning_rate", jnp.ravel(leaf)[None], "The descent diverged: make it smaller.")
     return problem._replace(params=params)
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, PyTree, Real
 
-from efisher_teach import _checks
-from efisher_teach.gradients import per_example_gradients
-from efisher_teach.step import empirical_fisher_step, two_budget_step
+from efisher_teach import errors
+from efisher_teach.core.gradients import per_example_gradients
+from efisher_teach.core.step import empirical_fisher_step, two_budget_step
 
 TOLERANCE = float(np.finfo(float).eps) ** 0.5
 """An equation holds if it is true to half of the digits of float64: far above rounding, far below any mistake."""
@@ -229,7 +229,7 @@ def _prove(G, rows, budget, damping):
     g = G.mean(axis=0)
     u, damped = _inverse(rows, g, 0.0), _inverse(rows, g, damping)
     rho = g @ u
-    _checks.meets("C", rho)
+    errors.meets("C", rho)
     rate = np.sqrt(budget / (damped @ _times(rows, damped)))
     damped = -rate * damped
     metric_budget = damped @ _times(rows, damped) + damping * damped @ damped
@@ -378,10 +378,10 @@ def ledger(
         >>> [line.name for line in broken if not line.holds]
         ['stationarity', 'multiplier']
     """
-    budget = float(_checks.one_positive("budget", budget, float))
-    damping = float(_checks.one_damping(damping, float))
+    budget = float(errors.one_positive("budget", budget, float))
+    damping = float(errors.one_damping(damping, float))
     if break_line is not None:
-        _checks.one_of(
+        errors.one_of(
             "break_line", break_line, tuple(name for name in BREAKS if damping or name not in DAMPED)
         )
     with jax.enable_x64(True):
@@ -389,10 +389,10 @@ def ledger(
         theta, unravel = ravel_pytree(params)
         losses = partial(_losses, loss_fn)
         here, G = np.asarray(losses(params, x, y)), per_example_gradients(loss_fn, params, x, y)
-        _checks.computes_in_float64(G, here)
+        errors.computes_in_float64(G, here)
         start = empirical_fisher_step(G, budget=budget).delta
         if not start.any():
-            _checks.reject(
+            errors.reject(
                 "params", "where the mean gradient is not 0", "g = 0", "There is nothing to derive there."
             )
         rows = np.asarray(G) if C is None else _square_root(C, theta.size)
@@ -405,7 +405,7 @@ def ledger(
             past = lambda: np.asarray(per_example_gradients(loss_fn, unravel(theta - 3 * start), x, y))  # noqa: E731
             proof = harm(proof, past)
         solution = proof.damped if damping else proof.delta
-        d = solution if direction is None else np.asarray(_checks.vector("direction", direction, theta.size))
+        d = solution if direction is None else np.asarray(errors.vector("direction", direction, theta.size))
         lengths = 0.5 ** np.arange(40)
         changes = np.stack([losses(unravel(theta + t * d), x, y) - here for t in lengths])
         lines = [*_taylor(proof, d, lengths, changes, np.mean(np.abs(here))), *_lagrange(proof)]
@@ -567,12 +567,12 @@ def _square_root(C, p):
     """Rows R (p, p) with RᵀR/p = C, without the eigenvalues that are rounding in the precision that C came in."""
     C = np.asarray(C)
     eps = np.finfo(C.dtype if C.dtype.kind == "f" else float).eps
-    C = np.asarray(_checks.symmetric("C", C), float)
+    C = np.asarray(errors.symmetric("C", C), float)
     if C.shape != (p, p):
-        _checks.reject(
+        errors.reject(
             "C", f"of shape ({p}, {p}), as params are", f"shape {C.shape}", "Use the same parameters."
         )
     eigenvalues, V = np.linalg.eigh(C)
     cut = p * eps * np.abs(eigenvalues).max()
-    _checks.semi_definite("C", eigenvalues, cut)
+    errors.semi_definite("C", eigenvalues, cut)
     return np.sqrt(p * np.where(eigenvalues > cut, eigenvalues, 0))[:, None] * V.T

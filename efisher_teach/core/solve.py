@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gram import gram
+from efisher_teach import errors
+from efisher_teach.core.matrices import gram
+from efisher_teach.core.precision import dot
 
 
 class Spectrum(NamedTuple):
@@ -65,7 +65,7 @@ def spectrum(G: Float[Array, "n p"]) -> Spectrum:
         >>> print(jnp.sqrt(0.045 / found.eigenvalues))  # semi-axes of the ellipse ΔᵀCΔ = 0.045
         [0.1 0.3]
     """
-    G = _checks.gradients(G)
+    G = errors.gradients(G)
     U, singular, Vt = jnp.linalg.svd(G / jnp.sqrt(G.shape[0]), full_matrices=False)
     cut = max(G.shape) ** 0.5 * jnp.finfo(G.dtype).eps * singular[0]
     return Spectrum(jnp.where(singular > cut, singular, 0) ** 2, Vt.T, U)
@@ -90,7 +90,7 @@ def solve_spectral(spectrum: Spectrum, dampings: Real[ArrayLike, "*m"]) -> Float
         [[1.  0.5]
          [0.5 0.4]]
     """
-    return _fit(spectrum, jnp.ones_like(spectrum.example_vectors[:, 0]), _checks.damping(dampings))
+    return _fit(spectrum, jnp.ones_like(spectrum.example_vectors[:, 0]), errors.damping(dampings))
 
 
 def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Float[Array, " p"]:
@@ -111,9 +111,9 @@ def solve_dual(G: Float[Array, "n p"], damping: Real[ArrayLike, ""] = 0.0) -> Fl
         >>> print(ef.solve_dual(G))  # Gᵀ/10
         [0.1 0.2 0.1 0.2]
     """
-    G = _checks.gradients(G)
-    u = _dual(G, _checks.one_damping(damping, G.dtype))
-    _checks.finite_result("G", u)
+    G = errors.gradients(G)
+    u = _dual(G, errors.one_damping(damping, G.dtype))
+    errors.finite_result("G", u)
     return u
 
 
@@ -152,11 +152,11 @@ def solve_gram(
         >>> print(ef.solve_gram(K))  # K⁻¹1/n: the example with the short gradient weighs more
         [1.   0.25]
     """
-    K = _checks.symmetric("K", K)
+    K = errors.symmetric("K", K)
     n = len(K)
-    target = jnp.full(n, 1 / n, K.dtype) if target is None else _checks.target(target, n).astype(K.dtype)
-    weights = _gram_weights(K, _checks.one_damping(damping, K.dtype), target)
-    _checks.finite_result("K", weights)
+    target = jnp.full(n, 1 / n, K.dtype) if target is None else errors.target(target, n).astype(K.dtype)
+    weights = _gram_weights(K, errors.one_damping(damping, K.dtype), target)
+    errors.finite_result("K", weights)
     return weights
 
 
@@ -198,19 +198,19 @@ def solve_primal(
         >>> print(ef.solve_primal(C, g, damping=0.25))  # where C does not see g, it is divided by ε alone
         [0.8 4. ]
     """
-    return _solve("C", *_checks.linear_system("C", C, g), damping)
+    return _solve("C", *errors.linear_system("C", C, g), damping)
 
 
 def _solve(argument, A, g, damping):
-    damping = _checks.one_damping(damping, A.dtype)
-    if _checks.is_concrete(A, g, damping) and not _visible(A, damping)[0]:
+    damping = errors.one_damping(damping, A.dtype)
+    if errors.is_concrete(A, g, damping) and not _visible(A, damping)[0]:
         kept, _, V = _range(A)
-        _checks.same_sample(argument, g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
+        errors.same_sample(argument, g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     u = _primal(A, g, damping)
     action = (
         "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
     )
-    _checks.finite_result(argument, u, action=action)
+    errors.finite_result(argument, u, action=action)
     return u
 
 
@@ -257,9 +257,9 @@ def solve_rank_one(
         >>> print(ef.solve_rank_one(rows, jnp.array([0.5, 0.5]), g, damping=0.5))  # C = diag(½, 2)
         [0.5 0.4]
     """
-    rows, weights, g = _checks.weighted_rows(rows, weights, g)
-    u = _rank_one(rows, weights, g, _checks.one_positive("damping", damping, rows.dtype))
-    _checks.finite_result("rows", u)
+    rows, weights, g = errors.weighted_rows(rows, weights, g)
+    u = _rank_one(rows, weights, g, errors.one_positive("damping", damping, rows.dtype))
+    errors.finite_result("rows", u)
     return u
 
 
@@ -309,22 +309,22 @@ def precondition(
         diagonal [1.5 0. ]
         none [3. 0.]
     """
-    A, g = _checks.linear_system("A", A, g)
-    damping = _checks.one_damping(damping, A.dtype)
-    _checks.one_of("form", form, get_args(Form))
+    A, g = errors.linear_system("A", A, g)
+    damping = errors.one_damping(damping, A.dtype)
+    errors.one_of("form", form, get_args(Form))
     if form == "full":
         return _solve("A", A, g, damping)
     if form == "none":
         return g
     values, V = jnp.linalg.eigh(A) if form == "root" else (jnp.diag(A), jnp.eye(A.shape[0], dtype=A.dtype))
     kept, shifted, cut = _shift(values, damping)
-    _checks.semi_definite("A", values, cut)
-    _checks.same_sample("A", g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
+    errors.semi_definite("A", values, cut)
+    errors.same_sample("A", g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     if form == "root":
         u = _inverse_root(A, g, damping)
     else:
         u = jnp.where(kept, g / (shifted if form == "diagonal" else jnp.sqrt(shifted)), 0)
-    _checks.finite_result("A", u)
+    errors.finite_result("A", u)
     return u
 
 
@@ -400,9 +400,9 @@ def regress(G: Float[Array, "n p"], target: Real[Array, " n"], damping: Real[Arr
         >>> print(found.direction, (G @ found.direction))
         [0.6] [0.6 1.2]
     """
-    G = _checks.gradients(G)
-    target = _checks.target(target, G.shape[0]).astype(G.dtype)
-    return _regression(G, target, _checks.one_damping(damping, G.dtype))
+    G = errors.gradients(G)
+    target = errors.target(target, G.shape[0]).astype(G.dtype)
+    return _regression(G, target, errors.one_damping(damping, G.dtype))
 
 
 @jax.custom_jvp

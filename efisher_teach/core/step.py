@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import cancels, loss_changes, mean_gradient
-from efisher_teach.solve import Form, precondition, regress, spectrum
+from efisher_teach import errors
+from efisher_teach.core.gradients import cancels, loss_changes, mean_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.core.solve import Form, precondition, regress, spectrum
 
 
 class Step(NamedTuple):
@@ -87,7 +87,7 @@ def empirical_fisher_step(
         >>> print(f"{step.budget_spent:.3f}")  # ΔᵀCΔ = ½ 0.1² + 2 0.05²
         0.010
     """
-    G = _checks.gradients(G)
+    G = errors.gradients(G)
     return _step(G, jnp.ones(G.shape[0], G.dtype), damping, budget=budget, learning_rate=learning_rate)
 
 
@@ -126,17 +126,17 @@ def targeted_step(
         >>> print(step.delta, step.predicted_changes)
         [-0.1  -0.15] [-0.1 -0.3]
     """
-    G = _checks.gradients(G)
-    target = _checks.target(target, G.shape[0]).astype(G.dtype)
+    G = errors.gradients(G)
+    target = errors.target(target, G.shape[0]).astype(G.dtype)
     return _step(G, target, damping, budget=budget, learning_rate=1.0 if budget is None else None)
 
 
 def _step(G, target, damping, *, budget, learning_rate):
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, G.dtype)
-    damping = _checks.one_damping(damping, G.dtype)
+    budgeted, scale = errors.budget_or_rate(budget, learning_rate, G.dtype)
+    damping = errors.one_damping(damping, G.dtype)
     step, still = _make(G, target, damping, scale, budgeted)
-    _checks.finite_result("G", step.delta)
-    _checks.not_lost("G", step.delta, still)
+    errors.finite_result("G", step.delta)
+    errors.not_lost("G", step.delta, still)
     return step
 
 
@@ -192,13 +192,13 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
         >>> print(path.budget_spent)
         [0.01 0.01 0.01]
     """
-    dampings, budget = _checks.damping(dampings), _checks.positive("budget", budget)
+    dampings, budget = errors.damping(dampings), errors.positive("budget", budget)
     if dampings.ndim != 1 or dampings.size == 0:
         got = f"shape {dampings.shape}"
-        _checks.reject("dampings", "1-D and non-empty", got, "Use e.g. jnp.logspace(-6, 2, 50).")
-    G = _checks.gradients(G)
+        errors.reject("dampings", "1-D and non-empty", got, "Use e.g. jnp.logspace(-6, 2, 50).")
+    G = errors.gradients(G)
     path = jax.vmap(lambda damping: empirical_fisher_step(G, damping=damping, budget=budget))(dampings)
-    _checks.finite_result("G", path.delta)
+    errors.finite_result("G", path.delta)
     return path
 
 
@@ -260,11 +260,11 @@ def two_budget_step(
         0.1 0.32
         0.01 inf
     """
-    G = _checks.gradients(G)
-    budget = _checks.one_positive("budget", budget, G.dtype)
-    step = _two_budgets(G, budget, _checks.one_positive("radius", radius, G.dtype))
-    _checks.finite_result("G", step.delta)
-    _checks.not_lost("G", step.delta, ~(step.budget_binds | step.radius_binds))
+    G = errors.gradients(G)
+    budget = errors.one_positive("budget", budget, G.dtype)
+    step = _two_budgets(G, budget, errors.one_positive("radius", radius, G.dtype))
+    errors.finite_result("G", step.delta)
+    errors.not_lost("G", step.delta, ~(step.budget_binds | step.radius_binds))
     return step
 
 
@@ -395,16 +395,16 @@ def preconditioned_step(
         full [-0.1  -0.05] -0.100
         none [-0.034 -0.069] -0.086
     """
-    A, g = _checks.linear_system("A", A, g)
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, A.dtype)
+    A, g = errors.linear_system("A", A, g)
+    budgeted, scale = errors.budget_or_rate(budget, learning_rate, A.dtype)
     u = precondition(A, g, damping, form)
     still, power = ~jnp.any(g), jnp.sum(u * dot(A, u))
     if budgeted:
-        _checks.costs("A", power, still)
+        errors.costs("A", power, still)
     rate = jnp.where(still, 0, jnp.sqrt(scale / jnp.where(still, 1, power))) if budgeted else scale
     delta = -rate * u
-    _checks.finite_result("g", delta)
-    _checks.not_lost("g", delta, still)
+    errors.finite_result("g", delta)
+    errors.not_lost("g", delta, still)
     return PreconditionedStep(delta, rate, rate**2 * power, jnp.sum(g * delta))
 
 

@@ -27,9 +27,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.transforms import Bbox
 
-from efisher_teach import _checks
-from efisher_teach.gradients import per_example_gradients, per_example_losses
-from efisher_teach.problems import Problem
+from efisher_teach import errors
+from efisher_teach.core.gradients import per_example_gradients, per_example_losses
+from efisher_teach.core.problems import Problem
 
 DPI = 200.0  # device pixels an inch: two for each CSS pixel, so that figures are sharp on every screen
 STYLE = mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), use_default_template=False)
@@ -90,7 +90,7 @@ class Handle(NamedTuple):
     """A point that the reader may drag: of one axis or two, those values are taken whose point is nearest.
 
     Examples:
-        >>> handle = ef.scenes.ellipsoid(ef.breast_cancer()).handles[0]
+        >>> handle = ef.scenes.the_best_step(ef.breast_cancer()).handles[0]
         >>> print(f"who drags {handle.label} sets {', '.join(handle.axes)}")
         who drags the tip of the candidate sets turn
     """
@@ -121,7 +121,7 @@ class Preset(NamedTuple):
     """A state worth a look: the axes that it sets, one sentence, and a question to a class.
 
     Examples:
-        >>> preset = ef.scenes.ellipsoid(ef.breast_cancer()).presets[1]
+        >>> preset = ef.scenes.the_best_step(ef.breast_cancer()).presets[1]
         >>> print(preset.name, preset.state, preset.says)
         Uphill {'turn': 180.0} The constraint is even: it allows this step too.
     """
@@ -437,8 +437,8 @@ def show(artist: Artist, points: np.ndarray) -> None:
 
 def look_at(problem: Problem, budget: float) -> dict[str, Any]:
     """The data of a scene: a problem, and a budget c in (0, 0.04], as much as the view has room for."""
-    if _checks.positive("budget", budget) > WIDEST:
-        _checks.reject(
+    if errors.positive("budget", budget) > WIDEST:
+        errors.reject(
             "budget", f"at most {WIDEST}", f"{budget:.3g}", "Beyond it the linear model says little."
         )
     train, test = (problem.x, problem.y), (problem.x_test, problem.y_test)
@@ -449,7 +449,7 @@ def look_at(problem: Problem, budget: float) -> dict[str, Any]:
 def gradients(data) -> jax.Array:
     """G (n, p), of the training examples at θ."""
     G = _gradients(data["loss_fn"], data["theta"], *data["train"])
-    _checks.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
+    errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
 
 

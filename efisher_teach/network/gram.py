@@ -27,39 +27,13 @@ from jax import lax
 from jax.tree_util import Partial, keystr, register_dataclass, tree_flatten_with_path
 from jaxtyping import Array, Float, PyTree
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach._trace import evaluate, trace_gradients
-from efisher_teach._ways import Rows, way_of, wide
-from efisher_teach.gradients import weighted_gradient
+from efisher_teach import errors
+from efisher_teach.core.gradients import weighted_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.network.strategies import Rows, way_of, wide
+from efisher_teach.network.trace import evaluate, trace_gradients
 
 NUMBERS = 2**26  # how many may be held beside what the loss itself needs: 256 MiB in float32
-
-
-def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
-    """Inner products of the per-example gradients: K = GGᵀ/n.
-
-    K and C = GᵀG/n have the same non-zero eigenvalues, so the same ε damps both.
-
-    Args:
-        G: Per-example gradients (n, p).
-
-    Returns:
-        K (n, n), symmetric, positive semi-definite.
-
-    Raises:
-        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
-
-    Examples:
-        >>> G = jnp.array([[1.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
-        >>> print(ef.gram(G))  # off the diagonal, how much two examples pull the same way
-        [[2.5 0.5]
-         [0.5 2.5]]
-    """
-    G = _checks.gradients(G)
-    K = dot(G, G.T) / G.shape[0]
-    _checks.finite_result("G", K)
-    return K
 
 
 class Leaf(NamedTuple):
@@ -134,15 +108,15 @@ def loss_gram(
         >>> print(known.pull(ef.solve_gram(known.K)))  # C⁻¹g
         [1.  0.5]
     """
-    _checks.scalar_loss(loss_fn, params, x, y)
-    _checks.floating("params", params)
-    _checks.hashable("loss_fn", loss_fn)
-    chunk_size = None if chunk_size is None else _checks.at_least_one("chunk_size", chunk_size)
+    errors.scalar_loss(loss_fn, params, x, y)
+    errors.floating("params", params)
+    errors.hashable("loss_fn", loss_fn)
+    chunk_size = None if chunk_size is None else errors.at_least_one("chunk_size", chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
-    if _checks.is_concrete(result.K):
+    if errors.is_concrete(result.K):
         result = replace(result, K=(result.K + result.K.T) / 2)
     action = "Its value or its gradient overflows or is undefined at these examples."
-    _checks.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.K)]), action)
+    errors.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.K)]), action)
     return result
 
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from efisher_teach._precision import dot, einsum
-from efisher_teach._trace import Trace, convolve, move, terms, varies
+from efisher_teach.core.precision import dot, einsum
+from efisher_teach.network.trace import Trace, convolve, move, terms, varies
 
 
 def wide(array: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from efisher_teach import _checks
+from efisher_teach import errors
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
 
@@ -89,13 +89,13 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    n, steps, callbacks = _checks.examples(x, y), _checks.at_least_one("steps", steps), tuple(callbacks)
+    n, steps, callbacks = errors.examples(x, y), errors.at_least_one("steps", steps), tuple(callbacks)
     if batch_size is not None:
-        batch_size = _checks.batch(batch_size, n, key)
+        batch_size = errors.batch(batch_size, n, key)
     path, saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
     run, reports = _Run(params, params, math.inf, 0), []
     if path is not None:
-        _checks.folder("checkpoint", path)
+        errors.folder("checkpoint", path)
     if path is not None and path.exists():
         _, report = jax.eval_shape(update, params, x, y)
         run, reports = _load(path, run, report)
@@ -238,7 +238,7 @@ def _load(path, start, report):
             saved = list(file.values())
     except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
         saved = [error]
-    _checks.same_arrays("checkpoint", path, saved, jax.tree.leaves(start), len(leaves))
+    errors.same_arrays("checkpoint", path, saved, jax.tree.leaves(start), len(leaves))
     # NumPy does not know bfloat16 and gives back bytes.
     saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]
     run, stacked = jax.tree.unflatten(tree, saved)

@@ -18,12 +18,13 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import per_example_losses
-from efisher_teach.gram import gram, loss_gram
-from efisher_teach.likelihoods import Likelihood
-from efisher_teach.solve import solve_gram
+from efisher_teach import errors
+from efisher_teach.core.gradients import per_example_losses
+from efisher_teach.core.likelihoods import Likelihood
+from efisher_teach.core.matrices import gram
+from efisher_teach.core.precision import dot
+from efisher_teach.core.solve import solve_gram
+from efisher_teach.network.gram import loss_gram
 
 if TYPE_CHECKING:
     import optax
@@ -101,10 +102,10 @@ def make_update(
         >>> print(params, f"{report.predicted_decrease:.3f}, in truth {report.actual_decrease:.3f}")
         [-0.1  -0.05] 0.100, in truth 0.097
     """
-    _checks.hashable("loss_fn", loss_fn)
+    errors.hashable("loss_fn", loss_fn)
     damping, budgeted, scale = _settings(damping, budget, learning_rate)
     if mesh is not None:
-        _checks.mesh_axes(mesh, (EXAMPLES, PARAMETERS))
+        errors.mesh_axes(mesh, (EXAMPLES, PARAMETERS))
         mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
 
     def update(params, x, y):
@@ -119,7 +120,7 @@ def make_update(
 def _update(settings, params, x, y, damping, scale):
     loss_fn, budgeted, mesh, measure = settings
     if mesh is not None:
-        _checks.multiple("x and y", _checks.examples(x, y), mesh.shape.get(EXAMPLES, 1))
+        errors.multiple("x and y", errors.examples(x, y), mesh.shape.get(EXAMPLES, 1))
     x, y = _shared(mesh, (x, y), lambda leaf: (EXAMPLES,))
     params = _shared(mesh, params, partial(_longest, mesh))
     known = loss_gram(loss_fn, params, x, y)
@@ -131,8 +132,8 @@ def _update(settings, params, x, y, damping, scale):
 
 
 def _settings(damping, budget, learning_rate):
-    damping = _checks.one_number("damping", _checks.damping(damping))
-    budgeted, scale = _checks.budget_or_rate(budget, learning_rate, damping.dtype)
+    damping = errors.one_number("damping", errors.damping(damping))
+    budgeted, scale = errors.budget_or_rate(budget, learning_rate, damping.dtype)
     # Without weak types, which JAX gives to Python's numbers: other numbers are then no reason to compile again.
     damping, scale = (lax.convert_element_type(number, number.dtype) for number in (damping, scale))
     return damping, budgeted, scale
@@ -228,7 +229,7 @@ def make_natural_update(
 
     Args:
         output_fn: `output_fn(params, x)`, the output z of one example.
-        likelihood: p(y | z), of `efisher_teach.likelihoods`: the loss is its -log p(y | z).
+        likelihood: p(y | z), of `efisher_teach.core.likelihoods`: the loss is its -log p(y | z).
         damping: ε ≥ 0.
         budget: c > 0, spent in the metric of F: ΔᵀFΔ = c is twice the divergence KL of the model from what it was.
         learning_rate: η > 0, instead of a budget.
@@ -256,7 +257,7 @@ def make_natural_update(
 @partial(jax.jit, static_argnums=0)
 def _natural(settings, params, x, y, damping, scale):
     output_fn, likelihood, budgeted, measure = settings
-    n = _checks.examples(x, y)
+    n = errors.examples(x, y)
 
     def loss_fn(params, x, y):
         return likelihood.loss(output_fn(params, x), y)
@@ -380,8 +381,8 @@ def scale_by_empirical_fisher(
     """
     import optax
 
-    damping = _checks.one_number("damping", _checks.damping(damping))
-    _checks.decay_and_memory(decay, memory)
+    damping = errors.one_number("damping", errors.damping(damping))
+    errors.decay_and_memory(decay, memory)
 
     def init(params):
         theta, _ = ravel_pytree(params)
@@ -396,7 +397,7 @@ def scale_by_empirical_fisher(
         n, m = len(G), len(state.rows)
         if m == 0:
             return unravel(dot(G.T, solve_gram(gram(G), damping))), state
-        _checks.fits_memory(n, m)
+        errors.fits_memory(n, m)
         state = ScaleByEmpiricalFisherState(
             jnp.concatenate([G, state.rows])[:m],
             jnp.concatenate([jnp.full(n, (1 - decay) / n, G.dtype), decay * state.weights])[:m],

@@ -1,20 +1,20 @@
 """One figure a file: a pure JAX function from state to named arrays, its drawing by matplotlib, its words."""
 
-from efisher_teach.scenes.arrow_cloud import arrow_cloud
-from efisher_teach.scenes.charts import charts
-from efisher_teach.scenes.cost import cost
-from efisher_teach.scenes.damping import damping
-from efisher_teach.scenes.ellipsoid import ellipsoid
-from efisher_teach.scenes.lookalikes import lookalikes
-from efisher_teach.scenes.proof import proof
-from efisher_teach.scenes.race import race
-from efisher_teach.scenes.scene import Axis, Handle, Orbit, Preset, Scene, Table, paint, show, tabulate, view
-from efisher_teach.scenes.solid import solid
-from efisher_teach.scenes.three_ellipses import three_ellipses
-from efisher_teach.scenes.two_budgets import two_budgets
-from efisher_teach.scenes.vector_field import vector_field
-from efisher_teach.scenes.who_improves import who_improves
-from efisher_teach.scenes.your_model import your_model
+from efisher_teach.figures.scene import Axis, Handle, Orbit, Preset, Scene, Table, paint, show, tabulate, view
+from efisher_teach.figures.scenes.a_real_network import a_real_network
+from efisher_teach.figures.scenes.bug_hunt import bug_hunt
+from efisher_teach.figures.scenes.damping import damping
+from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
+from efisher_teach.figures.scenes.fisher_hessian import fisher_hessian
+from efisher_teach.figures.scenes.other_coordinates import other_coordinates
+from efisher_teach.figures.scenes.proof import proof
+from efisher_teach.figures.scenes.should_all_improve import should_all_improve
+from efisher_teach.figures.scenes.solid import solid
+from efisher_teach.figures.scenes.the_best_step import the_best_step
+from efisher_teach.figures.scenes.two_budgets import two_budgets
+from efisher_teach.figures.scenes.vector_field import vector_field
+from efisher_teach.figures.scenes.what_a_step_costs import what_a_step_costs
+from efisher_teach.figures.scenes.your_model import your_model
 
 __all__ = [
     "Axis",
@@ -23,22 +23,22 @@ __all__ = [
     "Preset",
     "Scene",
     "Table",
-    "arrow_cloud",
-    "charts",
-    "cost",
+    "a_real_network",
+    "bug_hunt",
     "damping",
-    "ellipsoid",
-    "lookalikes",
+    "every_example_pulls",
+    "fisher_hessian",
+    "other_coordinates",
     "paint",
     "proof",
-    "race",
+    "should_all_improve",
     "show",
     "solid",
     "tabulate",
-    "three_ellipses",
+    "the_best_step",
     "two_budgets",
     "vector_field",
     "view",
-    "who_improves",
+    "what_a_step_costs",
     "your_model",
 ]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.figures.scene import (
     CONSTRAINT,
     DESCENT,
     EMPIRICAL_FISHER,
@@ -24,13 +24,13 @@ from efisher_teach.scenes.scene import (
     line,
     panels,
 )
-from efisher_teach.training import Trial
+from efisher_teach.network.training import Trial
 
 WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
 RIVALS = {"descent": ("SGD", DESCENT), "adam": ("Adam", OTHER), "natural": ("natural gradient", NATURAL)}
 
 
-def race(
+def a_real_network(
     rivals: dict[str, dict[float, Trial]], ours: dict[float, dict[float, Trial]], *, damping: float
 ) -> Scene:
     """Learning curves of SGD, Adam, the natural gradient, and the empirical Fisher at any ε and c.
@@ -50,15 +50,15 @@ def race(
     Examples:
         >>> runs = {0.1: ef.Trial(losses=np.geomspace(1.0, 0.1, 20), seconds=0.01)}  # as of `tune`
         >>> rivals = {"descent": runs, "adam": runs, "natural": runs}
-        >>> scene = ef.scenes.race(rivals, {1e-3: runs, 1e-1: runs}, damping=1e-3)
+        >>> scene = ef.scenes.a_real_network(rivals, {1e-3: runs, 1e-1: runs}, damping=1e-3)
         >>> print([axis.name for axis in scene.axes])
         ['step', 'damping', 'budget']
     """
     if set(rivals) != set(RIVALS):
-        _checks.reject("rivals", f"the runs of {', '.join(RIVALS)}", ", ".join(rivals) or "none", "Name all.")
+        errors.reject("rivals", f"the runs of {', '.join(RIVALS)}", ", ".join(rivals) or "none", "Name all.")
     if damping not in ours or len({tuple(sorted(runs)) for runs in ours.values()}) != 1:
         got = "; ".join(f"ε = {e:g} with c = {sorted(runs)}" for e, runs in ours.items()) or "none"
-        _checks.reject("ours", f"runs of every ε, also of {damping:g}, with every c", got, "Run all of them.")
+        errors.reject("ours", f"runs of every ε, also of {damping:g}, with every c", got, "Run all of them.")
     best = {name: runs[_best(runs)] for name, runs in rivals.items()}
     dampings, budgets = sorted(ours), sorted(ours[damping])
     grid = [ours[e][c] for e in dampings for c in budgets]

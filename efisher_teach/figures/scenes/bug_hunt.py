@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.curvature import empirical_fisher, fisher, gradient_covariance
-from efisher_teach.gradients import mean_gradient
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient
+from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DESCENT,
@@ -56,7 +56,7 @@ FARTHEST = 3.0  # in views: where a curve that leaves the view is cut
 NEEDLE = 1e-2  # eigenvalues below this part of the largest do not guide where points of a curve are
 
 
-def lookalikes(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
+def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
     """The step with a wrong matrix beside the right one, for a problem with two parameters.
 
     Args:
@@ -71,7 +71,7 @@ def lookalikes(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scen
         ValueError: params is not (2,); no likelihood; too few examples; budget out of range.
 
     Examples:
-        >>> mistake, damping = ef.scenes.lookalikes(ef.breast_cancer()).axes
+        >>> mistake, damping = ef.scenes.bug_hunt(ef.breast_cancer()).axes
         >>> for value in mistake.values[:4]:
         ...     print(mistake.say(value))
         none, C itself
@@ -81,12 +81,12 @@ def lookalikes(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scen
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):
-        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
     if problem.output_fn is None or problem.likelihood is None:
-        _checks.reject("problem", "one with an output_fn and a likelihood", "None", "The Fisher needs both.")
+        errors.reject("problem", "one with an output_fn and a likelihood", "None", "The Fisher needs both.")
     n = len(problem.y)
     if n < 2 * BATCH:
-        _checks.reject("problem", f"one with {2 * BATCH} examples, two batches", f"{n}", "Make n larger.")
+        errors.reject("problem", f"one with {2 * BATCH} examples, two batches", f"{n}", "Make n larger.")
     order = np.random.default_rng(seed).permutation(n)
     believed = {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
     F = fisher(problem.loss_fn, problem.params, problem.x, **believed)

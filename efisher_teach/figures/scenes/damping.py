@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import spectrum
+from efisher_teach.core.step import damping_path, empirical_fisher_step
+from efisher_teach.figures.scene import (
     CONSTRAINT,
     DATA,
     DESCENT,
@@ -40,8 +42,6 @@ from efisher_teach.scenes.scene import (
     rectangles,
     scientific,
 )
-from efisher_teach.solve import spectrum
-from efisher_teach.step import damping_path, empirical_fisher_step
 
 DAMPINGS = np.logspace(-7, 1, 161)
 SHOWN = 36  # examples with a bar of their own
@@ -72,11 +72,11 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < 2:
-        _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
+        errors.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
     if problem.x_test is None or problem.y_test is None:
-        _checks.reject("problem", "one with held-out examples", "x_test or y_test None", "Set aside a fifth.")
+        errors.reject("problem", "one with held-out examples", "x_test or y_test None", "Set aside a fifth.")
     if len(problem.y) < SHOWN:
-        _checks.reject("problem", f"one with {SHOWN} examples", f"{len(problem.y)}", "Make n larger.")
+        errors.reject("problem", f"one with {SHOWN} examples", f"{len(problem.y)}", "Make n larger.")
     return Scene(
         title="Damping: one cost, every ε",
         axes=(Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),),

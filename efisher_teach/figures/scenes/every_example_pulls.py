@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.curvature import empirical_fisher
-from efisher_teach.gradients import mean_gradient, per_example_gradients
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient, per_example_gradients
+from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DATA,
@@ -41,7 +41,7 @@ OUTLIER = np.linspace(0, 3, 13)
 ASPECT = 1.24  # width by height of the left panel
 
 
-def arrow_cloud(problem: Problem, *, seed: int = 0) -> Scene:
+def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
     """The gradients of up to 60 examples of a problem with two parameters, their mean, and their second moment.
 
     Args:
@@ -57,7 +57,7 @@ def arrow_cloud(problem: Problem, *, seed: int = 0) -> Scene:
         ValueError: params is not (2,); fewer than 4 examples.
 
     Examples:
-        >>> scene = ef.scenes.arrow_cloud(ef.breast_cancer())
+        >>> scene = ef.scenes.every_example_pulls(ef.breast_cancer())
         >>> print([axis.name for axis in scene.axes])
         ['example', 'outlier', 'noise']
         >>> print(scene.presets[1].asks)
@@ -65,9 +65,9 @@ def arrow_cloud(problem: Problem, *, seed: int = 0) -> Scene:
     """
     shape, n = getattr(problem.params, "shape", None), len(problem.y)
     if shape != (2,):
-        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
     if n < 4:
-        _checks.reject("problem", "one with at least 4 examples", f"{n}", "Fewer make no cloud.")
+        errors.reject("problem", "one with at least 4 examples", f"{n}", "Fewer make no cloud.")
     n = min(n, SHOWN)
     noises = np.arange(n // 2 + 1) / n  # one more label at each place
     return Scene(

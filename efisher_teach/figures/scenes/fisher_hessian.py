@@ -13,18 +13,18 @@ from jax.scipy.linalg import solve_triangular
 from jax.tree_util import Partial
 from matplotlib.ticker import NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.curvature import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient, per_example_gradients, per_example_jacobians
+from efisher_teach.core.likelihoods import gaussian
+from efisher_teach.core.matrices import (
     empirical_fisher,
     fisher,
     generalised_eigenvalues,
     gradient_covariance,
     hessian,
 )
-from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_jacobians
-from efisher_teach.likelihoods import gaussian
-from efisher_teach.scenes.scene import (
+from efisher_teach.core.precision import dot
+from efisher_teach.figures.scene import (
     CONSTRAINT,
     DATA,
     EMPIRICAL_FISHER,
@@ -55,7 +55,7 @@ SHOWN = 60  # examples with a dot
 EDGE = 2.9  # of the panel of the data, in standard deviations of x
 
 
-def three_ellipses(*, n: int = 200, seed: int = 0, model: str = "linear") -> Scene:
+def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Scene:
     """ΔᵀMΔ = 1 for the empirical Fisher, its centred form, the Fisher and the Hessian of a regression.
 
     Args:
@@ -71,15 +71,15 @@ def three_ellipses(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
         ValueError: n is below 60, or the model is unknown.
 
     Examples:
-        >>> scene = ef.scenes.three_ellipses()
+        >>> scene = ef.scenes.fisher_hessian()
         >>> print([axis.name for axis in scene.axes])
         ['noise', 'misfit', 'distance']
         >>> print(scene.presets[1].asks)
         The data are cleaner than the model believes. Does C grow or shrink?
     """
-    if _checks.at_least_one("n", n) < SHOWN:
-        _checks.reject("n", f"at least {SHOWN}", f"{n}", "Fewer examples make no cloud.")
-    _checks.one_of("model", model, tuple(MODELS))
+    if errors.at_least_one("n", n) < SHOWN:
+        errors.reject("n", f"at least {SHOWN}", f"{n}", "Fewer examples make no cloud.")
+    errors.one_of("model", model, tuple(MODELS))
     output_fn, loss_fn = MODELS[model]
     x, unit = np.random.default_rng(seed).normal(size=(2, n))
     x = (x - x.mean()) / x.std()  # so that the Fisher of the line is the identity

@@ -15,13 +15,14 @@ from jax import lax
 from jax.tree_util import Partial
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from efisher_teach import _checks, coordinates
-from efisher_teach._precision import dot
-from efisher_teach.coordinates import Coordinates
-from efisher_teach.curvature import empirical_fisher
-from efisher_teach.gradients import mean_gradient, per_example_gradients, per_example_losses
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core import coordinates
+from efisher_teach.core.coordinates import Coordinates
+from efisher_teach.core.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.figures.scene import (
     CONSTRAINT,
     DESCENT,
     EMPIRICAL_FISHER,
@@ -58,7 +59,7 @@ CHARTS = {
 }
 
 
-def charts(problem: Problem, chart: str = "polar") -> Scene:
+def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     """Take the same step in θ and in ψ, where θ = φ(ψ), for a problem with two parameters.
 
     Gradient descent is as expensive as the undamped empirical Fisher in either chart: E[Δℓ²] = η²ρ to first order.
@@ -75,20 +76,20 @@ def charts(problem: Problem, chart: str = "polar") -> Scene:
         ValueError: params is not (2,), or outside the chart; an unknown chart.
 
     Examples:
-        >>> scene = ef.scenes.charts(ef.breast_cancer()._replace(params=jnp.array([1.0, 2.0])), "exp")
+        >>> scene = ef.scenes.other_coordinates(ef.breast_cancer()._replace(params=jnp.array([1.0, 2.0])), "exp")
         >>> print(scene.title)
         The same step in any coordinates: exp
         >>> print(scene.presets[0].asks)
         Which of the two methods depends on how you write the parameters?
     """
-    _checks.one_of("chart", chart, tuple(CHARTS))
+    errors.one_of("chart", chart, tuple(CHARTS))
     theta = jnp.asarray(getattr(problem, "params", None), float)
     if theta.shape != (2,):
         got = f"shape {theta.shape}"
-        _checks.reject("problem", "one with params of shape (2,)", got, "E.g. breast_cancer(2).")
+        errors.reject("problem", "one with params of shape (2,)", got, "E.g. breast_cancer(2).")
     chosen = _chart(chart)
     psi, back, J = _there_and_back(chosen, theta)
-    _checks.inside(f"the chart {chart!r} ({chosen.domain})", theta, psi, back, J)
+    errors.inside(f"the chart {chart!r} ({chosen.domain})", theta, psi, back, J)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from efisher_teach import _checks
-from efisher_teach.derivation import BREAKS, STATEMENTS, TOLERANCE, Ledger, ledger
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.proof import BREAKS, STATEMENTS, TOLERANCE, Ledger, ledger
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     EMPIRICAL_FISHER,
@@ -63,9 +63,9 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
         >>> print(f"{len(broken.values) - 1} lines can be broken, first {broken.say(broken.default)}")
         18 lines can be broken, first “stationarity” (the step goes along −g)
     """
-    if _checks.positive("budget", budget) > WIDEST:
-        _checks.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", "Choose one in the view.")
-    damping = float(_checks.positive("damping", damping))
+    if errors.positive("budget", budget) > WIDEST:
+        errors.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", "Choose one in the view.")
+    damping = float(errors.positive("damping", damping))
     start = float(BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))])
 
     def judge(c, broken=None):

@@ -13,11 +13,13 @@ import numpy as np
 from jax.tree_util import Partial
 from matplotlib.ticker import PercentFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import per_example_losses
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import per_example_losses
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import spectrum
+from efisher_teach.core.step import targeted_step
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DATA,
@@ -40,8 +42,6 @@ from efisher_teach.scenes.scene import (
     rectangles,
     scientific,
 )
-from efisher_teach.solve import spectrum
-from efisher_teach.step import targeted_step
 
 DAMPINGS = np.logspace(-7, 1, 41)
 TARGETS = np.linspace(0, 1, 11)
@@ -49,7 +49,7 @@ SHOWN = 36  # examples with a bar: evenly spaced ranks
 FARTHEST = 12.0  # in √c: where what would leave the view stays
 
 
-def who_improves(
+def should_all_improve(
     problem: Problem, *, budget: float = 0.01, imbalance: float = 1.0, noise: float = 0.0, seed: int = 0
 ) -> Scene:
     """Whose loss falls under one step of cost c, for a problem with labels 0 and 1.
@@ -69,7 +69,7 @@ def who_improves(
         ValueError: A problem of another kind; budget, imbalance or noise out of range.
 
     Examples:
-        >>> scene = ef.scenes.who_improves(ef.breast_cancer(), noise=0.1)
+        >>> scene = ef.scenes.should_all_improve(ef.breast_cancer(), noise=0.1)
         >>> print([axis.name for axis in scene.axes])
         ['damping', 'target']
         >>> print(scene.presets[3].asks)
@@ -77,17 +77,17 @@ def who_improves(
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1:
-        _checks.reject("problem", "one with params of shape (p,)", f"{shape}", "E.g. breast_cancer(None).")
+        errors.reject("problem", "one with params of shape (p,)", f"{shape}", "E.g. breast_cancer(None).")
     y = np.asarray(problem.y)
     if not np.isin(y, (0, 1)).all() or problem.output_fn is None or problem.likelihood is None:
         got = f"labels {np.unique(y)[:3]}, likelihood {problem.likelihood and problem.likelihood.name}"
-        _checks.reject("problem", "one with labels 0 and 1 and a likelihood", got, "E.g. breast_cancer().")
+        errors.reject("problem", "one with labels 0 and 1 and a likelihood", got, "E.g. breast_cancer().")
     if len(y) < SHOWN:
-        _checks.reject("problem", f"one with {SHOWN} examples", f"{len(y)}", "Make n larger.")
+        errors.reject("problem", f"one with {SHOWN} examples", f"{len(y)}", "Make n larger.")
     if not 0 < imbalance <= 1:
-        _checks.reject("imbalance", "above 0 and at most 1", f"{imbalance}", "1 keeps every example.")
+        errors.reject("imbalance", "above 0 and at most 1", f"{imbalance}", "1 keeps every example.")
     if not 0 <= noise <= 0.5:
-        _checks.reject("noise", "from 0 to 0.5", f"{noise}", "0 flips no label.")
+        errors.reject("noise", "from 0 to 0.5", f"{noise}", "0 flips no label.")
     kept, flipped = _sample(y, imbalance, noise, np.random.default_rng(seed))
     y = jnp.asarray(np.where(flipped, 1 - y, y), problem.y.dtype)
     groups = ("clean", "flipped") if noise else ("label 0", "label 1")

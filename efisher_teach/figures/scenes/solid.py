@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.figures.scene import (
     CONSTRAINT,
     DESCENT,
     EMPIRICAL_FISHER,
@@ -38,7 +39,6 @@ from efisher_teach.scenes.scene import (
     panels,
     scientific,
 )
-from efisher_teach.solve import solve_spectral, spectrum
 
 DAMPINGS = np.logspace(-6, 0, 37)
 TURNS, TILTS = np.arange(-180.0, 181.0, 3), np.arange(-90.0, 91.0, 3)  # degrees
@@ -71,7 +71,7 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
     shape = getattr(problem.params, "shape", None)
     if shape != (3,):
         action = "E.g. logistic_regression(p=3), or linear_regression(2, 3) for a cylinder."
-        _checks.reject("problem", "one with params of shape (3,)", f"shape {shape}", action)
+        errors.reject("problem", "one with params of shape (3,)", f"shape {shape}", action)
     data = look_at(problem, budget)
     aside, oblique = _viewpoints(data)
     edge_on = Preset(

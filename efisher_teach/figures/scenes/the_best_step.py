@@ -10,11 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import spectrum
+from efisher_teach.core.step import empirical_fisher_step
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DESCENT,
@@ -37,14 +39,12 @@ from efisher_teach.scenes.scene import (
     look_at,
     panels,
 )
-from efisher_teach.solve import spectrum
-from efisher_teach.step import empirical_fisher_step
 
 ASPECT = 1.24  # width by height of the left panel
 TURNS = np.arange(-180.0, 181.0)
 
 
-def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
+def the_best_step(problem: Problem, *, budget: float = 0.01) -> Scene:
     """Try to beat Lagrange: a candidate step on the ellipse ΔᵀCΔ = c of a problem with two parameters.
 
     Args:
@@ -58,7 +58,7 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
         ValueError: params is not (2,); budget out of range.
 
     Examples:
-        >>> scene = ef.scenes.ellipsoid(ef.breast_cancer())
+        >>> scene = ef.scenes.the_best_step(ef.breast_cancer())
         >>> print(scene.title)
         Beat Lagrange: every step on the ellipse has the same cost
         >>> print(scene.presets[0].asks)
@@ -66,7 +66,7 @@ def ellipsoid(problem: Problem, *, budget: float = 0.01) -> Scene:
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):
-        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
     return Scene(
         title="Beat Lagrange: every step on the ellipse has the same cost",
         axes=(Axis("turn", "turn the candidate", TURNS, 0.0, degrees),),

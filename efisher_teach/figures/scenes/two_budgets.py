@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import mean_gradient
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.core.step import two_budget_step
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DESCENT,
@@ -38,8 +40,6 @@ from efisher_teach.scenes.scene import (
     panels,
     scientific,
 )
-from efisher_teach.solve import solve_spectral, spectrum
-from efisher_teach.step import two_budget_step
 
 BUDGETS = np.logspace(-3, -1.4, 41)
 ASPECT = 0.88  # width by height of the panel of the plane
@@ -70,12 +70,12 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
     """
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < 2:
-        _checks.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
+        errors.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
     data = look_at(problem, budget)
     lowest, highest = (float(ratio) for ratio in _ratios(gradients(data))[2])
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
-        _checks.reject("problem", "such that g is no eigenvector of C", got, action)
+        errors.reject("problem", "such that g is no eigenvector of C", got, action)
     ends = np.sqrt([BUDGETS[0] / highest, BUDGETS[-1] / lowest])
     radii = np.logspace(np.log10(ends[0]) - ROOM, np.log10(ends[1]) + ROOM, 41)
     start = BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))]

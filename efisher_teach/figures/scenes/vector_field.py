@@ -15,9 +15,9 @@ from matplotlib.artist import Artist
 from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot, einsum
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.precision import dot, einsum
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DESCENT,
@@ -66,8 +66,8 @@ def vector_field(*, noise: float = 1.0) -> Scene:
         >>> print(scene.presets[2].asks)
         Does a good cosine at the start promise a short way?
     """
-    if not 0.1 <= float(_checks.positive("noise", noise)) <= 10:
-        _checks.reject("noise", "from 0.1 to 10", f"{noise:.3g}", "The paper has 1.")
+    if not 0.1 <= float(errors.positive("noise", noise)) <= 10:
+        errors.reject("noise", "from 0.1 to 10", f"{noise:.3g}", "The paper has 1.")
     rng = np.random.RandomState(0)  # the authors' generator and seed
     x = np.stack([np.ones(N), rng.lognormal(0, 0.75, N)], axis=1)
     y = x @ TRUTH_AT + noise * rng.normal(size=N)

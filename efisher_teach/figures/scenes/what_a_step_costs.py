@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.curvature import empirical_fisher
-from efisher_teach.gradients import mean_gradient, per_example_losses
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import mean_gradient, per_example_losses
+from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.figures.scene import (
     CANDIDATE,
     CONSTRAINT,
     DATA,
@@ -56,7 +56,7 @@ WEIGHTS = RADII[:, None] ** (POWERS + 2) / ((POWERS + 1) * (POWERS + 2))
 WEIGHTS = WEIGHTS @ np.linalg.inv(np.vander(NODES, increasing=True))
 
 
-def cost(problem: Problem, *, budget: float = 0.01) -> Scene:
+def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
     """Drag a step, and read its cost, for a problem with two parameters.
 
     Args:
@@ -70,7 +70,7 @@ def cost(problem: Problem, *, budget: float = 0.01) -> Scene:
         ValueError: params is not (2,); C is singular; budget out of range.
 
     Examples:
-        >>> scene = ef.scenes.cost(ef.breast_cancer())
+        >>> scene = ef.scenes.what_a_step_costs(ef.breast_cancer())
         >>> print([axis.name for axis in scene.axes])
         ['turn', 'length']
         >>> print(scene.presets[1].asks)
@@ -78,13 +78,13 @@ def cost(problem: Problem, *, budget: float = 0.01) -> Scene:
     """
     shape = getattr(problem.params, "shape", None)
     if shape != (2,):
-        _checks.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
     data = look_at(problem, budget)
     G = np.asarray(gradients(data), float)
     (least, most), V = np.linalg.eigh(G.T @ G / len(G))
     if not least > 1e-6 * most:
         got = f"eigenvalues of C from {least:.3g} to {most:.3g}"
-        _checks.reject("problem", "one where every step costs something", got, "Take more examples.")
+        errors.reject("problem", "one where every step costs something", got, "Take more examples.")
     longest, g = 1.05 * np.sqrt(WIDEST / least), -G.mean(axis=0)
     cheap = np.rad2deg(np.arctan2(g[0] * V[1, 0] - g[1] * V[0, 0], g @ V[:, 0]))  # the turn of the long axis
     cheap = (cheap + 90) % 180 - 90

@@ -14,11 +14,12 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from efisher_teach import _checks
-from efisher_teach._precision import dot
-from efisher_teach.gradients import cancels, mean_gradient
-from efisher_teach.problems import Problem
-from efisher_teach.scenes.scene import (
+from efisher_teach import errors
+from efisher_teach.core.gradients import cancels, mean_gradient
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.figures.scene import (
     CONSTRAINT,
     DATA,
     DESCENT,
@@ -41,7 +42,6 @@ from efisher_teach.scenes.scene import (
     rectangles,
     scientific,
 )
-from efisher_teach.solve import solve_spectral, spectrum
 
 DAMPINGS = np.logspace(-7, 1, 49)  # in largest eigenvalues of C
 PLANES = {
@@ -90,15 +90,15 @@ def your_model(
     """
     if (problem is None) == (G is None):
         got = "neither" if problem is None else "both"
-        _checks.reject("problem", "given, or else G", got, "Give a Problem, or per-example gradients (n, p).")
-    _checks.one_of("plane", plane, tuple(PLANES))
-    if _checks.positive("budget", budget) > WIDEST:
-        _checks.reject(
+        errors.reject("problem", "given, or else G", got, "Give a Problem, or per-example gradients (n, p).")
+    errors.one_of("plane", plane, tuple(PLANES))
+    if errors.positive("budget", budget) > WIDEST:
+        errors.reject(
             "budget", f"at most {WIDEST}", f"{budget:.3g}", "Beyond it the linear model says little."
         )
     rng, data = np.random.default_rng(seed), {"budget": jnp.asarray(budget, float)}
     if problem is None:
-        name, rows = "G", _checks.gradients(G)
+        name, rows = "G", errors.gradients(G)
     else:
         n = len(jax.tree.leaves(problem.x)[0])
         drawn = np.sort(rng.permutation(n)[:MOST])
@@ -107,10 +107,10 @@ def your_model(
         name, rows = "problem", gradients(data)
     if min(rows.shape) < 2:
         got, action = f"shape {rows.shape}", "A plane needs two parameters, a mean two examples."
-        _checks.reject(name, "with (n, p) gradients, n ≥ 2 and p ≥ 2", got, action)
+        errors.reject(name, "with (n, p) gradients, n ≥ 2 and p ≥ 2", got, action)
     nothing, g, factors, undamped, shown = _examine(rows)
     if nothing:
-        _checks.reject(name, "where the mean gradient is not 0", "g = 0", "At a minimum no step is best.")
+        errors.reject(name, "where the mean gradient is not 0", "g = 0", "At a minimum no step is best.")
     largest = float(factors.eigenvalues[0])
     data |= {"G": rows, "factors": factors, "shown": shown}
     data["plane"] = _plane(g, undamped, factors, plane, rng)

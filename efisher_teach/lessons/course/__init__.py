@@ -1,19 +1,19 @@
 """The questions and exercises of the course, one file for each notebook. An exercise is its solution, decorated."""
 
-from efisher_teach.exercises import (
-    bugs,
-    coordinates,
+from efisher_teach.lessons.course import (
+    a_real_network,
+    bug_hunt,
     damping,
-    equal,
-    fishers,
-    lagrange,
-    model,
-    network,
-    price,
-    pull,
+    every_example_pulls,
+    fisher_hessian,
+    other_coordinates,
+    should_all_improve,
+    the_best_step,
+    what_a_step_costs,
+    your_model,
 )
-from efisher_teach.exercises.exercise import EXERCISES, Exercise, Verdict, given, judge, source, stub
-from efisher_teach.exercises.question import QUESTIONS, Question, ask
+from efisher_teach.lessons.exercise import EXERCISES, Exercise, Verdict, given, judge, source, stub
+from efisher_teach.lessons.question import QUESTIONS, Question, ask
 
 __all__ = [
     "EXERCISES",
@@ -21,19 +21,19 @@ __all__ = [
     "Exercise",
     "Question",
     "Verdict",
+    "a_real_network",
     "ask",
-    "bugs",
-    "coordinates",
+    "bug_hunt",
     "damping",
-    "equal",
-    "fishers",
+    "every_example_pulls",
+    "fisher_hessian",
     "given",
     "judge",
-    "lagrange",
-    "model",
-    "network",
-    "price",
-    "pull",
+    "other_coordinates",
+    "should_all_improve",
     "source",
     "stub",
+    "the_best_step",
+    "what_a_step_costs",
+    "your_model",
 ]

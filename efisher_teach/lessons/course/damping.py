@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import efisher_teach as ef
-from efisher_teach.exercises.exercise import exercise, positive, rows
-from efisher_teach.exercises.question import ask
+from efisher_teach.lessons.exercise import exercise, positive, rows
+from efisher_teach.lessons.question import ask
 
 ask(
     "damping without end",

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.exercises.exercise import exercise, positive, rows
-from efisher_teach.exercises.question import ask
+from efisher_teach.lessons.exercise import exercise, positive, rows
+from efisher_teach.lessons.question import ask
 
 ask(
     "in log-space",

@@ -5,8 +5,8 @@ from itertools import combinations
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.exercises.exercise import TALL, exercise, positive, rows
-from efisher_teach.exercises.question import ask
+from efisher_teach.lessons.exercise import TALL, exercise, positive, rows
+from efisher_teach.lessons.question import ask
 
 ask(
     "twice as far",
