@@ -11,7 +11,7 @@ from gallery import contrast
 from matplotlib import rc_params_from_file
 from matplotlib.colors import to_rgb
 
-from efisher_teach.figures.scenes import scene
+from efisher_teach.figures import scene
 
 PACKAGE = Path(scene.__file__).parents[1]
 COLOURS = {

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
+from efisher_teach.figures import scene as room
 from efisher_teach.figures import scenes
-from efisher_teach.figures.scenes import scene as room
 
 
 @pytest.fixture(params=gallery.GALLERY)
