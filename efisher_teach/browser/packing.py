@@ -6,33 +6,18 @@ over every value of every axis; points with three coordinates stay so, in pixels
 
 import json
 import zlib
-from io import BytesIO
 from string import Formatter
-from textwrap import wrap
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.collections import PolyCollection
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
 
-from efisher_teach.figures.scene import (
-    DPI,
-    STYLE,
-    Layout,
-    Scene,
-    Table,
-    layout_of,
-    paint,
-    places,
-    rim,
-    show,
-    view,
-)
+from efisher_teach.figures.ink import DPI
+from efisher_teach.figures.marks import HEAD_LENGTH, HEAD_SCALE, HEAD_WIDTH, Mark, show
+from efisher_teach.figures.paint import Layout, Painting, layout_of, paint, places, write
+from efisher_teach.figures.scene import Scene
+from efisher_teach.figures.table import Table, slack, view
 
 RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
 STEPS = 8  # a packed coordinate counts eighths of a CSS pixel
@@ -40,10 +25,9 @@ LIMIT = 1_000_000  # bytes of a packed table
 
 
 class Form(NamedTuple):
-    """A scene drawn in one size: the figure, what moves in it, and the picture of what does not."""
+    """A scene painted in one size, and the picture of what stands still in it."""
 
-    figure: Figure
-    artists: dict[str, Artist]
+    painting: Painting
     picture: bytes
     layout: Layout
 
@@ -81,49 +65,36 @@ def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | No
 
 
 def _drawn_alike(scene: Scene, other: Scene) -> bool:
-    return (scene.draw, scene.size, scene.narrow) == (other.draw, other.size, other.narrow)
+    """Whether two scenes of the same background have the same picture."""
+
+    def drawing(scene):
+        return scene.still, scene.marks, scene.mosaic, scene.size, scene.narrow
+
+    return drawing(scene) == drawing(other)
 
 
 def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Form:
     size = scene.narrow if name == "narrow" else scene.size
     start = tuple(axis.nearest(axis.default) for axis in scene.axes)
     layout = last and last.layout
-    figure, artists = paint(scene, table, start, size, layout)
+    painting = paint(scene, table, start, size, layout)
     # A layout that stays keeps the room that is not needed now.
-    if not layout or not np.array_equal(places(figure), layout.places):
-        layout = layout_of(figure)
-    for artist in artists.values():
+    if not layout or not np.array_equal(places(painting.figure), layout.places):
+        layout = layout_of(painting.figure)
+    for artist in painting.artists.values():
         artist.set_visible(False)
-    return Form(figure, artists, write(figure), layout)
-
-
-def write(figure: Figure, kind: str = "png", dpi: float = DPI, caption: str = "") -> bytes:
-    """A figure as a file, with a caption below it.
-
-    PNG is packed at level 1, which is three times faster than the default and costs a tenth in size.
-    """
-    buffer = BytesIO()
-    with mpl.rc_context(STYLE):
-        width, height = figure.get_size_inches()
-        lines = wrap(caption, int(13 * width))
-        text = figure.text(0.01, 0, "\n".join(lines), va="top", fontsize=10, linespacing=1.4)
-        page = Bbox([[0, -0.21 * len(lines)], [width, height]])
-        options: Any = {"pil_kwargs": {"compress_level": 1}} if kind == "png" else {}
-        figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches=page, **options)
-        text.remove()
-    return buffer.getvalue()
+    return Form(painting, write(painting.figure), layout)
 
 
 def draw_whole(
     shown: Shown, indices: tuple[int, ...], kind: str, dpi: float, caption: str = "", form: str = "wide"
 ) -> bytes:
     """The figure in one state, all of it by matplotlib."""
-    figure, artists, *_ = shown.forms[form]
-    arrays = view(shown.scene, shown.table, indices)
-    for name, artist in artists.items():
+    painting, arrays = shown.forms[form].painting, view(shown.scene, shown.table, indices)
+    for name, artist in painting.artists.items():
         show(artist, arrays[name])
         artist.set_visible(True)
-    return write(figure, kind, dpi, caption)
+    return write(painting.figure, kind, dpi, caption)
 
 
 def pack(shown: Shown) -> dict[str, Any]:
@@ -174,7 +145,7 @@ def _packed(shown: Shown, form: Form) -> dict[str, Any]:
             f"The table of '{shown.scene.title}' packs to {len(packed)} bytes, at most {LIMIT} are sent; "
             f"`{name}` is the largest array: give it fewer points, or its axis fewer values."
         )
-    size = [side / RATIO for side in form.figure.bbox.size]
+    size = [side / RATIO for side in form.painting.figure.bbox.size]
     return {"size": size, "picture": form.picture, "table": packed, "layers": layers}
 
 
@@ -203,18 +174,18 @@ def _differences(counts: np.ndarray) -> tuple[list[int], np.ndarray]:
 
 
 def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """For each moving artist how it looks, and where its points are: eighths of CSS pixels from the top left."""
-    height, artists = form.figure.bbox.height, cast(dict[str, Any], form.artists)
-    orbit = shown.scene.orbit
+    """For each mark, from back to front, how it looks and where its points are: eighths of CSS pixels from the top left."""
+    height, orbit = form.painting.figure.bbox.height, shown.scene.orbit
     layers, pieces, offset = [], {}, 0
-    for name, artist in sorted(artists.items(), key=lambda item: item[1].get_zorder()):
+    for name, mark in shown.scene.marks.items():
+        axes = form.painting.panels[mark.panel]
         array, depends = shown.table.arrays[name], shown.table.depends[name]
         shape, space = array.shape[: len(depends)], 3 if orbit and array.shape[-1] == 3 else 2
-        origin, right = artist.axes.transData.transform([(0, 0), (1, 0)])
+        origin, right = axes.transData.transform([(0, 0), (1, 0)])
         if space == 3:
             pixels = array.reshape(-1, 3) * (right - origin)[0]
         else:
-            pixels = artist.axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
+            pixels = axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
         counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
         counts = counts.reshape(*shape, -1, space)
         orders, pieces[name] = _differences(counts)
@@ -230,36 +201,31 @@ def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, n
         if space == 3:
             center = [origin[0] / RATIO, (height - origin[1]) / RATIO]
             front = orbit and name in orbit.front
-            place |= {"center": center, "rim": rim(pixels) / RATIO if front else None}
-        layers.append({"name": name} | place | _look(artist, height))
+            place |= {"center": center, "rim": slack(pixels) / RATIO if front else None}
+        layers.append({"name": name} | place | {"clip": _clip(axes, height)} | _look(mark))
         offset += counts.size
     return layers, pieces
 
 
-def _look(artist: Any, height: float) -> dict[str, Any]:
-    """How an artist looks, in CSS pixels: what the browser needs to draw it as matplotlib does."""
+def _clip(axes: Axes, height: float) -> list[float]:
+    """The rectangle of a panel in CSS pixels; Agg clips at whole device pixels."""
+    left, bottom, right, top = np.rint(axes.bbox.extents)
+    return [side / RATIO for side in (left, height - top, right - left, top - bottom)]
+
+
+def _look(mark: Mark) -> dict[str, Any]:
+    """How a mark looks, in CSS pixels: what the browser needs to draw it as matplotlib does."""
     point = DPI / 72 / RATIO
-    left, bottom, right, top = np.rint(artist.axes.bbox.extents)  # Agg clips at whole pixels
-    look: dict[str, Any] = {
-        "clip": [side / RATIO for side in (left, height - top, right - left, top - bottom)]
-    }
-    if isinstance(artist, PolyCollection):
-        face: Any = artist.get_facecolor()
-        return look | {"kind": "polygons", "color": to_hex(face[0], keep_alpha=True)}
-    color = artist.get_color() if isinstance(artist, Line2D) else artist.get_edgecolor()
-    look |= {"color": to_hex(color, keep_alpha=True), "width": artist.get_linewidth() * point}
-    if not isinstance(artist, Line2D):
-        style, scale = artist.get_arrowstyle(), artist.get_mutation_scale() * point
-        return look | {"kind": "arrow", "head": [style.head_length * scale, style.head_width * scale]}
-    if artist.get_marker() == "o":
-        edge = {
-            "edge": to_hex(artist.get_markeredgecolor(), keep_alpha=True),
-            "edge_width": artist.get_markeredgewidth() * point,
-        }
-        color, radius = artist.get_markerfacecolor(), artist.get_markersize() / 2 * point
-        return look | {"kind": "dots", "color": to_hex(color, keep_alpha=True), "radius": radius} | edge
-    dashes: Any = artist._dash_pattern  # type: ignore  # there is no public way to what is drawn
-    return look | {"kind": "line", "dashes": [dash * point for dash in dashes[1] or ()]}
+    look = {"kind": mark.kind, "color": to_hex(mark.color, keep_alpha=True)}
+    if mark.kind == "line":
+        return look | {"width": mark.size * point, "dashes": [dash * mark.size * point for dash in mark.dashes]}
+    if mark.kind == "arrow":
+        head = [side * HEAD_SCALE * point for side in (HEAD_LENGTH, HEAD_WIDTH)]
+        return look | {"width": mark.size * point, "head": head}
+    if mark.kind == "dots":
+        rim = {"edge": to_hex("white", keep_alpha=True), "edge_width": point}
+        return look | {"radius": mark.size / 2 * point} | rim
+    return look
 
 
 def _words(scene: Scene, table: Table) -> list[Any]:

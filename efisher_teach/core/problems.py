@@ -280,3 +280,10 @@ def _logits(params, x):
 LINEAR = _model(_linear, gaussian)
 LOGISTIC = _model(_linear, bernoulli)
 SOFTMAX = _model(_logits, categorical)
+
+
+jax.tree_util.register_dataclass(
+    Problem,
+    data_fields=["params", "x", "y", "x_test", "y_test"],
+    meta_fields=["name", "loss_fn", "predict_fn", "output_fn", "likelihood"],
+)

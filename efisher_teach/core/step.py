@@ -454,3 +454,8 @@ def outcome(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real
     changes = loss_changes(loss_fn, params, x, y, delta)
     worse = jnp.mean(changes > 0, dtype=changes.dtype)
     return Outcome(changes, jnp.mean(changes), jnp.mean(changes**2), worse)
+
+
+def step_along(G, direction, budget):
+    """TEMP stub."""
+    return direction * jnp.sqrt(budget / jnp.mean(dot(G, direction) ** 2))

@@ -10,38 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
-from efisher_teach.core.step import empirical_fisher_step
-from efisher_teach.figures.scene import (
-    CANDIDATE,
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    TRUTH,
-    WIDEST,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    arrow,
-    changes,
-    degrees,
-    dots,
-    gradients,
-    key,
-    label,
-    line,
-    look_at,
-    panels,
-)
+from efisher_teach.core.step import empirical_fisher_step, step_along
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
+from efisher_teach.figures.marks import arrow, dots, key, label, line
+from efisher_teach.figures.plane import WIDEST, changes, gradients, require_two_parameters, sample_of
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 ASPECT = 1.24  # width by height of the left panel
 TURNS = np.arange(-180.0, 181.0)
+MARKS = {
+    "ellipse": line("A", CONSTRAINT, 1.8),
+    "level": line("A", CANDIDATE, 1.2, dashes=(5, 3)),
+    "descent": arrow("A", DESCENT),
+    "best": arrow("A", EMPIRICAL_FISHER),
+    "candidate": arrow("A", CANDIDATE),
+    "tip": dots("A", CANDIDATE, 10),
+    "scores": line("B", CONSTRAINT, 1.8),
+    "true_scores": line("B", TRUTH, 1.8),
+    "true_dot": dots("B", TRUTH, 8),
+    "dot": dots("B", CANDIDATE, 10),
+    "true_value": line("C", TRUTH, 1.8),
+    "value": line("C", EMPIRICAL_FISHER),
+    "tangent": line("C", CONSTRAINT, 1.2, dashes=(4, 2)),
+    "spent": dots("C", EMPIRICAL_FISHER, 9),
+}
 
 
 def the_best_step(problem: Problem, *, budget: float = 0.01) -> Scene:
@@ -64,29 +60,29 @@ def the_best_step(problem: Problem, *, budget: float = 0.01) -> Scene:
         >>> print(scene.presets[0].asks)
         Same cost, any direction: can another step lower the loss more?
     """
-    shape = getattr(problem.params, "shape", None)
-    if shape != (2,):
-        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    require_two_parameters(problem)
     return Scene(
         title="Beat Lagrange: every step on the ellipse has the same cost",
         axes=(Axis("turn", "turn the candidate", TURNS, 0.0, degrees),),
-        data=look_at(problem, budget),
+        data=sample_of(problem, budget),
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;B;B;C;C"),
         words=WORDS,
         size=(10.0, 5.6),
         narrow=(4.8, 10.6),
         handles=(Handle("tip", ("turn",), "the tip of the candidate"),),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
     "Turned {turn} from the step along −g, the candidate makes {score:.1f} % of the best decrease: a mean loss "
     "change of {predicted:+.4f} to first order, {actual:+.4f} in truth. The Lagrange step makes {best_predicted:+.4f}, "
     "the step along −g {descent_score:.1f} % of it. All of them spend √c = {cost:.3f}; a little more c would lower the "
-    "loss by λ = {price:.2f} times as much."
+    "loss by λ = {multiplier:.2f} times as much."
 )
 PRESETS = (
     Preset("Downhill", {"turn": 0.0}, "The steepest way down is not the best buy.",
@@ -98,93 +94,83 @@ PRESETS = (
 
 def background(data):
     """Contours of the loss about θ, and room for the widest ellipse."""
-    _, V, eigenvalues, _ = _geometry(data)
-    reach = _reach(V, eigenvalues)
+    problem = data["problem"]
+    G = gradients(problem)
+    reach = _reach(spectrum(G))
     grid = jnp.linspace(-1, 1, 61)
     plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
     return {
         "reach": reach,
-        "most": jnp.sqrt(WIDEST * _agreement(data)),
+        "most": -dot(mean_gradient(G), empirical_fisher_step(G, budget=WIDEST).delta),
         "grid": grid,
-        "loss": jax.vmap(lambda delta: jnp.mean(changes(data, delta)))(plane).reshape(61, 61),
+        "loss": jax.vmap(lambda delta: jnp.mean(changes(problem, delta)))(plane).reshape(61, 61),
     }
 
 
 def respond(data, state):
-    """The candidate's tip and score, and what stands still until the budget changes."""
-    g, V, eigenvalues, G = _geometry(data)
-    root = jnp.sqrt(eigenvalues)
-    budget = data["budget"]
-    length = jnp.sqrt(budget)
+    """The tip and the score of the candidate, and what stands still until the budget changes."""
+    problem, budget = data["problem"], data["budget"]
+    G = gradients(problem)
+    g, factors = mean_gradient(G), spectrum(G)
     best = empirical_fisher_step(G, budget=budget).delta
-    descent = -g * jnp.sqrt(budget / jnp.mean(dot(G, g) ** 2))
+    descent = step_along(G, -g, budget)
+    on_ellipse = _turner(factors, descent, budget)
 
-    start = root * dot(V.T, descent) / length  # the gradient-descent step, where the ellipse is a unit circle
+    def fall(delta):
+        return jnp.mean(changes(problem, delta))
 
-    def on_ellipse(degrees):
-        angle = jnp.deg2rad(degrees)
-        turned = jnp.stack([jnp.cos(angle) * start[0] - jnp.sin(angle) * start[1],
-                            jnp.sin(angle) * start[0] + jnp.cos(angle) * start[1]])  # fmt: skip
-        return length * dot(V, turned / root)
-
-    tip = on_ellipse(state["turn"])
-    around = jax.vmap(on_ellipse)(jnp.asarray(TURNS, g.dtype))
-    most = dot(g, best)
+    tip, turns = on_ellipse(state["turn"]), jnp.asarray(TURNS, g.dtype)
+    around = jax.vmap(on_ellipse)(turns)
+    predicted, actual, most = dot(g, tip), fall(tip), dot(g, best)
     percent = 100 / most
-    true_around = jax.vmap(lambda delta: jnp.mean(changes(data, delta)))(around)
-    actual = jnp.mean(changes(data, tip))
+    value = -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
+    budgets, ends = WIDEST * jnp.linspace(0, 1, 41) ** 2, jnp.array([0.0, WIDEST])
+    gains = jax.vmap(lambda c: -fall(best * jnp.sqrt(c / budget)))(budgets)
     zero = jnp.zeros(2, g.dtype)
-    price = -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
-    budgets = WIDEST * jnp.linspace(0, 1, 41) ** 2
-    gains = jax.vmap(lambda c: -jnp.mean(changes(data, best * jnp.sqrt(c / budget))))(budgets)
-    ends = jnp.array([0.0, WIDEST])
     return {
         "ellipse": around,
-        "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(V, eigenvalues)),
+        "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(factors)),
         "descent": jnp.stack([zero, descent]),
         "best": jnp.stack([zero, best]),
         "candidate": jnp.stack([zero, tip]),
         "tip": tip,
-        "scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * dot(around, g)], axis=-1),
-        "true_scores": jnp.stack([jnp.asarray(TURNS, g.dtype), percent * true_around], axis=-1),
-        "dot": jnp.stack([state["turn"], percent * dot(g, tip)]),
+        "scores": jnp.stack([turns, percent * dot(around, g)], axis=-1),
+        "true_scores": jnp.stack([turns, percent * jax.vmap(fall)(around)], axis=-1),
+        "dot": jnp.stack([state["turn"], percent * predicted]),
         "true_dot": jnp.stack([state["turn"], percent * actual]),
         "value": jnp.stack([budgets, jnp.sqrt(budgets / budget) * -most], axis=-1),
         "true_value": jnp.stack([budgets, gains], axis=-1),
-        "tangent": jnp.stack([ends, -most + price * (ends - budget)], axis=-1),
-        "paid": jnp.stack([budget + 0 * most, -most]),
-        "score": percent * dot(g, tip),
-        "predicted": dot(g, tip),
+        "tangent": jnp.stack([ends, -most + value * (ends - budget)], axis=-1),
+        "spent": jnp.stack([jnp.asarray(budget, g.dtype), -most]),
+        "score": percent * predicted,
+        "predicted": predicted,
         "best_predicted": most,
         "actual": actual,
         "descent_score": percent * dot(g, descent),
-        "price": price,
+        "multiplier": value,
         "cost": jnp.sqrt(jnp.mean(dot(G, tip) ** 2)),
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The plane of the two parameters, the score all round the ellipse, and the value of the best step against c."""
-    axes = panels(figure, "AAB;AAC", "A;A;B;B;C;C")
-    plane, score, value = axes["A"], axes["B"], axes["C"]
+    plane, score, value = (panels[letter] for letter in "ABC")
 
-    reach = background["reach"]
-    plane.contour(
-        reach[0] * background["grid"], reach[1] * background["grid"], background["loss"],
-        levels=13, colors=FAINT, linewidths=0.9, linestyles="solid",
-    )  # fmt: skip
+    reach, grid = background["reach"], background["grid"]
+    contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
+    plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
     plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps of equal cost, over contours of the loss")
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
-    key(plane, "lower left", ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT),
-        ("candidate: drag it", CANDIDATE))  # fmt: skip
+    steps = ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT), ("candidate: drag it", CANDIDATE)
+    key(plane, "lower left", *steps)
 
     score.axhline(100, color=EMPIRICAL_FISHER, lw=1)
     score.axhline(0, color=FAINT, lw=1)
     score.set(xlim=(-180, 180), ylim=(-165, 135), xlabel="turn from the step along −g")
     score.set_title("Decrease, in % of the best step's")
-    score.set_xticks(range(-180, 181, 90), [f"{turn}°".replace("-", "−") for turn in range(-180, 181, 90)])
+    score.set_xticks(range(-180, 181, 90), [degrees(turn) for turn in range(-180, 181, 90)])
     score.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     label(score, -175, 105, "the Lagrange step", EMPIRICAL_FISHER, va="bottom")
     key(score, "lower right", ("first order", CONSTRAINT), ("true loss", TRUTH))
@@ -193,39 +179,23 @@ def draw(figure, background, arrays):
     value.set_title("Decrease that c buys; slope λ")
     key(value, "lower right", ("first order, √(cρ)", EMPIRICAL_FISHER), ("true loss", TRUTH))
 
-    return {
-        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
-        "level": line(plane, arrays["level"], CANDIDATE, 1.2, style=(0, (5, 3))),
-        "descent": arrow(plane, arrays["descent"], DESCENT, order=1),
-        "best": arrow(plane, arrays["best"], EMPIRICAL_FISHER, order=2),
-        "candidate": arrow(plane, arrays["candidate"], CANDIDATE, order=3),
-        "tip": dots(plane, arrays["tip"], CANDIDATE, 10, order=4),
-        "scores": line(score, arrays["scores"], CONSTRAINT, 1.8),
-        "true_scores": line(score, arrays["true_scores"], TRUTH, 1.8),
-        "dot": dots(score, arrays["dot"], CANDIDATE, 10, order=3),
-        "true_dot": dots(score, arrays["true_dot"], TRUTH, 8, order=2),
-        "true_value": line(value, arrays["true_value"], TRUTH, 1.8),
-        "value": line(value, arrays["value"], EMPIRICAL_FISHER),
-        "tangent": line(value, arrays["tangent"], CONSTRAINT, 1.2, style=(0, (4, 2)), order=0.5),
-        "paid": dots(value, arrays["paid"], EMPIRICAL_FISHER, 9, order=2),
-    }
+
+def _turner(factors, start, budget):
+    """The step of that cost at an angle from another, counted where the ellipse is a circle."""
+    root, V, length = jnp.sqrt(factors.eigenvalues), factors.parameter_vectors, jnp.sqrt(budget)
+    x, y = root * dot(V.T, start) / length
+
+    def on_ellipse(degrees):
+        angle = jnp.deg2rad(degrees)
+        turned = [jnp.cos(angle) * x - jnp.sin(angle) * y, jnp.sin(angle) * x + jnp.cos(angle) * y]
+        return length * dot(V, jnp.stack(turned) / root)
+
+    return on_ellipse
 
 
-def _geometry(data):
-    """g, and C = V diag(eigenvalues) Vᵀ, from the per-example gradients G."""
-    G = gradients(data)
-    eigenvalues, V, _ = spectrum(G)
-    return mean_gradient(G), V, eigenvalues, G
-
-
-def _agreement(data):
-    """ρ = gᵀC⁺g."""
-    return empirical_fisher_step(gradients(data), budget=WIDEST).agreement
-
-
-def _reach(V, eigenvalues):
-    """Half sides of the view: the widest ellipse's bounding box, with room about it."""
-    half = jnp.sqrt(WIDEST * jnp.sum((V / jnp.sqrt(eigenvalues)) ** 2, axis=1))
+def _reach(factors):
+    """Half sides of the view: the bounding box of the widest ellipse, with room about it."""
+    half = jnp.sqrt(WIDEST * jnp.sum((factors.parameter_vectors / jnp.sqrt(factors.eigenvalues)) ** 2, axis=1))
     return 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
 
 

@@ -1,0 +1,86 @@
+"""What scenes share: the sample that they look at, and the geometry of a plane of steps."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from efisher_teach import errors
+from efisher_teach.core.gradients import per_example_gradients, per_example_losses
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import spectrum
+
+WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
+
+
+def sample_of(problem: Problem, budget: float) -> dict[str, Any]:
+    """The data of a scene: a problem, and a budget c in (0, 0.04], as much as the view has room for."""
+    if errors.positive("budget", budget) > WIDEST:
+        action = "Beyond it the linear model says little."
+        errors.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", action)
+    return {"problem": problem, "budget": budget}
+
+
+def require_two_parameters(problem: Problem) -> None:
+    """Reject a problem whose parameters do not span a plane."""
+    shape = getattr(problem.params, "shape", None)
+    if shape != (2,):
+        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+
+
+def gradients(problem: Problem) -> jax.Array:
+    """G (n, p), of the training examples at θ."""
+    G = _gradients(problem)
+    errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
+    return G
+
+
+@partial(jax.jit, inline=True)  # compiled as a whole: one operation after the other takes ten times as long
+def _gradients(problem):
+    return per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y)
+
+
+def held_out(problem: Problem) -> Problem:
+    """The same model on the examples that it was not trained on."""
+    return problem._replace(x=problem.x_test, y=problem.y_test)
+
+
+def changes(problem: Problem, delta: jax.Array) -> jax.Array:
+    """The true change of each loss under a step, for params (p,)."""
+    losses = partial(per_example_losses, problem.loss_fn)
+    after = losses(problem.params + delta, problem.x, problem.y)
+    return after - losses(problem.params, problem.x, problem.y)
+
+
+def circle(points: int, dtype: Any = float) -> jax.Array:
+    """Points (N, 2) round the unit circle, the first one again at the end."""
+    angle = jnp.linspace(0, 2 * jnp.pi, points, dtype=dtype)
+    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def ellipse(G: jax.Array, basis: jax.Array, points: int) -> jax.Array:
+    """Points (N, 2) of a plane with the basis (p, 2) whose cost ΔᵀCΔ is 1."""
+    factors = spectrum(dot(G, basis))  # of the 2 × 2 block of C that belongs to the plane
+    return dot(circle(points, G.dtype) / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
+
+
+def plane_of(along: jax.Array, towards: jax.Array) -> jax.Array:
+    """An orthonormal basis (p, 2) of the plane of two directions, the first along the first of them."""
+    along = along / jnp.linalg.norm(along)
+    across = towards - along * dot(along, towards)
+    return jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
+
+
+def frame(reach: jax.Array, aspect: float) -> jax.Array:
+    """Half sides of a view, `aspect` times as wide as high, with one scale on both axes unless that makes a needle."""
+    height = jnp.maximum(reach[1], reach[0] / aspect)
+    return jnp.where(jnp.max(reach) < 4 * jnp.min(reach), height * jnp.array([aspect, 1.0]), reach)
+
+
+def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
+    """Corners (N, 4, 2) of bars from 0 to `height` (N,) about `x` (N,)."""
+    left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)
+    corners = [(left, zero), (left, height), (right, height), (right, zero)]
+    return jnp.stack([jnp.stack(corner, axis=-1) for corner in corners], axis=-2)
