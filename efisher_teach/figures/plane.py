@@ -16,11 +16,16 @@ WIDEST = 0.04  # the budget that every view has room for, so that a change of bu
 
 
 def sample_of(problem: Problem, budget: float) -> dict[str, Any]:
-    """The data of a scene: a problem, and a budget c in (0, 0.04], as much as the view has room for."""
+    """The data of a scene: a problem, and a budget c in (0, 0.04]."""
+    return {"problem": problem, "budget": within_view(budget)}
+
+
+def within_view(budget: float) -> float:
+    """A budget c in (0, 0.04], as much as every view has room for."""
     if errors.positive("budget", budget) > WIDEST:
         action = "Beyond it the linear model says little."
         errors.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", action)
-    return {"problem": problem, "budget": budget}
+    return budget
 
 
 def require_two_parameters(problem: Problem) -> None:

@@ -119,7 +119,7 @@ class Scene(NamedTuple):
     """The figure in words, a format string over the axes and the numbers of `respond`."""
     size: tuple[float, float]
     """Width and height in inches; 1 inch is 100 CSS pixels."""
-    marks: Mapping[str, Mark] = {}  # noqa: RUF012  # never changed
+    marks: Mapping[str, Mark] = {}  # never changed
     """How each array of points is drawn, from back to front."""
     still: Callable[[Mapping[str, Axes], Mapping[str, Any]], None] = nothing
     """`still(panels, background)` draws what does not move, into the panels by their letters."""
@@ -127,7 +127,7 @@ class Scene(NamedTuple):
     """The panels of a wide figure, such as "AAB;AAC", and of a narrow one, such as "A;A;B;C"."""
     narrow: tuple[float, float] | None = None
     """The size where there is room for less than 600 pixels; None: the same figure, scaled down."""
-    labels: Mapping[str, Any] = {}  # noqa: RUF012  # never changed
+    labels: Mapping[str, Any] = {}  # never changed
     """Texts that `still` needs beside the arrays of the background: they join it under these names."""
     handles: tuple[Handle, ...] = ()
     orbit: Orbit | None = None

@@ -16,27 +16,11 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures.scene import (
-    CANDIDATE,
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    OTHER,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    arrow,
-    degrees,
-    dots,
-    gradients,
-    key,
-    line,
-    look_at,
-    panels,
-    scientific,
-)
+from efisher_teach.core.step import step_along
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
+from efisher_teach.figures.marks import arrow, dots, key, line
+from efisher_teach.figures.plane import circle, gradients, require_two_parameters, sample_of
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees, scientific
 
 DAMPINGS = np.logspace(-5, 0, 41)
 BATCH = 16  # examples
@@ -54,6 +38,21 @@ ROWS = MISTAKES[::-1]  # where each mistake stands in the panels at the right
 ASPECT = 1.0  # width by height of the left panel
 FARTHEST = 3.0  # in views: where a curve that leaves the view is cut
 NEEDLE = 1e-2  # eigenvalues below this part of the largest do not guide where points of a curve are
+MARKS = {
+    "ellipse": line("A", CONSTRAINT, 3.4),
+    "wrong_ellipse": line("A", CANDIDATE, 1.8),
+    "wrong": line("A", CANDIDATE, 2.5),
+    "descent": arrow("A", DESCENT),
+    "right": arrow("A", EMPIRICAL_FISHER),
+    "tip": dots("A", CANDIDATE, 8),
+    "spent_stems": line("B", FAINT),
+    "spent_dots": dots("B", OTHER),
+    "spent_mark": dots("B", CANDIDATE, 10),
+    "descent_line": line("C", DESCENT, 1.2),
+    "turn_stems": line("C", FAINT),
+    "turn_dots": dots("C", OTHER),
+    "turn_mark": dots("C", CANDIDATE, 10),
+}
 
 
 def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
@@ -62,7 +61,7 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
     Args:
         problem: With `params` of shape (2,), an `output_fn` and a `likelihood`, and at least 32 examples.
         budget: c, in (0, 0.04].
-        seed: Of who is in which batch of 16; those who fill no batch are left out.
+        seed: Draws the batches of 16; examples that fill no batch are left out.
 
     Returns:
         A `Scene` with the axes "mistake", from 0, none, to 6, and "damping", ε from 1e-5 to 1.
@@ -79,15 +78,13 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
         1/n missing, GᵀG
         gradients of batches of 16
     """
-    shape = getattr(problem.params, "shape", None)
-    if shape != (2,):
-        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    require_two_parameters(problem)
     if problem.output_fn is None or problem.likelihood is None:
         errors.reject("problem", "one with an output_fn and a likelihood", "None", "The Fisher needs both.")
     n = len(problem.y)
     if n < 2 * BATCH:
         errors.reject("problem", f"one with {2 * BATCH} examples, two batches", f"{n}", "Make n larger.")
-    order = np.random.default_rng(seed).permutation(n)
+    order = np.random.default_rng(seed).permutation(n)[: n - n % BATCH]
     believed = {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
     F = fisher(problem.loss_fn, problem.params, problem.x, **believed)
     return Scene(
@@ -96,17 +93,18 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
             Axis("mistake", "mistake", MISTAKES, 1.0, lambda value: [*NAMES.values()][round(value)]),
             Axis("damping", "damping ε", DAMPINGS, float(DAMPINGS[16]), scientific),
         ),
-        data=look_at(problem, budget)
-        | {"fisher": F, "batches": jnp.asarray(order[: n - n % BATCH].reshape(-1, BATCH))},
+        data=sample_of(problem, budget) | {"fisher": F, "batches": jnp.asarray(order.reshape(-1, BATCH))},
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAABB;AAACC", "A;A;B;C"),
         words=WORDS,
         size=(10.0, 5.8),
         narrow=(4.8, 10.4),
         handles=(Handle("spent_mark", ("mistake",), "the mistake"),),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -134,7 +132,8 @@ PRESETS = (
 def background(data):
     """A view with room for the right ellipse and every step, and limits for what they spend and how they turn."""
     g, matrices = _matrices(data)
-    steps = jax.vmap(lambda epsilon: _steps(data, g, matrices, epsilon))(jnp.asarray(DAMPINGS, g.dtype))
+    dampings = jnp.asarray(DAMPINGS, g.dtype)
+    steps = jax.vmap(lambda damping: _steps(data, g, matrices, damping))(dampings)
     spent = _cost(matrices[0], steps) / data["budget"]
     turns = jax.vmap(lambda deltas: _turns(deltas, -g))(steps)
     box = jnp.sqrt(data["budget"] * jnp.diagonal(jnp.linalg.inv(matrices[0])))  # of the right ellipse
@@ -154,7 +153,7 @@ def respond(data, state):
     this = state["mistake"].astype(int)
     steps = _steps(data, g, matrices, state["damping"])
     spent, turns = _cost(C, steps) / c, _turns(steps, -g)
-    descent = -g * jnp.sqrt(c / _cost(C, g))
+    descent = step_along(gradients(data["problem"]), -g, c)
     descent_turn = turns[1]  # the square of the mean goes along −g
 
     rows, zero = jnp.asarray(ROWS, g.dtype), jnp.zeros(2, g.dtype)
@@ -185,18 +184,17 @@ def respond(data, state):
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """Both steps in the plane of the two parameters; what each mistake spends, and how far it turns the step."""
-    axes = panels(figure, "AAABB;AAACC", "A;A;B;C")
-    plane, spent, turns = axes["A"], axes["B"], axes["C"]
+    plane, spent, turns = (panels[letter] for letter in "ABC")
     reach = background["reach"]
     plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, and what they end on")
     for axis in (plane.xaxis, plane.yaxis):
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=4)
-    key(plane, "lower left", ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER),
-        ("along −g", DESCENT))  # fmt: skip
+    right = ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER), ("along −g", DESCENT)
+    key(plane, "lower left", *right)
     key(plane, "upper right", ("ΔᵀMΔ = c", CANDIDATE), ("wrong step", CANDIDATE))
 
     for panel in (spent, turns):
@@ -213,35 +211,19 @@ def draw(figure, background, arrays):
     turns.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 10]))
     turns.xaxis.set_major_formatter(FuncFormatter(lambda value, _: degrees(value)))
 
-    return {
-        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 3.4),
-        "wrong_ellipse": line(plane, arrays["wrong_ellipse"], CANDIDATE, 1.8, order=0.5),
-        "wrong": line(plane, arrays["wrong"], CANDIDATE, 2.5, order=1),
-        "descent": arrow(plane, arrays["descent"], DESCENT, order=2),
-        "right": arrow(plane, arrays["right"], EMPIRICAL_FISHER, order=3),
-        "tip": dots(plane, arrays["tip"], CANDIDATE, 8, order=4),
-        "spent_stems": line(spent, arrays["spent_stems"], FAINT, 2.0),
-        "spent_dots": dots(spent, arrays["spent_dots"], OTHER, 7, order=1),
-        "spent_mark": dots(spent, arrays["spent_mark"], CANDIDATE, 10, order=2),
-        "descent_line": line(turns, arrays["descent_line"], DESCENT, 1.2),
-        "turn_stems": line(turns, arrays["turn_stems"], FAINT, 2.0, order=0.5),
-        "turn_dots": dots(turns, arrays["turn_dots"], OTHER, 7, order=1),
-        "turn_mark": dots(turns, arrays["turn_mark"], CANDIDATE, 10, order=2),
-    }
-
 
 def _matrices(data):
     """g, and what stands in the place of C, (7, 2, 2): the first is C itself, and so is the last, with another ε."""
-    G = gradients(data)
+    G = gradients(data["problem"])
     g, C = mean_gradient(G), empirical_fisher(G)
     batches = empirical_fisher(jnp.mean(G[data["batches"]], axis=1))
     centred = gradient_covariance(G)
     return g, jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, centred, data["fisher"], C])
 
 
-def _steps(data, g, matrices, epsilon):
+def _steps(data, g, matrices, damping):
     """The step of every mistake (7, 2), of a length that costs c in its own matrix."""
-    dampings = epsilon * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(data["train"][1]))
+    dampings = damping * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(data["problem"].y))
     damped = matrices + dampings[:, None, None] * jnp.eye(2, dtype=g.dtype)
     v = jnp.linalg.solve(damped, jnp.broadcast_to(g, (len(NAMES), 2))[..., None])[..., 0]
     v = v.at[1].set(g)  # exactly, up to its length: at a tiny ε the rounding of ggᵀ would turn it
@@ -266,9 +248,7 @@ def _turns(deltas, downhill):
 def _curve(M, c, farthest):
     """ΔᵀMΔ = c, (97, 2): an ellipse or, for a matrix of rank one, two lines, which meet far outside the view."""
     eigenvalues, V = jnp.linalg.eigh(M)
-    angle = jnp.linspace(0, 2 * jnp.pi, 97, dtype=M.dtype)
-    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-    toward = dot(circle / jnp.sqrt(jnp.maximum(eigenvalues, NEEDLE * eigenvalues[1])), V.T)
+    toward = dot(circle(97, M.dtype) / jnp.sqrt(jnp.maximum(eigenvalues, NEEDLE * eigenvalues[1])), V.T)
     toward /= jnp.linalg.norm(toward, axis=1, keepdims=True)
     length = jnp.sqrt(c / jnp.maximum(_cost(M, toward), c / farthest**2))
     return toward * length[:, None]

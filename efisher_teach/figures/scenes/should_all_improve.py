@@ -4,13 +4,11 @@ The empirical Fisher asks all examples for the same decrease, trusted or not: go
 ε and the target set what is asked; "imbalance" and "noise" set who is there. Every step costs the same, E[Δℓ²] = c.
 """
 
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from matplotlib.ticker import PercentFormatter
 
 from efisher_teach import errors
@@ -18,8 +16,8 @@ from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
-from efisher_teach.core.step import targeted_step
-from efisher_teach.figures.scene import (
+from efisher_teach.core.step import step_along, targeted_step
+from efisher_teach.figures.ink import (
     CANDIDATE,
     CONSTRAINT,
     DATA,
@@ -28,25 +26,30 @@ from efisher_teach.figures.scene import (
     FAINT,
     TRUTH,
     UNDAMPED,
-    Axis,
-    Preset,
-    Scene,
-    bars,
-    changes,
-    dots,
-    gradients,
-    key,
-    line,
-    look_at,
-    panels,
-    rectangles,
-    scientific,
 )
+from efisher_teach.figures.marks import dots, key, line, polygons
+from efisher_teach.figures.plane import changes, gradients, rectangles, sample_of
+from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 41)
 TARGETS = np.linspace(0, 1, 11)
 SHOWN = 36  # examples with a bar: evenly spaced ranks
 FARTHEST = 12.0  # in √c: where what would leave the view stays
+DASHES = (4, 2)
+MARKS = {
+    "bars": polygons("A", DATA),
+    "flipped_bars": polygons("A", CANDIDATE),
+    "bound_path": line("B", CONSTRAINT, 1.5, dashes=DASHES),
+    "actual_path": line("B", TRUTH, 4),  # may lie below the next
+    "worse_path": line("B", EMPIRICAL_FISHER),
+    "groups": polygons("C", EMPIRICAL_FISHER),
+    "descent_groups": polygons("C", DESCENT),
+    "descent": line("A", DESCENT, 2.2),
+    "changes": dots("A", TRUTH, 5),
+    "bound_dot": dots("B", CONSTRAINT),
+    "actual_dot": dots("B", TRUTH),
+    "worse_dot": dots("B", EMPIRICAL_FISHER, 8),
+}
 
 
 def should_all_improve(
@@ -97,23 +100,24 @@ def should_all_improve(
             Axis("damping", "damping ε", DAMPINGS, DAMPINGS[15], scientific, 6),
             Axis("target", "target: equal, (∂ℓ/∂z)², ℓ", TARGETS, 0.0, _wish, 6),
         ),
-        # Who is not kept has weight 0, so that all shapes, and what is compiled for them, stay.
-        data=look_at(problem._replace(y=y), budget)
+        # An example that is not kept has weight 0, so that all shapes, and what is compiled for them, stay.
+        data=sample_of(problem._replace(y=y), budget)
         | {
-            "output_fn": Partial(problem.output_fn),
-            "output_loss": Partial(problem.likelihood.loss),
             "kept": jnp.asarray(kept, float),
             "flipped": jnp.asarray(flipped, float),
             "second": jnp.asarray(flipped if noise else y, float),
         },
         background=background,
         respond=respond,
-        draw=_drawing(groups),
+        marks=MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;B;C"),
+        labels={"groups": groups},
         words=WORDS.replace("FIRST", groups[0]).replace("SECOND", groups[1]),
         size=(10.0, 5.8),
         narrow=(4.8, 10.2),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -134,21 +138,13 @@ PRESETS = (
 )  # fmt: skip
 
 
-@cache  # so that the picture is kept where nothing of it changes
-def _drawing(groups: tuple[str, str]) -> Any:
-    return partial(draw, groups)
-
-
 def background(data):
     """Limits that hold for every budget: steps at both ends and in the middle of each axis."""
     found = _targets(data)
-    corners = jnp.stack(jnp.meshgrid(jnp.array([1e-7, 1e-3, 10.0]), jnp.array([0, 0.5, 1])), axis=-1).reshape(
-        -1, 2
-    )
-    steps = jax.vmap(lambda place: _step(data, found, *place).delta)(corners)
-    asked = dot(jnp.concatenate([steps, _descent(data, found)[None]]), found["G"].T) / jnp.sqrt(
-        data["budget"]
-    )
+    corners = jnp.meshgrid(jnp.array([1e-7, 1e-3, 10.0]), jnp.array([0, 0.5, 1]))
+    steps = jax.vmap(lambda *place: _step(data, found, *place).delta)(*map(jnp.ravel, corners))
+    steps = jnp.concatenate([steps, _descent(data, found)[None]])
+    asked = dot(steps, found["G"].T) / jnp.sqrt(data["budget"])
     shown = jax.vmap(lambda each: each[_ranks(data, each)])(asked)
     means = jax.vmap(partial(_group_means, data))(asked)
     return {
@@ -161,19 +157,19 @@ def background(data):
 def respond(data, state):
     """The changes under the step at ε and the target, the fraction that gets worse over all ε, and the groups."""
     found, rms = _targets(data), jnp.sqrt(data["budget"])
-    epsilon, target = state["damping"], state["target"]
-    dampings = jnp.asarray(DAMPINGS, epsilon.dtype)
-    path = jax.vmap(lambda epsilon: _step(data, found, epsilon, target))(dampings)
-    over = jax.vmap(lambda delta: _mean(data, changes(data, delta) > 0))(path.delta)
+    problem, damping, target = data["problem"], state["damping"], state["target"]
+    dampings = jnp.asarray(DAMPINGS, damping.dtype)
+    path = jax.vmap(lambda damping: _step(data, found, damping, target))(dampings)
+    over = jax.vmap(lambda delta: _mean(data, changes(problem, delta) > 0))(path.delta)
     bounds = jax.vmap(lambda delta: _bound(data, dot(found["G"], delta)))(path.delta)
     enlarge = len(data["kept"]) / jnp.sum(data["kept"])
 
-    step = _step(data, found, epsilon, target)
-    predicted, actual = dot(found["G"], step.delta), changes(data, step.delta)
+    step = _step(data, found, damping, target)
+    predicted, actual = dot(found["G"], step.delta), changes(problem, step.delta)
     ranks = _ranks(data, predicted)
     flipped = data["flipped"][ranks]
     descent = _descent(data, found)
-    descent_predicted, descent_actual = dot(found["G"], descent), changes(data, descent)
+    descent_predicted, descent_actual = dot(found["G"], descent), changes(problem, descent)
     (first, second), (descent_first, descent_second) = (
         _group_means(data, each) for each in (actual, descent_actual)
     )
@@ -193,9 +189,9 @@ def respond(data, state):
         "worse_path": jnp.stack([dampings, 100 * enlarge * path.worse], axis=-1),
         "bound_path": jnp.stack([dampings, 100 * bounds], axis=-1),
         "actual_path": jnp.stack([dampings, 100 * over], axis=-1),
-        "worse_dot": jnp.stack([epsilon, 100 * worse]),
-        "bound_dot": jnp.stack([epsilon, 100 * bound]),
-        "actual_dot": jnp.stack([epsilon, 100 * actual_worse]),
+        "worse_dot": jnp.stack([damping, 100 * worse]),
+        "bound_dot": jnp.stack([damping, 100 * bound]),
+        "actual_dot": jnp.stack([damping, 100 * actual_worse]),
         "groups": rectangles(pair - 0.2, height(jnp.stack([first, second])), 0.36),
         "descent_groups": rectangles(pair + 0.2, height(jnp.stack([descent_first, descent_second])), 0.36),
         "agreement": _agreement(found, target),
@@ -209,24 +205,17 @@ def respond(data, state):
     }
 
 
-def draw(groups, figure, background, arrays):
-    """One bar an example, sorted; who gets worse, against ε; the mean of each group."""
-    axes = panels(figure, "AAB;AAC", "A;A;B;C")
-    each, worse, means, dashes = axes["A"], axes["B"], axes["C"], (0, (4, 2))
+def still(panels, background):
+    """One bar an example, sorted; the part that gets worse, against ε; the mean of each group."""
+    each, worse, means = (panels[letter] for letter in "ABC")
     each.set(xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
-    each.set(
-        xlabel=f"{SHOWN} examples, by what they gain",
-        title="Change of each loss, in √c",
-    )
+    each.set(xlabel=f"{SHOWN} examples, by what they gain", title="Change of each loss, in √c")
     each.axhline(0, color=FAINT, lw=1)
-    each.axhline(-1, color=CONSTRAINT, lw=1, ls=dashes)
+    each.axhline(-1, color=CONSTRAINT, lw=1, ls=(0, DASHES))
     entries = [("gradient descent, in its own order", DESCENT), ("first order", DATA), ("true", TRUTH)]
-    key(
-        each,
-        "upper left",
-        *entries,
-        *([("first order, label flipped", CANDIDATE)] if groups[1] == "flipped" else []),
-    )
+    if background["groups"][1] == "flipped":
+        entries.append(("first order, label flipped", CANDIDATE))
+    key(each, "upper left", *entries)
 
     worse.set(
         xscale="log", xlim=(DAMPINGS[0] / 2, DAMPINGS[-1] * 2), ylim=(-4, 160), yticks=range(0, 101, 25)
@@ -234,33 +223,18 @@ def draw(groups, figure, background, arrays):
     worse.set(xlabel="damping ε", title="Examples that get worse")
     worse.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     worse.set_xticks([1e-7, 1e-5, 1e-3, 1e-1, 10])
-    worse.axhline(background["undamped"], color=UNDAMPED, lw=1.5, ls=dashes)
+    worse.axhline(background["undamped"], color=UNDAMPED, lw=1.5, ls=(0, DASHES))
     key(worse, "upper right", ("1 − ρ", UNDAMPED))
     key(worse, "upper left", ("bound", CONSTRAINT), ("first order", EMPIRICAL_FISHER), ("true", TRUTH))
 
     means.set(xlim=(-0.6, 1.6), ylim=background["mean_limits"], title="Mean change of each group, in √c")
     means.axhline(0, color=FAINT, lw=1)
-    means.set_xticks([0, 1], groups)
+    means.set_xticks([0, 1], background["groups"])
     key(means, "upper left", ("this step", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
-
-    return {
-        "bars": bars(each, arrays["bars"], DATA),
-        "flipped_bars": bars(each, arrays["flipped_bars"], CANDIDATE),
-        "descent": line(each, arrays["descent"], DESCENT, 2.2, order=1),
-        "changes": dots(each, arrays["changes"], TRUTH, 5, order=2),
-        "bound_path": line(worse, arrays["bound_path"], CONSTRAINT, 1.5, style=dashes),
-        "actual_path": line(worse, arrays["actual_path"], TRUTH, 4),  # may lie below the next
-        "worse_path": line(worse, arrays["worse_path"], EMPIRICAL_FISHER, 2),
-        "bound_dot": dots(worse, arrays["bound_dot"], CONSTRAINT, 7, order=2),
-        "actual_dot": dots(worse, arrays["actual_dot"], TRUTH, 7, order=2),
-        "worse_dot": dots(worse, arrays["worse_dot"], EMPIRICAL_FISHER, 8, order=3),
-        "groups": bars(means, arrays["groups"], EMPIRICAL_FISHER),
-        "descent_groups": bars(means, arrays["descent_groups"], DESCENT),
-    }
 
 
 def _wish(value: float) -> str:
-    """The target as it is said."""
+    """Name a target."""
     parts = [
         (1 - 2 * value, "equal for all"),
         (1 - abs(2 * value - 1), "∝ (∂ℓ/∂z)²"),
@@ -271,7 +245,7 @@ def _wish(value: float) -> str:
 
 
 def _sample(y, imbalance, noise, rng):
-    """Who is kept, and whose label is flipped among them."""
+    """Which examples are kept, and which labels are flipped among them."""
     positive = np.flatnonzero(y == 1)
     gone = rng.permutation(positive)[max(1, round(imbalance * len(positive))) :]
     kept = ~np.isin(np.arange(len(y)), gone)
@@ -281,11 +255,11 @@ def _sample(y, imbalance, noise, rng):
 
 def _targets(data):
     """G; with the weights of `kept`, G and three targets of mean 1, and those as far as steps can reach them."""
-    params, (x, y) = data["theta"], data["train"]
-    G, kept = gradients(data), data["kept"]
-    output = jax.vmap(data["output_fn"].func, (None, 0))(params, x)
-    slope = jax.vmap(jax.grad(data["output_loss"].func))(output, y)
-    losses = per_example_losses(data["loss_fn"].func, params, x, y)
+    problem, kept = data["problem"], data["kept"]
+    params, x, y = problem.params, problem.x, problem.y
+    G, output = gradients(problem), jax.vmap(problem.output_fn, (None, 0))(params, x)
+    slope = jax.vmap(jax.grad(problem.likelihood.loss))(output, y)
+    losses = per_example_losses(problem.loss_fn, params, x, y)
     weight = kept * jnp.sqrt(len(kept) / jnp.sum(kept))  # then means over all rows are means over those kept
     wishes = jnp.stack([jnp.ones_like(losses), slope**2, losses])
     wishes = wishes / jnp.maximum(jax.vmap(partial(_mean, data))(wishes)[:, None], 1e-30)
@@ -307,16 +281,16 @@ def _agreement(found, target):
     return jnp.sum(dot(parts, found["seen"]) ** 2) / jnp.sum(dot(parts, found["targets"]) ** 2)
 
 
-def _step(data, found, epsilon, target):
+def _step(data, found, damping, target):
     """The step of cost c at ε, for a target between equal, (∂ℓ/∂z)² and ℓ."""
     wish = dot(_parts(target), found["targets"])
-    return targeted_step(found["weighted"], wish, damping=epsilon, budget=data["budget"])
+    return targeted_step(found["weighted"], wish, damping=damping, budget=data["budget"])
 
 
 def _descent(data, found):
     """−g, at the same cost."""
     g = jnp.mean(found["targets"][0][:, None] * found["weighted"], axis=0)
-    return -g * jnp.sqrt(data["budget"] / jnp.mean(dot(found["weighted"], g) ** 2))
+    return step_along(found["weighted"], -g, data["budget"])
 
 
 def _mean(data, values):

@@ -195,7 +195,9 @@ def _turner(factors, start, budget):
 
 def _reach(factors):
     """Half sides of the view: the bounding box of the widest ellipse, with room about it."""
-    half = jnp.sqrt(WIDEST * jnp.sum((factors.parameter_vectors / jnp.sqrt(factors.eigenvalues)) ** 2, axis=1))
+    half = jnp.sqrt(
+        WIDEST * jnp.sum((factors.parameter_vectors / jnp.sqrt(factors.eigenvalues)) ** 2, axis=1)
+    )
     return 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
 
 

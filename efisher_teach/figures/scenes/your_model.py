@@ -4,13 +4,10 @@ A `Problem` with parameters of any shape, or nothing but per-example gradients G
 never formed: all of it that matters is in the n × n dual, and so thousands of parameters are no trouble.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
@@ -19,29 +16,11 @@ from efisher_teach.core.gradients import cancels, mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
-from efisher_teach.figures.scene import (
-    CONSTRAINT,
-    DATA,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    TRUTH,
-    UNDAMPED,
-    WIDEST,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    bars,
-    dots,
-    frame,
-    gradients,
-    key,
-    line,
-    panels,
-    rectangles,
-    scientific,
-)
+from efisher_teach.core.step import step_along
+from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH, UNDAMPED
+from efisher_teach.figures.marks import dots, key, line, polygons
+from efisher_teach.figures.plane import WIDEST, circle, frame, gradients, rectangles, within_view
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 49)  # in largest eigenvalues of C
 PLANES = {
@@ -54,6 +33,20 @@ SHOWN = 36  # examples with a bar
 RANKS = 64  # eigenvalues that are drawn, evenly spaced
 FARTHEST = 12.0  # in √c: where what would leave the view stays
 ASPECT = 1.25  # width by height of the panel of the plane
+MARKS = {
+    "ellipse": line("A", CONSTRAINT, 1.8),
+    "kept_area": polygons("B", f"{EMPIRICAL_FISHER}40"),
+    "level": line("B", EMPIRICAL_FISHER, 1.8),
+    "bars": polygons("C", DATA),
+    "path": line("A", EMPIRICAL_FISHER, 1.3, dashes=(2, 2)),
+    "mean": line("C", DATA, 1.8, dashes=(4, 2)),
+    "descent": line("A", DESCENT, 2.5),
+    "descent_tip": dots("A", DESCENT),
+    "step": line("A", EMPIRICAL_FISHER, 2.5),
+    "tip": dots("A", EMPIRICAL_FISHER, 10),
+    "level_dot": dots("B", EMPIRICAL_FISHER, 9),
+}
+TRUE_MARKS = MARKS | {"changes": dots("C", TRUTH, 5)}
 
 
 def your_model(
@@ -92,19 +85,15 @@ def your_model(
         got = "neither" if problem is None else "both"
         errors.reject("problem", "given, or else G", got, "Give a Problem, or per-example gradients (n, p).")
     errors.one_of("plane", plane, tuple(PLANES))
-    if errors.positive("budget", budget) > WIDEST:
-        errors.reject(
-            "budget", f"at most {WIDEST}", f"{budget:.3g}", "Beyond it the linear model says little."
-        )
-    rng, data = np.random.default_rng(seed), {"budget": jnp.asarray(budget, float)}
+    rng, data = np.random.default_rng(seed), {"budget": jnp.asarray(within_view(budget), float)}
     if problem is None:
         name, rows = "G", errors.gradients(G)
     else:
         n = len(jax.tree.leaves(problem.x)[0])
         drawn = np.sort(rng.permutation(n)[:MOST])
         x, y = jax.tree.map(lambda leaf: leaf[drawn], (problem.x, problem.y))
-        data |= {"loss_fn": Partial(problem.loss_fn), "theta": problem.params, "train": (x, y)}
-        name, rows = "problem", gradients(data)
+        data["problem"] = problem._replace(x=x, y=y, x_test=None, y_test=None)
+        name, rows = "problem", gradients(data["problem"])
     if min(rows.shape) < 2:
         got, action = f"shape {rows.shape}", "A plane needs two parameters, a mean two examples."
         errors.reject(name, "with (n, p) gradients, n ≥ 2 and p ≥ 2", got, action)
@@ -116,11 +105,23 @@ def your_model(
     data["plane"] = _plane(g, undamped, factors, plane, rng)
     return Scene(
         title="Your model: its plane, its spectrum, its examples",
-        axes=(Axis("damping", "damping ε", DAMPINGS, DAMPINGS[24], lambda value: scientific(value * largest), play=6),),
+        axes=(
+            Axis(
+                "damping",
+                "damping ε",
+                DAMPINGS,
+                DAMPINGS[24],
+                lambda value: scientific(value * largest),
+                play=6,
+            ),
+        ),
         data=data,
         background=background,
         respond=respond,
-        draw=DRAWINGS[plane],
+        marks=MARKS if problem is None else TRUE_MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;B;C"),
+        labels={"directions": PLANES[plane]},
         words=ALONE if problem is None else WORDS,
         size=(10.0, 5.8),
         narrow=(4.8, 11.0),
@@ -129,20 +130,20 @@ def your_model(
             Handle("level_dot", ("damping",), "ε beside the eigenvalues"),
         ),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
-WORDS = (
+START = (
     "{n:.0f} examples, {p:.0f} parameters: C has rank {rank:.0f}, and ρ = {agreement:.3f}. At ε = {damping} the "
     "damping leaves Σ λ/(λ + ε) = {kept:.1f} directions, and the step is {length:.3g} long; its shadow in this plane "
-    "has {inside:.0f} % of that. It promises a mean loss change of {predicted:+.4f}; the true one is {actual:+.4f}, "
-    "and {worse:.0f} % of the losses rise, {promised_worse:.0f} % to first order."
+    "has {inside:.0f} % of that. It promises a mean loss change of {predicted:+.4f}"
 )
-ALONE = (
-    "{n:.0f} examples, {p:.0f} parameters: C has rank {rank:.0f}, and ρ = {agreement:.3f}. At ε = {damping} the "
-    "damping leaves Σ λ/(λ + ε) = {kept:.1f} directions, and the step is {length:.3g} long; its shadow in this plane "
-    "has {inside:.0f} % of that. It promises a mean loss change of {predicted:+.4f}, and {promised_worse:.0f} % of the "
-    "losses rise to first order; from gradients alone, the true changes are not known."
+WORDS = START + (
+    "; the true one is {actual:+.4f}, and {worse:.0f} % of the losses rise, {promised_worse:.0f} % to first order."
+)
+ALONE = START + (
+    ", and {promised_worse:.0f} % of the losses rise to first order; from gradients alone, the true changes are not "
+    "known."
 )
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7}, "Every direction is kept: equal falls for all, as far as the model allows.",
@@ -171,13 +172,14 @@ def background(data):
         "spectrum_limits": jnp.stack([_floor(factors), 1000 * factors.eigenvalues[0]]),
         "ranks": jnp.asarray(float(len(factors.eigenvalues))),
         "fall": -jnp.sqrt(_agreement(factors)),
+        "shown": jnp.asarray(len(data["shown"])),
     }
-    if "theta" in data:
+    if "problem" in data:
         grid = jnp.linspace(-1, 1, 25)
         places = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
 
         def loss(place):
-            return jnp.mean(_changes(data, dot(data["plane"], place)))
+            return jnp.mean(_changes(data["problem"], dot(data["plane"], place)))
 
         found["grid"], found["loss"] = grid, jax.lax.map(loss, places, batch_size=25).reshape(25, 25)
     return found
@@ -187,16 +189,16 @@ def respond(data, state):
     """The step at ε, in the plane, in the spectrum and in every example."""
     G, factors, plane, rms = data["G"], data["factors"], data["plane"], jnp.sqrt(data["budget"])
     largest = factors.eigenvalues[0]
-    epsilon, dampings = largest * state["damping"], jnp.asarray(DAMPINGS, G.dtype)
+    damping, dampings = largest * state["damping"], jnp.asarray(DAMPINGS, G.dtype)
     delta = rms * _steps(data, state["damping"][None])[0]
     tip, zero = dot(delta, plane), jnp.zeros(2, G.dtype)
     predicted = dot(G, delta)
     order = data["shown"]
     places = jnp.arange(len(order), dtype=G.dtype)
     ranks, eigenvalues = _ranked(factors)
-    above = jnp.stack([ranks, jnp.maximum(eigenvalues, epsilon)], axis=-1)
-    level = jnp.stack([ranks, jnp.broadcast_to(epsilon, ranks.shape)], axis=-1)
-    last = jnp.asarray(float(len(factors.eigenvalues)))
+    above = jnp.stack([ranks, jnp.maximum(eigenvalues, damping)], axis=-1)
+    level = jnp.stack([ranks, jnp.broadcast_to(damping, ranks.shape)], axis=-1)
+    last = float(len(factors.eigenvalues))
     length = jnp.linalg.norm(delta)
     found = {
         "ellipse": rms * _ellipse(data),
@@ -206,8 +208,8 @@ def respond(data, state):
         "step": jnp.stack([zero, tip]),
         "tip": tip,
         "kept_area": jnp.concatenate([above, level[::-1]])[None],
-        "level": jnp.stack([jnp.stack([0.5 + 0 * epsilon, epsilon]), jnp.stack([last + 0.5, epsilon])]),
-        "level_dot": jnp.stack([0.5 + 0.96 * last, epsilon]),
+        "level": jnp.stack([jnp.array([0.5, last + 0.5]), jnp.broadcast_to(damping, 2)], axis=-1),
+        "level_dot": jnp.stack([0.5 + 0.96 * last, damping]),
         "bars": rectangles(places, _height(predicted[order] / rms), 0.8),
         "mean": jnp.stack(
             [jnp.array([-1.0, len(order)]), jnp.broadcast_to(jnp.mean(predicted) / rms, 2)], axis=-1
@@ -216,14 +218,14 @@ def respond(data, state):
         "p": jnp.asarray(float(G.shape[1])),
         "rank": jnp.sum(factors.eigenvalues > 0, dtype=G.dtype),
         "agreement": _agreement(factors),
-        "kept": jnp.sum(factors.eigenvalues / (factors.eigenvalues + epsilon)),
+        "kept": jnp.sum(factors.eigenvalues / (factors.eigenvalues + damping)),
         "length": length,
         "inside": 100 * jnp.linalg.norm(tip) / length,
         "predicted": jnp.mean(predicted),
         "promised_worse": 100 * jnp.mean(predicted > 0, dtype=G.dtype),
     }
-    if "theta" in data:
-        actual = _changes(data, delta)
+    if "problem" in data:
+        actual = _changes(data["problem"], delta)
         found |= {
             "changes": jnp.stack([places, _height(actual[order] / rms)], axis=-1),
             "actual": jnp.mean(actual),
@@ -232,62 +234,39 @@ def respond(data, state):
     return found
 
 
-def _drawing(names) -> Any:
-    """How a plane with these names is drawn."""
+def still(panels, background):
+    """Steps in the plane, over the true loss where it is known; the spectrum of C; some examples."""
+    plane, values, each = (panels[letter] for letter in "ABC")
+    reach, true = background["reach"], "loss" in background
+    if true:
+        across, up = (side * background["grid"] for side in reach)
+        top = np.quantile(background["loss"], 0.9)
+        levels = MaxNLocator(16).tick_values(background["loss"].min(), top)
+        thin = {"colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
+        plane.contour(across, up, background["loss"], levels=levels, **thin)
+    x, y = background["directions"]
+    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), xlabel=x, ylabel=y)
+    plane.set_title("Steps of one cost" + (", over the true loss" if true else ""))
+    if np.isclose(reach[0], ASPECT * reach[1]):
+        plane.set_aspect("equal")
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
+    key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
 
-    def draw(figure, background, arrays):
-        axes = panels(figure, "AAB;AAC", "A;A;B;C")
-        plane, values, each = axes["A"], axes["B"], axes["C"]
-        reach = background["reach"]
-        true = "loss" in background
-        if true:
-            across, up = reach[0] * background["grid"], reach[1] * background["grid"]
-            levels = MaxNLocator(16).tick_values(
-                background["loss"].min(), np.quantile(background["loss"], 0.9)
-            )
-            plane.contour(across, up, background["loss"], levels=levels, colors=FAINT, linewidths=0.9,
-                          linestyles="solid")  # fmt: skip
-        plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), xlabel=names[0], ylabel=names[1])
-        plane.set_title("Steps of one cost" + (", over the true loss" if true else ""))
-        if np.isclose(reach[0], ASPECT * reach[1]):
-            plane.set_aspect("equal")
-        plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
-        key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
-        key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
+    values.plot(*background["eigenvalues"].T, color=CONSTRAINT, marker="o", ms=2.5, lw=1)
+    values.set(yscale="log", ylim=background["spectrum_limits"], xlabel="rank of the eigenvalue")
+    values.set(xlim=(0.5, background["ranks"] + 0.5), title="Eigenvalues of C: kept above ε")
+    values.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    values.yaxis.set_minor_formatter(NullFormatter())
+    key(values, "upper right", ("ε: drag it", EMPIRICAL_FISHER))
 
-        values.plot(*background["eigenvalues"].T, color=CONSTRAINT, marker="o", ms=2.5, lw=1)
-        values.set(yscale="log", ylim=background["spectrum_limits"], xlabel="rank of the eigenvalue")
-        values.set(xlim=(0.5, background["ranks"] + 0.5), title="Eigenvalues of C: kept above ε")
-        values.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        values.yaxis.set_minor_formatter(NullFormatter())
-        key(values, "upper right", ("ε: drag it", EMPIRICAL_FISHER))
-
-        shown = len(arrays["bars"])
-        each.set(xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
-        each.set(xlabel=f"{shown} examples, by gain along −g", title="Change of each loss, in √c")
-        each.axhline(0, color=FAINT, lw=1)
-        each.axhline(background["fall"], color=UNDAMPED, lw=1.8, ls=(0, (1, 1.2)))
-        key(each, "lower right", ("−√ρ, mean at ε = 0 (dotted)", UNDAMPED))
-        key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
-        moving = {"changes": dots(each, arrays["changes"], TRUTH, 5, order=2)} if true else {}
-        return moving | {
-            "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
-            "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 1.3, style=(0, (2, 2)), order=0.5),
-            "descent": line(plane, arrays["descent"], DESCENT, 2.5, order=1),
-            "descent_tip": dots(plane, arrays["descent_tip"], DESCENT, 7, order=1.5),
-            "step": line(plane, arrays["step"], EMPIRICAL_FISHER, 2.5, order=2),
-            "tip": dots(plane, arrays["tip"], EMPIRICAL_FISHER, 10, order=3),
-            "kept_area": bars(values, arrays["kept_area"], f"{EMPIRICAL_FISHER}40"),
-            "level": line(values, arrays["level"], EMPIRICAL_FISHER, 1.8),
-            "level_dot": dots(values, arrays["level_dot"], EMPIRICAL_FISHER, 9, order=3),
-            "bars": bars(each, arrays["bars"], DATA),
-            "mean": line(each, arrays["mean"], DATA, 1.8, style=(0, (4, 2)), order=0.5),
-        }
-
-    return draw
-
-
-DRAWINGS = {name: _drawing(names) for name, names in PLANES.items()}
+    shown = int(background["shown"])
+    each.set(xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
+    each.set(xlabel=f"{shown} examples, by gain along −g", title="Change of each loss, in √c")
+    each.axhline(0, color=FAINT, lw=1)
+    each.axhline(background["fall"], color=UNDAMPED, lw=1.8, ls=(0, (1, 1.2)))
+    key(each, "lower right", ("−√ρ, mean at ε = 0 (dotted)", UNDAMPED))
+    key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
 
 
 @jax.jit
@@ -330,25 +309,23 @@ def _steps(data, dampings):
 
 def _descent(data):
     """The projection of the step along −g of cost 1, (2,)."""
-    g = mean_gradient(data["G"])
-    return -dot(g, data["plane"]) / jnp.sqrt(jnp.mean(dot(data["G"], g) ** 2))
+    G = data["G"]
+    return dot(step_along(G, -mean_gradient(G), 1.0), data["plane"])
 
 
 def _ellipse(data):
     """The points of the plane whose cost is 1; where the plane holds free directions, a needle is cut."""
-    angle = jnp.linspace(0, 2 * jnp.pi, 121)
-    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
     factors = spectrum(dot(data["G"], data["plane"]))
     eigenvalues = jnp.maximum(factors.eigenvalues, 1e-6 * factors.eigenvalues[0])
-    return dot(circle / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
+    return dot(circle(121) / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
 
 
-def _changes(data, delta):
+def _changes(problem, delta):
     """The true change of each loss; one that overflows is a million."""
-    theta, unravel = ravel_pytree(data["theta"])
-    losses = jax.vmap(data["loss_fn"].func, in_axes=(None, 0, 0))
-    after = losses(unravel(theta + delta.astype(theta.dtype)), *data["train"])
-    change = after - losses(data["theta"], *data["train"])
+    flat, unravel = ravel_pytree(problem.params)
+    losses = jax.vmap(problem.loss_fn, in_axes=(None, 0, 0))
+    after = losses(unravel(flat + delta.astype(flat.dtype)), problem.x, problem.y)
+    change = after - losses(problem.params, problem.x, problem.y)
     return jnp.clip(jnp.nan_to_num(change, nan=1e6, posinf=1e6), -1e6, 1e6)
 
 
