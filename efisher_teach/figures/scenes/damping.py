@@ -15,8 +15,8 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
-from efisher_teach.core.step import damping_path, empirical_fisher_step
-from efisher_teach.figures.scene import (
+from efisher_teach.core.step import damping_path, empirical_fisher_step, step_along
+from efisher_teach.figures.ink import (
     CONSTRAINT,
     DATA,
     DESCENT,
@@ -25,28 +25,50 @@ from efisher_teach.figures.scene import (
     OTHER,
     TRUTH,
     UNDAMPED,
+)
+from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.plane import (
     WIDEST,
-    Axis,
-    Preset,
-    Scene,
-    arrow,
-    bars,
     changes,
-    dots,
+    ellipse,
     frame,
     gradients,
-    key,
-    line,
-    look_at,
-    panels,
+    held_out,
+    plane_of,
     rectangles,
-    scientific,
+    sample_of,
 )
+from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 161)
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
+MARKS = {
+    "exact": line("F", EMPIRICAL_FISHER),
+    "naive": line("F", CONSTRAINT, 1.8, dashes=(4, 2)),
+    "constant": line("F", OTHER, 1.8, dashes=(1, 1.5)),
+    "ellipse": line("A", CONSTRAINT, 1.8),
+    "filter": line("B", EMPIRICAL_FISHER),
+    "half": line("B", FAINT, 1.2),
+    "bounds": line("C", CONSTRAINT, 1.2),
+    "lengths": line("C", EMPIRICAL_FISHER),
+    "bars": polygons("D", DATA),
+    "promised": line("E", CONSTRAINT, 1.8),
+    "true": line("E", TRUTH),
+    "held_out": line("E", TRUTH, dashes=(2, 1.5)),
+    "spent": dots("F", EMPIRICAL_FISHER, 7),
+    "path": line("A", EMPIRICAL_FISHER, 1.4, dashes=(4, 2)),
+    "kept": dots("B", EMPIRICAL_FISHER, 8),
+    "length_dot": dots("C", EMPIRICAL_FISHER, 9),
+    "promised_dot": dots("E", CONSTRAINT, 8),
+    "true_dot": dots("E", TRUTH, 8),
+    "held_out_dot": dots("E", TRUTH, 8),
+    "descent": arrow("A", DESCENT),
+    "undamped": arrow("A", UNDAMPED),
+    "changes": dots("D", TRUTH, 4),
+    "step": arrow("A", EMPIRICAL_FISHER),
+}
 
 
 def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
@@ -80,15 +102,17 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
     return Scene(
         title="Damping: one cost, every ε",
         axes=(Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),),
-        data=look_at(problem, budget),
+        data=sample_of(problem, budget),
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("ABC;DEF", "A;B;C;D;E;F"),
         words=WORDS,
         size=(10.0, 6.4),
         narrow=(4.8, 16.0),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -99,90 +123,99 @@ WORDS = (
     "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
 )
 PRESETS = (
-    Preset("Undamped", {"damping": 1e-7}, "Every direction is kept, however little C knows of it: the step is long.",
-           "The step is the best one there is: why would anyone shorten it?"),
-    Preset("A little", {"damping": 1e-3}, "What C hardly knows is filtered out: the promise comes closer to the truth.",
-           "Which examples still gain as much as without damping?"),
-    Preset("Strong", {"damping": 10.0}, "Far above every eigenvalue the direction is that of −g.",
-           "What must happen to η so that the step does not shrink to nothing?"),
-)  # fmt: skip
+    Preset(
+        "Undamped",
+        {"damping": 1e-7},
+        "Every direction is kept, however little C knows of it: the step is long.",
+        "The step is the best one there is: why would anyone shorten it?",
+    ),
+    Preset(
+        "A little",
+        {"damping": 1e-3},
+        "What C hardly knows is filtered out: the promise comes closer to the truth.",
+        "Which examples still gain as much as without damping?",
+    ),
+    Preset(
+        "Strong",
+        {"damping": 10.0},
+        "Far above every eigenvalue the direction is that of −g.",
+        "What must happen to η so that the step does not shrink to nothing?",
+    ),
+)
 
 
 def background(data):
     """Limits that hold for every ε and every budget, so that a change of budget needs no new picture."""
-    G, _, plane = _geometry(data)
+    G = gradients(data["problem"])
     paths = damping_path(G, jnp.asarray(DAMPINGS, G.dtype), WIDEST)
-    ellipse = _ellipse(G, plane, WIDEST)
+    widest = jnp.sqrt(WIDEST) * ellipse(G, _plane(G), 181)
     lengths = jnp.linalg.norm(paths.delta, axis=1)
     fall = jnp.sqrt(WIDEST * paths.agreement[0])
     asked = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(WIDEST)
+    low, high = jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))
     return {
-        "reach": frame(1.08 * jnp.max(jnp.abs(ellipse), axis=0), ASPECT),
+        "reach": frame(1.08 * jnp.max(jnp.abs(widest), axis=0), ASPECT),
         "length_limits": jnp.stack([jnp.min(lengths) / 5, 2.5 * jnp.max(lengths)]),
-        "change_limits": 1.1
-        * jnp.stack([jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))]),
+        "change_limits": 1.1 * jnp.stack([low, high]),
         "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
     }
 
 
 def respond(data, state):
     """The step at ε, and the path over all ε."""
-    G, eigenvalues, plane = _geometry(data)
-    budget, epsilon = data["budget"], state["damping"]
-    step = empirical_fisher_step(G, damping=epsilon, budget=budget)
-    dampings = jnp.asarray(DAMPINGS, G.dtype)
-    path = damping_path(G, dampings, budget)
-    g = mean_gradient(G)
-    descent = -g * jnp.sqrt(budget / jnp.mean(dot(G, g) ** 2))
+    problem, budget, damping = data["problem"], data["budget"], state["damping"]
+    G, dampings = gradients(problem), jnp.asarray(DAMPINGS, state["damping"].dtype)
+    g, plane, eigenvalues = mean_gradient(G), _plane(G), spectrum(G).eigenvalues
+    step = empirical_fisher_step(G, damping=damping, budget=budget)
     undamped = empirical_fisher_step(G, budget=budget)
+    path = damping_path(G, dampings, budget)
+    descent = step_along(G, -g, budget)
 
     u = -path.delta / path.learning_rate[:, None]  # (C + εI)⁻¹g
     square, rise = jnp.sum(u**2, axis=1), dot(u, g)  # rise − ε|u|² is uᵀCu
     naive, constant = 1 - dampings * square / rise, (rise - dampings * square) / undamped.agreement
     spent = jnp.stack([jnp.ones_like(naive), naive, constant])
-    here = jnp.argmin(jnp.abs(dampings - epsilon))
+    here = jnp.argmin(jnp.abs(dampings - damping))
 
-    lam = jnp.logspace(-7, 1, 65)
+    scale = jnp.logspace(-7, 1, 65)
     bound = path.learning_rate * jnp.sqrt(path.agreement / dampings) / 2
     length = jnp.linalg.norm(step.delta)
     stretch = jnp.asarray(STRETCH, G.dtype)
     predicted = jnp.mean(step.predicted_changes)
-    actual, unseen = changes(data, step.delta), changes(data, step.delta, "test")
-    along, unseen_along = (
-        jax.vmap(lambda t, sample=sample: jnp.mean(changes(data, t * step.delta, sample)))(stretch)
-        for sample in ("train", "test")
-    )
+    actual, unseen = changes(problem, step.delta), changes(held_out(problem), step.delta)
+    along = jax.vmap(lambda t: jnp.mean(changes(problem, t * step.delta)))(stretch)
+    unseen_along = jax.vmap(lambda t: jnp.mean(changes(held_out(problem), t * step.delta)))(stretch)
     places = jnp.arange(SHOWN, dtype=G.dtype)
     downhill = -g / jnp.linalg.norm(g)
     forward = dot(downhill, step.delta)
     zero, rms = jnp.zeros(2, G.dtype), jnp.sqrt(budget)
-    kept = eigenvalues / (eigenvalues + epsilon)
+    kept = eigenvalues / (eigenvalues + damping)
     return {
-        "ellipse": _ellipse(G, plane, budget),
+        "ellipse": rms * ellipse(G, plane, 181),
         "path": dot(path.delta, plane),
         "descent": jnp.stack([zero, dot(descent, plane)]),
         "undamped": jnp.stack([zero, dot(undamped.delta, plane)]),
         "step": jnp.stack([zero, dot(step.delta, plane)]),
-        "filter": jnp.stack([lam, lam / (lam + epsilon)], axis=-1),
-        "half": jnp.stack([jnp.stack([epsilon, 0.0 * epsilon]), jnp.stack([epsilon, 0.5 + 0.0 * epsilon])]),
+        "filter": jnp.stack([scale, scale / (scale + damping)], axis=-1),
+        "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
         "kept": jnp.stack([eigenvalues, kept], axis=-1),
         "lengths": jnp.stack([dampings, jnp.linalg.norm(path.delta, axis=1)], axis=-1),
         "bounds": jnp.stack([dampings, bound], axis=-1),
-        "length_dot": jnp.stack([epsilon, length]),
+        "length_dot": jnp.stack([damping, length]),
         "bars": rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
         "changes": jnp.stack([places, actual[:SHOWN] / rms], axis=-1),
         "exact": jnp.stack([dampings, spent[0]], axis=-1),
         "naive": jnp.stack([dampings, spent[1]], axis=-1),
         "constant": jnp.stack([dampings, spent[2]], axis=-1),
-        "spent": jnp.stack([jnp.broadcast_to(epsilon, 3), spent[:, here]], axis=-1),
+        "spent": jnp.stack([jnp.broadcast_to(damping, 3), spent[:, here]], axis=-1),
         "promised": jnp.stack([stretch, stretch * predicted], axis=-1),
         "true": jnp.stack([stretch, along], axis=-1),
         "held_out": jnp.stack([stretch, unseen_along], axis=-1),
-        "held_out_dot": jnp.stack([1.0 + 0 * predicted, jnp.mean(unseen)]),
-        "true_dot": jnp.stack([1.0 + 0 * predicted, jnp.mean(actual)]),
-        "promised_dot": jnp.stack([1.0 + 0 * predicted, predicted]),
+        "held_out_dot": jnp.array([1.0, jnp.mean(unseen)]),
+        "true_dot": jnp.array([1.0, jnp.mean(actual)]),
+        "promised_dot": jnp.array([1.0, predicted]),
         "length": length,
-        "bound": step.learning_rate * jnp.sqrt(step.agreement / epsilon) / 2,
+        "bound": step.learning_rate * jnp.sqrt(step.agreement / damping) / 2,
         "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(step.delta - forward * downhill), forward)),
         "kept_least": 100 * jnp.min(kept),
         "kept_most": 100 * jnp.max(kept),
@@ -193,13 +226,12 @@ def respond(data, state):
         "actual": jnp.mean(actual),
         "unseen": jnp.mean(unseen),
         "worse": 100 * jnp.mean(actual > 0),
-    }  # fmt: skip
+    }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The ellipse, and five readings of the same step."""
-    axes = panels(figure, "ABC;DEF", "A;B;C;D;E;F")
-    plane, kept, length, each, loss, spent = (axes[name] for name in "ABCDEF")
+    plane, kept, length, each, loss, spent = (panels[letter] for letter in "ABCDEF")
     reach = background["reach"]
     plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
     plane.set(xlabel="along −g", ylabel="across", title="The step on the ellipse")
@@ -230,49 +262,15 @@ def draw(figure, background, arrays):
 
     spent.set(xscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=(0, 1.75), xlabel="damping ε")
     spent.set_title("Budget spent, in c")
-    key(spent, "upper right", ("exact η", EMPIRICAL_FISHER), ("η for C + εI (dashed)", CONSTRAINT),
-        ("constant η (dotted)", OTHER))  # fmt: skip
-
-    return {
-        "exact": line(spent, arrays["exact"], EMPIRICAL_FISHER),
-        "naive": line(spent, arrays["naive"], CONSTRAINT, 1.8, style=(0, (4, 2))),
-        "constant": line(spent, arrays["constant"], OTHER, 1.8, style=(0, (1, 1.5))),
-        "spent": dots(spent, arrays["spent"], EMPIRICAL_FISHER, 7),
-        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8),
-        "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 1.4, style=(0, (4, 2)), order=1),
-        "descent": arrow(plane, arrays["descent"], DESCENT, order=2),
-        "undamped": arrow(plane, arrays["undamped"], UNDAMPED, order=2),
-        "step": arrow(plane, arrays["step"], EMPIRICAL_FISHER, order=3),
-        "filter": line(kept, arrays["filter"], EMPIRICAL_FISHER),
-        "half": line(kept, arrays["half"], FAINT, 1.2),
-        "kept": dots(kept, arrays["kept"], EMPIRICAL_FISHER, 8),
-        "bounds": line(length, arrays["bounds"], CONSTRAINT, 1.2),
-        "lengths": line(length, arrays["lengths"], EMPIRICAL_FISHER),
-        "length_dot": dots(length, arrays["length_dot"], EMPIRICAL_FISHER, 9),
-        "bars": bars(each, arrays["bars"], DATA),
-        "changes": dots(each, arrays["changes"], TRUTH, 4, order=2),
-        "promised": line(loss, arrays["promised"], CONSTRAINT, 1.8),
-        "true": line(loss, arrays["true"], TRUTH),
-        "promised_dot": dots(loss, arrays["promised_dot"], CONSTRAINT, 8),
-        "true_dot": dots(loss, arrays["true_dot"], TRUTH, 8),
-        "held_out": line(loss, arrays["held_out"], TRUTH, style=(0, (2, 1.5))),
-        "held_out_dot": dots(loss, arrays["held_out_dot"], TRUTH, 8),
-    }
+    key(
+        spent,
+        "upper right",
+        ("exact η", EMPIRICAL_FISHER),
+        ("η for C + εI (dashed)", CONSTRAINT),
+        ("constant η (dotted)", OTHER),
+    )
 
 
-def _geometry(data):
-    """G, the eigenvalues of C, and an orthonormal basis (p, 2) of the plane of -g and -C⁺g."""
-    G = gradients(data)
-    along = -mean_gradient(G)
-    along /= jnp.linalg.norm(along)
-    undamped = empirical_fisher_step(G, learning_rate=1.0).delta
-    across = undamped - along * dot(along, undamped)
-    return G, spectrum(G).eigenvalues, jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
-
-
-def _ellipse(G, plane, budget):
-    """The points of the plane whose cost is the budget, (181, 2)."""
-    angle = jnp.linspace(0, 2 * jnp.pi, 181)
-    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-    factors = spectrum(dot(G, plane))  # of the 2 × 2 block of C that belongs to the plane
-    return jnp.sqrt(budget) * dot(circle / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
+def _plane(G):
+    """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
+    return plane_of(-mean_gradient(G), empirical_fisher_step(G, learning_rate=1.0).delta)

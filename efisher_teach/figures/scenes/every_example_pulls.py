@@ -15,30 +15,36 @@ from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures.scene import (
-    CANDIDATE,
-    CONSTRAINT,
-    DATA,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    OTHER,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    arrow,
-    bars,
-    dots,
-    key,
-    line,
-    panels,
-    rectangles,
-)
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
+from efisher_teach.figures.marks import arrow, dots, key, label, line, polygons
+from efisher_teach.figures.plane import circle, ellipse, gradients, rectangles
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 SHOWN = 60  # examples at most: they are the whole sample here, so that all that is averaged is seen
 OUTLIER = np.linspace(0, 3, 13)
 ASPECT = 1.24  # width by height of the left panel
+MARKS = {
+    "arrows": line("A", DATA, 1.0),
+    "place": line("B", CANDIDATE, 1.0),
+    "squares": line("C", EMPIRICAL_FISHER),
+    "means": line("C", DESCENT),
+    "turned_arrows": line("A", CONSTRAINT, 1.0, dashes=(2, 2)),
+    "loud": line("A", DATA, 3.0),
+    "tips": dots("A", DATA, 5),
+    "turned_tips": dots("A", CONSTRAINT, 5),
+    "loud_tip": dots("A", DATA, 9),
+    "centred": line("A", OTHER, 1.6, dashes=(4, 2)),
+    "bars": polygons("B", DATA),
+    "ellipse": line("A", EMPIRICAL_FISHER, 2.2),
+    "turned_bars": polygons("B", CONSTRAINT),
+    "picked": line("A", CANDIDATE, 2.2),
+    "level": line("B", DESCENT, 1.6, dashes=(4, 2)),
+    "square_dot": dots("C", EMPIRICAL_FISHER, 9),
+    "mean_dot": dots("C", DESCENT, 9),
+    "mean_arrow": arrow("A", DESCENT),
+    "pull_dot": dots("B", CANDIDATE, 9),
+    "tip": dots("A", CANDIDATE, 10),
+}
 
 
 def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
@@ -86,13 +92,15 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
         },
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;A;B;B;C;C"),
         words=WORDS,
         size=(10.0, 6.0),
         narrow=(4.8, 10.2),
         handles=(Handle("tip", ("example",), "the tip of the picked arrow"),),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -102,15 +110,25 @@ WORDS = (
     "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {pull:+.3f} lie along the mean."
 )
 PRESETS = (
-    Preset("As they are", {"outlier": 1.0, "noise": 0.0}, "One arrow is the mean of all; few lie along it.",
-           "How many of the examples pull against the mean of all?"),
-    Preset("One loud example", {"outlier": 3.0, "noise": 0.0},
-           "Its pull counts three times in the mean, and nine times in C.",
-           "Which moves more when one gradient grows, the arrow or the ellipse?"),
-    Preset("Half the labels flipped", {"outlier": 1.0, "noise": 0.5},
-           "Arrows turn round until hardly a mean is left; the ellipse shows that all still pull.",
-           "The mean gradient is almost 0. Is there nothing left to learn?"),
-)  # fmt: skip
+    Preset(
+        "As they are",
+        {"outlier": 1.0, "noise": 0.0},
+        "One arrow is the mean of all; few lie along it.",
+        "How many of the examples pull against the mean of all?",
+    ),
+    Preset(
+        "One loud example",
+        {"outlier": 3.0, "noise": 0.0},
+        "Its pull counts three times in the mean, and nine times in C.",
+        "Which moves more when one gradient grows, the arrow or the ellipse?",
+    ),
+    Preset(
+        "Half the labels flipped",
+        {"outlier": 1.0, "noise": 0.5},
+        "Arrows turn round until hardly a mean is left; the ellipse shows that all still pull.",
+        "The mean gradient is almost 0. Is there nothing left to learn?",
+    ),
+)
 
 
 def background(data):
@@ -195,19 +213,27 @@ def respond(data, state):
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The cloud at the left; at the right each arrow's part along the mean, and both averages against the noise."""
-    axes = panels(figure, "AAB;AAC", "A;A;A;B;B;C;C")
-    cloud, pulls, lengths = axes["A"], axes["B"], axes["C"]
-
+    cloud, pulls, lengths = (panels[letter] for letter in "ABC")
     reach = background["reach"]
     cloud.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     cloud.set(xlabel="along θ₁", ylabel="along θ₂", title="Where each example pulls: −gᵢ")
     rising = background["mean"].prod() > 0  # then arrows, and flipped ones, leave these corners free
-    key(cloud, "upper left" if rising else "upper right", ("mean −g", DESCENT),
-        ("second moment C", EMPIRICAL_FISHER), ("centred Σ, about −g", OTHER))  # fmt: skip
-    key(cloud, "lower right" if rising else "lower left", ("examples −gᵢ", DATA),
-        ("label flipped", CONSTRAINT), ("picked: drag it", CANDIDATE))  # fmt: skip
+    key(
+        cloud,
+        "upper left" if rising else "upper right",
+        ("mean −g", DESCENT),
+        ("second moment C", EMPIRICAL_FISHER),
+        ("centred Σ, about −g", OTHER),
+    )
+    key(
+        cloud,
+        "lower right" if rising else "lower left",
+        ("examples −gᵢ", DATA),
+        ("label flipped", CONSTRAINT),
+        ("picked: drag it", CANDIDATE),
+    )
 
     count, limit = background["count"], background["pulls"]
     pulls.axhline(0, color=FAINT, lw=1)
@@ -220,30 +246,6 @@ def draw(figure, background, arrays):
     lengths.set(xlabel="flipped labels", title="Two averages of the lengths")
     lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     key(lengths, "upper right", ("√tr C = √E|gᵢ|²", EMPIRICAL_FISHER), ("mean |g|", DESCENT))
-
-    dashes = (0, (4, 2))
-    return {
-        "arrows": line(cloud, arrays["arrows"], DATA, 1.0),
-        "tips": dots(cloud, arrays["tips"], DATA, 5, order=0.5),
-        "turned_arrows": line(cloud, arrays["turned_arrows"], CONSTRAINT, 1.0, style=(0, (2, 2)), order=0.2),
-        "turned_tips": dots(cloud, arrays["turned_tips"], CONSTRAINT, 5, order=0.6),
-        "loud": line(cloud, arrays["loud"], DATA, 3.0, order=0.3),
-        "loud_tip": dots(cloud, arrays["loud_tip"], DATA, 9, order=0.7),
-        "centred": line(cloud, arrays["centred"], OTHER, 1.6, style=dashes, order=1),
-        "ellipse": line(cloud, arrays["ellipse"], EMPIRICAL_FISHER, 2.2, order=1.1),
-        "picked": line(cloud, arrays["picked"], CANDIDATE, 2.2, order=2),
-        "mean_arrow": arrow(cloud, arrays["mean_arrow"], DESCENT, order=3),
-        "tip": dots(cloud, arrays["tip"], CANDIDATE, 10, order=4),
-        "place": line(pulls, arrays["place"], CANDIDATE, 1.0),
-        "bars": bars(pulls, arrays["bars"], DATA, order=1),
-        "turned_bars": bars(pulls, arrays["turned_bars"], CONSTRAINT, order=1.1),
-        "level": line(pulls, arrays["level"], DESCENT, 1.6, style=dashes, order=2),
-        "pull_dot": dots(pulls, arrays["pull_dot"], CANDIDATE, 9, order=3),
-        "squares": line(lengths, arrays["squares"], EMPIRICAL_FISHER),
-        "means": line(lengths, arrays["means"], DESCENT),
-        "square_dot": dots(lengths, arrays["square_dot"], EMPIRICAL_FISHER, 9, order=2),
-        "mean_dot": dots(lengths, arrays["mean_dot"], DESCENT, 9, order=2),
-    }
 
 
 def _cloud(data):

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
-from jax.tree_util import Partial
 from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
@@ -24,23 +23,11 @@ from efisher_teach.core.matrices import (
     hessian,
 )
 from efisher_teach.core.precision import dot
-from efisher_teach.figures.scene import (
-    CONSTRAINT,
-    DATA,
-    EMPIRICAL_FISHER,
-    NATURAL,
-    TRUTH,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    arrow,
-    bars,
-    dots,
-    key,
-    line,
-    panels,
-)
+from efisher_teach.core.problems import Problem
+from efisher_teach.figures.ink import CONSTRAINT, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
+from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.plane import circle
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 NOISES = np.logspace(-1, 0.5, 13)
 MISFITS = np.linspace(0, 1, 6)
@@ -52,7 +39,24 @@ HEAD = 0.25
 FARTHEST = 12.0  # where ellipses that leave the view are cut
 LEAST, MOST = 4e-3, 150.0  # of the panel of eigenvalues
 SHOWN = 60  # examples with a dot
+POINTS = 33  # of an ellipse
 EDGE = 2.9  # of the panel of the data, in standard deviations of x
+MARKS = {
+    "centred": line("A", EMPIRICAL_FISHER, 1.4, dashes=(3, 2)),
+    "sigma": line("B", DATA, 1.6, dashes=(4, 2)),
+    "belief": polygons("C", f"{NATURAL}40"),
+    "examples": dots("C", DATA, 5),
+    "best": line("C", TRUTH, 1.6, dashes=(4, 3)),
+    "model": line("C", CONSTRAINT, 2),
+    "empirical": line("A", EMPIRICAL_FISHER, 2.6),
+    "hessian": line("A", TRUTH, 2, dashes=(4, 3)),
+    "optimum": dots("A", TRUTH, 9),
+    "natural": arrow("A", NATURAL),
+    "empirical_ends": dots("B", EMPIRICAL_FISHER, 10),
+    "centred_ends": dots("B", EMPIRICAL_FISHER, 7),
+    "hessian_ends": dots("B", TRUTH, 10),
+    "step": arrow("A", EMPIRICAL_FISHER),
+}
 
 
 def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Scene:
@@ -80,11 +84,13 @@ def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
     if errors.at_least_one("n", n) < SHOWN:
         errors.reject("n", f"at least {SHOWN}", f"{n}", "Fewer examples make no cloud.")
     errors.one_of("model", model, tuple(MODELS))
-    output_fn, loss_fn = MODELS[model]
     x, unit = np.random.default_rng(seed).normal(size=(2, n))
     x = (x - x.mean()) / x.std()  # so that the Fisher of the line is the identity
     edges = np.linspace(-EDGE, EDGE, 2 if model == "linear" else 11)
-    data = {"x": x, "unit": (unit - unit.mean()) / unit.std(), "edges": edges}
+    data = {"unit": (unit - unit.mean()) / unit.std(), "edges": edges}
+    output_fn, loss_fn = MODELS[model]
+    x, start = jnp.asarray(x, float), jnp.asarray(START, float)
+    about = {"output_fn": output_fn, "likelihood": gaussian}
     return Scene(
         title="Three ellipses: empirical Fisher, Fisher, Hessian",
         axes=(
@@ -93,10 +99,12 @@ def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
             Axis("distance", "distance to the optimum", DISTANCES, 2.0, lambda value: f"{value:.2f}"),
         ),
         data={name: jnp.asarray(array, float) for name, array in data.items()}
-        | {"output_fn": Partial(output_fn), "loss_fn": Partial(loss_fn)},
+        | {"problem": Problem(model, loss_fn, output_fn, start, x, jnp.zeros(n), **about)},
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;B;C"),
         words=WORDS,
         size=(10.0, 5.8),
         narrow=(4.8, 10.4),
@@ -113,39 +121,55 @@ WORDS = (
     "−F⁻¹g, and is {ratio:.3g} times as long."
 )
 PRESETS = (
-    Preset("Well specified", {"noise": 1.0, "misfit": 0.0, "distance": 0.01},
-           "Noise as the model believes, at the optimum: all agree, but for the luck of the draw.",
-           "Which of the three knobs breaks the agreement?"),
-    Preset("Little noise", {"noise": 0.1, "misfit": 0.0, "distance": 0.01},
-           "The blue ellipse has left the view: C is a hundredth of F, and its step a hundred times too long.",
-           "The data are cleaner than the model believes. Does C grow or shrink?"),
-    Preset("Misspecified", {"noise": float(NOISES[6]), "misfit": 1.0, "distance": 0.01},
-           "What the model cannot fit looks like noise that grows with |x|: C is no multiple of F.",
-           "In which direction does C grow more, intercept or slope?"),
-    Preset("Far away", {"noise": float(NOISES[6]), "misfit": 0.0, "distance": 3.0},
-           "Large gradients make C large and lopsided: a short step, in another direction than the Fisher's.",
-           "Does centring repair it?"),
-)  # fmt: skip
+    Preset(
+        "Well specified",
+        {"noise": 1.0, "misfit": 0.0, "distance": 0.01},
+        "Noise as the model believes, at the optimum: all agree, but for the luck of the draw.",
+        "Which of the three knobs breaks the agreement?",
+    ),
+    Preset(
+        "Little noise",
+        {"noise": 0.1, "misfit": 0.0, "distance": 0.01},
+        "The blue ellipse has left the view: C is a hundredth of F, and its step a hundred times too long.",
+        "The data are cleaner than the model believes. Does C grow or shrink?",
+    ),
+    Preset(
+        "Misspecified",
+        {"noise": float(NOISES[6]), "misfit": 1.0, "distance": 0.01},
+        "What the model cannot fit looks like noise that grows with |x|: C is no multiple of F.",
+        "In which direction does C grow more, intercept or slope?",
+    ),
+    Preset(
+        "Far away",
+        {"noise": float(NOISES[6]), "misfit": 0.0, "distance": 3.0},
+        "Large gradients make C large and lopsided: a short step, in another direction than the Fisher's.",
+        "Does centring repair it?",
+    ),
+)
 
 
 def background(data):
     """The circle that the Fisher is; all limits are known beforehand."""
-    return {"fisher": _circle(data["x"].dtype), "edges": data["edges"][jnp.array([0, -1])]}
+    return {"fisher": circle(POINTS, data["edges"].dtype), "edges": data["edges"][jnp.array([0, -1])]}
 
 
 def respond(data, state):
     """The matrices at θ in coordinates where the Fisher is the identity, and the two steps."""
-    output_fn, loss_fn, x, edges = data["output_fn"].func, data["loss_fn"].func, data["x"], data["edges"]
-    fitted = jax.vmap(output_fn, (None, 0))(jnp.asarray(START, x.dtype), x)
+    problem, edges = data["problem"], data["edges"]
+    output_fn, loss_fn, x = problem.output_fn, problem.loss_fn, problem.x
+    fitted = jax.vmap(output_fn, (None, 0))(problem.params, x)
     y = fitted + state["misfit"] * (x**2 - 1) / 2 + state["noise"] * data["unit"]
-    optimum = _optimum(output_fn, x, y)
+    optimum = _optimum(output_fn, problem.params, x, y)
     away = state["distance"] * jnp.asarray(AWAY, x.dtype)
-    theta = optimum + away
+    params = optimum + away
 
-    G = per_example_gradients(loss_fn, theta, x, y)
-    F = fisher(loss_fn, theta, x, output_fn=output_fn, likelihood=gaussian)
-    matrices = {"empirical": empirical_fisher(G), "centred": gradient_covariance(G),
-                "hessian": hessian(loss_fn, theta, x, y)}  # fmt: skip
+    G = per_example_gradients(loss_fn, params, x, y)
+    F = fisher(loss_fn, params, x, output_fn=output_fn, likelihood=gaussian)
+    matrices = {
+        "empirical": empirical_fisher(G),
+        "centred": gradient_covariance(G),
+        "hessian": hessian(loss_fn, params, x, y),
+    }
     L = jnp.linalg.cholesky(F)
     seen = {name: _divided(L, _divided(L, M).T) for name, M in matrices.items()}  # L⁻¹ML⁻ᵀ
     natural = -_divided(L, mean_gradient(G))
@@ -162,7 +186,7 @@ def respond(data, state):
         found |= {f"{name}_least": least, f"{name}_most": most}
         found[f"{name}_ends"] = jnp.stack([ends, jnp.full(2, 3.0 - row, x.dtype)], axis=-1)
 
-    model, best = (jax.vmap(output_fn, (None, 0))(params, edges) for params in (theta, optimum))
+    model, best = (jax.vmap(output_fn, (None, 0))(point, edges) for point in (params, optimum))
     zero, variance = jnp.zeros(2, x.dtype), state["noise"] ** 2
     belief = [jnp.stack([edges, model + 1], axis=-1), jnp.stack([edges, model - 1], axis=-1)[::-1]]
     across = towards[0] * turned[1] - towards[1] * turned[0]
@@ -170,7 +194,7 @@ def respond(data, state):
         "optimum": -dot(L.T, away),
         "natural": jnp.stack([zero, towards]),
         "step": jnp.stack([zero, turned]),
-        "sigma": jnp.stack([jnp.stack([variance, 0.4 + 0 * variance]), jnp.stack([variance, 3.6 + 0 * variance])]),
+        "sigma": jnp.array([[variance, 0.4], [variance, 3.6]]),
         "examples": jnp.stack([x[:SHOWN], y[:SHOWN]], axis=-1),
         "belief": jnp.concatenate(belief)[None],
         "model": jnp.stack([edges, model], axis=-1),
@@ -178,20 +202,24 @@ def respond(data, state):
         "variance": variance,
         "angle": jnp.rad2deg(jnp.abs(jnp.atan2(across, dot(towards, turned)))),
         "ratio": ratio,
-    }  # fmt: skip
+    }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The ellipses at the left; at the right how much larger than the Fisher they are, and the data."""
-    axes = panels(figure, "AAB;AAC", "A;A;B;C")
-    plane, sizes, cloud = axes["A"], axes["B"], axes["C"]
+    plane, sizes, cloud = (panels[letter] for letter in "ABC")
     plane.set(xlim=(-ASPECT * HALF, ASPECT * HALF), ylim=(-HALF, HALF), aspect="equal")
     plane.set(xlabel="intercept", ylabel="slope", title="ΔᵀMΔ = 1, where the Fisher is a circle")
     plane.plot(*background["fisher"].T, color=NATURAL, lw=2.6)
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     plane.annotate("θ", (0, 0), xytext=(7, -12), textcoords="offset points")
-    key(plane, "upper left", ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER),
-        ("centred (dashed)", EMPIRICAL_FISHER), ("Fisher F, and −F⁻¹g", NATURAL))  # fmt: skip
+    key(
+        plane,
+        "upper left",
+        ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER),
+        ("centred (dashed)", EMPIRICAL_FISHER),
+        ("Fisher F, and −F⁻¹g", NATURAL),
+    )
     key(plane, "lower right", ("Hessian (dashed)", TRUTH), ("optimum θ*: drag it", TRUTH))
 
     sizes.axvline(1, color=NATURAL, lw=2)
@@ -205,33 +233,16 @@ def draw(figure, background, arrays):
     key(cloud, "upper left", ("model at θ", CONSTRAINT), ("believes ±1", NATURAL))
     key(cloud, "lower right", ("best fit θ*", TRUTH))
 
-    return {
-        "centred": line(plane, arrays["centred"], EMPIRICAL_FISHER, 1.4, style=(0, (3, 2))),
-        "empirical": line(plane, arrays["empirical"], EMPIRICAL_FISHER, 2.6, order=0.5),
-        "hessian": line(plane, arrays["hessian"], TRUTH, 2, style=(0, (4, 3)), order=0.7),
-        "natural": arrow(plane, arrays["natural"], NATURAL, order=2),
-        "step": arrow(plane, arrays["step"], EMPIRICAL_FISHER, order=3),
-        "optimum": dots(plane, arrays["optimum"], TRUTH, 9, order=1),
-        "sigma": line(sizes, arrays["sigma"], DATA, 1.6, style=(0, (4, 2))),
-        "empirical_ends": dots(sizes, arrays["empirical_ends"], EMPIRICAL_FISHER, 10, order=2),
-        "centred_ends": dots(sizes, arrays["centred_ends"], EMPIRICAL_FISHER, 7, order=2),
-        "hessian_ends": dots(sizes, arrays["hessian_ends"], TRUTH, 10, order=2),
-        "belief": bars(cloud, arrays["belief"], f"{NATURAL}40"),
-        "examples": dots(cloud, arrays["examples"], DATA, 5, order=0.1),
-        "best": line(cloud, arrays["best"], TRUTH, 1.6, style=(0, (4, 3)), order=0.2),
-        "model": line(cloud, arrays["model"], CONSTRAINT, 2, order=0.3),
-    }
 
-
-def _optimum(output_fn, x, y):
+def _optimum(output_fn, start, x, y):
     """The least-squares fit, by Gauss-Newton: for a line the first step is exact."""
 
-    def move(_, theta):
-        J = per_example_jacobians(output_fn, theta, x)[:, 0]
-        residual = y - jax.vmap(output_fn, (None, 0))(theta, x)
-        return theta + jnp.linalg.solve(dot(J.T, J), dot(J.T, residual))
+    def move(_, params):
+        J = per_example_jacobians(output_fn, params, x)[:, 0]
+        residual = y - jax.vmap(output_fn, (None, 0))(params, x)
+        return params + jnp.linalg.solve(dot(J.T, J), dot(J.T, residual))
 
-    return lax.fori_loop(0, 30, move, jnp.asarray(START, x.dtype))
+    return lax.fori_loop(0, 30, move, start)
 
 
 def _divided(L, A):
@@ -239,22 +250,17 @@ def _divided(L, A):
     return solve_triangular(L, A, lower=True)
 
 
-def _circle(dtype):
-    angle = jnp.linspace(0, 2 * jnp.pi, 33, dtype=dtype)
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-
-
 def _ellipse(M):
     """vᵀMv = 1, as the image of a circle; cut far out of view."""
-    points = solve_triangular(jnp.linalg.cholesky(M), _circle(M.dtype).T, lower=True, trans=1).T
+    points = solve_triangular(jnp.linalg.cholesky(M), circle(POINTS, M.dtype).T, lower=True, trans=1).T
     return points * jnp.minimum(1, FARTHEST / jnp.linalg.norm(points, axis=-1, keepdims=True))
 
 
 def _indefinite(M):
     """vᵀMv = 1 for an M that need not be definite, so that this may be a hyperbola: cut far out of view."""
-    circle = _circle(M.dtype)
-    curvature = jnp.sum(dot(circle, M) * circle, axis=-1, keepdims=True)
-    cut, whole = circle / jnp.sqrt(jnp.maximum(curvature, FARTHEST**-2)), _ellipse(M)
+    unit = circle(POINTS, M.dtype)
+    curvature = jnp.sum(dot(unit, M) * unit, axis=-1, keepdims=True)
+    cut, whole = unit / jnp.sqrt(jnp.maximum(curvature, FARTHEST**-2)), _ellipse(M)
     return jnp.where(jnp.all(jnp.isfinite(whole)), whole, cut)
 
 

@@ -15,33 +15,36 @@ from matplotlib.ticker import NullLocator
 from efisher_teach import errors
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.proof import BREAKS, STATEMENTS, TOLERANCE, Ledger, ledger
-from efisher_teach.figures.scene import (
+from efisher_teach.figures.ink import (
     CANDIDATE,
     CONSTRAINT,
     EMPIRICAL_FISHER,
     FAINT,
-    INK,
-    NARROW,
     OTHER,
     TRUTH,
-    WIDEST,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    bars,
-    dots,
-    key,
-    line,
-    panels,
-    scientific,
+    INK,
+    NARROW,
 )
+from efisher_teach.figures.marks import dots, key, line, polygons
+from efisher_teach.figures.plane import WIDEST
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 NAMES = tuple(STATEMENTS)
 BUDGETS = np.logspace(-6, np.log10(WIDEST), 15)
 EXACT, LARGEST = 1e-16, 30.0  # what is nearer or farther than that is drawn there
 SIDES, COLUMNS = (2e-17, 60.0), (-0.5, 2.6)  # of the two panels
 AWAY = 1e-19  # left of the view: where marks wait
+MARKS = {
+    "row": polygons("A", f"{CANDIDATE}30"),
+    "verdict_row": polygons("B", f"{CANDIDATE}30"),
+    "fall": line("A", CANDIDATE, 1.2, dashes=(2, 2)),
+    "exact": dots("A", EMPIRICAL_FISHER, 6),
+    "ordered": dots("A", TRUTH, 10),
+    "stands": dots("B", EMPIRICAL_FISHER, 6),
+    "falls": dots("B", CANDIDATE, 8),
+    "fallen": dots("A", CANDIDATE, 8),
+    "hand": dots("B", CANDIDATE, 12),
+}
 
 
 def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> Scene:
@@ -85,7 +88,9 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
         title="The proof, line by line: which lines hold, and which fall together?",
         axes=(
             Axis("budget", "budget c", BUDGETS, start, scientific, play=4),
-            Axis("broken", "break a line", np.arange(len(NAMES) + 1.0), 1.0 + NAMES.index("stationarity"), _say),
+            Axis(
+                "broken", "break a line", np.arange(len(NAMES) + 1.0), 1.0 + NAMES.index("stationarity"), _say
+            ),
         ),
         data={
             "budgets": jnp.asarray(BUDGETS, float),
@@ -98,13 +103,15 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
         },
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAAB", "AAB"),
         words=WORDS,
         size=(10.0, 6.2),
         narrow=(4.8, 11.6),
         handles=(Handle("hand", ("broken",), "the line to break"),),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -114,17 +121,31 @@ WORDS = (
     "{standing:.0f} stand."
 )
 PRESETS = (
-    Preset("Intact", {"broken": 0}, "Every line holds: three to an order, all others to rounding.",
-           "Which three lines can hold only to an order, and what do they have in common?"),
-    Preset("A tiny step", {"broken": 0, "budget": 1e-6}, "The smaller the step, the truer the three approximations.",
-           "By which factor does a hundred times smaller c shrink what they miss?"),
-    Preset("Along −g", {"broken": 1 + NAMES.index("stationarity")},
-           "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
-           "The step costs exactly c: which lines do not notice that it is the wrong one?"),
-    Preset("Square of the mean", {"broken": 1 + NAMES.index("quadratic form")},
-           "With ggᵀ in the place of C the cost is wrong, and the step with it.",
-           "Why does Cu = g still have a solution here?"),
-)  # fmt: skip
+    Preset(
+        "Intact",
+        {"broken": 0},
+        "Every line holds: three to an order, all others to rounding.",
+        "Which three lines can hold only to an order, and what do they have in common?",
+    ),
+    Preset(
+        "A tiny step",
+        {"broken": 0, "budget": 1e-6},
+        "The smaller the step, the truer the three approximations.",
+        "By which factor does a hundred times smaller c shrink what they miss?",
+    ),
+    Preset(
+        "Along −g",
+        {"broken": 1 + NAMES.index("stationarity")},
+        "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
+        "The step costs exactly c: which lines do not notice that it is the wrong one?",
+    ),
+    Preset(
+        "Square of the mean",
+        {"broken": 1 + NAMES.index("quadratic form")},
+        "With ggᵀ in the place of C the cost is wrong, and the step with it.",
+        "Why does Cu = g still have a solution here?",
+    ),
+)
 
 
 def background(data):
@@ -165,8 +186,9 @@ def respond(data, state):
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """One row a line: what it says, how far it is from holding, and the verdict."""
+    gap, verdict = (panels[letter] for letter in "AB")
     wide = figure.get_figwidth() >= NARROW
     axes = panels(figure, "AAAB", "AAB")
     gap, verdict = axes["A"], axes["B"]
@@ -187,9 +209,17 @@ def draw(figure, background, arrays):
     gap.tick_params(axis="y", pad=302 if wide else 94)
     for row, (text, _) in enumerate(STATEMENTS.values()):
         place = {"xytext": (-206, 0) if wide else (-94, -14), "va": "center"}
-        gap.annotate(text.replace("-", "−"), (0, row), xycoords=gap.get_yaxis_transform(), fontsize=9,
-                     textcoords="offset points", color=INK[OTHER], annotation_clip=False,
-                     bbox={"fc": "white", "ec": "none", "pad": 0.5}, **place)  # fmt: skip
+        gap.annotate(
+            text.replace("-", "−"),
+            (0, row),
+            xycoords=gap.get_yaxis_transform(),
+            fontsize=9,
+            textcoords="offset points",
+            color=INK[OTHER],
+            annotation_clip=False,
+            bbox={"fc": "white", "ec": "none", "pad": 0.5},
+            **place,
+        )
     trail = background["trail"].T
     gap.plot(*trail, "|", color=TRUTH, ms=6, alpha=0.5)
     key(gap, "upper left", ("exact", EMPIRICAL_FISHER))
@@ -197,17 +227,6 @@ def draw(figure, background, arrays):
     verdict.set(xlim=COLUMNS, yticks=[])
     verdict.set_xticks([0, 1, 2], ["holds", "falls", "break"] if wide else ["✓", "✗", "break"])
     verdict.xaxis.tick_top()
-    return {
-        "row": bars(gap, arrays["row"], f"{CANDIDATE}30"),
-        "verdict_row": bars(verdict, arrays["verdict_row"], f"{CANDIDATE}30"),
-        "exact": dots(gap, arrays["exact"], EMPIRICAL_FISHER, 6),
-        "ordered": dots(gap, arrays["ordered"], TRUTH, 10),
-        "fall": line(gap, arrays["fall"], CANDIDATE, 1.2, style=(0, (2, 2)), order=0.5),
-        "fallen": dots(gap, arrays["fallen"], CANDIDATE, 8, order=2),
-        "stands": dots(verdict, arrays["stands"], EMPIRICAL_FISHER, 6),
-        "falls": dots(verdict, arrays["falls"], CANDIDATE, 8),
-        "hand": dots(verdict, arrays["hand"], CANDIDATE, 12, order=3),
-    }
 
 
 def _say(place: float) -> str:
@@ -228,5 +247,11 @@ def _band(left, right, row):
     """The corners of a band about a row; none above the first, where nothing is broken."""
     half = jnp.where(row < 0, 0, 0.5)
     top, bottom = row - half, row + half
-    return jnp.stack([jnp.stack([left + 0 * row, top]), jnp.stack([right + 0 * row, top]),
-                      jnp.stack([right + 0 * row, bottom]), jnp.stack([left + 0 * row, bottom])])  # fmt: skip
+    return jnp.stack(
+        [
+            jnp.stack([left + 0 * row, top]),
+            jnp.stack([right + 0 * row, top]),
+            jnp.stack([right + 0 * row, bottom]),
+            jnp.stack([left + 0 * row, bottom]),
+        ]
+    )

@@ -17,28 +17,10 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
-from efisher_teach.figures.scene import (
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    OTHER,
-    WIDEST,
-    Axis,
-    Orbit,
-    Preset,
-    Scene,
-    arrow,
-    degrees,
-    dots,
-    gradients,
-    key,
-    label,
-    line,
-    look_at,
-    panels,
-    scientific,
-)
+from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
+from efisher_teach.figures.marks import arrow, dots, key, label, line
+from efisher_teach.figures.plane import WIDEST, gradients, sample_of
+from efisher_teach.figures.scene import Axis, Orbit, Preset, Scene, degrees, scientific
 
 DAMPINGS = np.logspace(-6, 0, 37)
 TURNS, TILTS = np.arange(-180.0, 181.0, 3), np.arange(-90.0, 91.0, 3)  # degrees
@@ -46,6 +28,19 @@ ASPECT = 1.24  # width by height of the panel of the ellipsoid
 CORNER = 1.6  # from the middle of that panel to its corner, in half its height: beyond it wires end
 FARTHEST = 2.5  # a step that is longer, in half heights, is drawn as long: its tip is out of view
 POINTS = 33  # of a wire
+MARKS = {
+    "rulers": line("A", FAINT, 1, dashes=(2, 2)),
+    "semi_axes": line("B", CONSTRAINT, 1.6),
+    "marks": dots("A", OTHER, 5),
+    "wires": line("A", FAINT, 1),
+    "front": line("A", CONSTRAINT, 1.3),
+    "lengths": line("B", EMPIRICAL_FISHER, 1.8, dashes=(4, 2)),
+    "level": line("A", EMPIRICAL_FISHER, 1.4, dashes=(5, 3)),
+    "semi_dots": dots("B", CONSTRAINT, 8),
+    "descent": arrow("A", DESCENT),
+    "length_dot": dots("B", EMPIRICAL_FISHER, 9),
+    "step": arrow("A", EMPIRICAL_FISHER),
+}
 
 
 def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
@@ -72,12 +67,14 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
     if shape != (3,):
         action = "E.g. logistic_regression(p=3), or linear_regression(2, 3) for a cylinder."
         errors.reject("problem", "one with params of shape (3,)", f"shape {shape}", action)
-    data = look_at(problem, budget)
+    data = sample_of(problem, budget)
     aside, oblique = _viewpoints(data)
     edge_on = Preset(
-        "Edge on", aside, "From the side the plane is a line, and all of the ellipsoid lies on one side of it.",
+        "Edge on",
+        aside,
+        "From the side the plane is a line, and all of the ellipsoid lies on one side of it.",
         "Which point of the ellipsoid is farthest down the slope?",
-    )  # fmt: skip
+    )
     return Scene(
         title="Solid: a cost, a plane, and the place where they touch",
         axes=(
@@ -88,7 +85,9 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
         data=data,
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAAAABB", "A;A;A;B;B"),
         words=WORDS,
         size=(10.0, 5.6),
         narrow=(4.8, 8.0),
@@ -105,18 +104,31 @@ WORDS = (
     "losses (ΔᵀCΔ) and the rest into length (ε‖Δ‖²)."
 )
 PRESETS = (
-    Preset("Hardly damped", {"damping": 1e-6}, "Where C knows little, a step may be long: the ellipsoid is a needle, "
-           "or a cylinder that only √(c/ε) ends.", "What does a step along the longest axis do to the losses?"),
-    Preset("Closed", {"damping": 1e-2}, "Damping shortens the long axes first, and hardly touches the short ones.",
-           "Which of the three semi-axes feels this ε?"),
-    Preset("A ball", {"damping": 1.0}, "Above every eigenvalue all directions cost the same: the step turns to −g.",
-           "Where does a plane touch a ball?"),
-)  # fmt: skip
+    Preset(
+        "Hardly damped",
+        {"damping": 1e-6},
+        "Where C knows little, a step may be long: the ellipsoid is a needle, "
+        "or a cylinder that only √(c/ε) ends.",
+        "What does a step along the longest axis do to the losses?",
+    ),
+    Preset(
+        "Closed",
+        {"damping": 1e-2},
+        "Damping shortens the long axes first, and hardly touches the short ones.",
+        "Which of the three semi-axes feels this ε?",
+    ),
+    Preset(
+        "A ball",
+        {"damping": 1.0},
+        "Above every eigenvalue all directions cost the same: the step turns to −g.",
+        "Where does a plane touch a ball?",
+    ),
+)
 
 
 def background(data):
     """Limits that hold for every ε and every budget."""
-    eigenvalues, _ = _geometry(gradients(data))
+    eigenvalues, _ = _geometry(gradients(data["problem"]))
     dampings = jnp.asarray(DAMPINGS, eigenvalues.dtype)
     low = jnp.sqrt(1e-3 / (eigenvalues[0] + dampings[-1]))
     high = jnp.sqrt(WIDEST / (eigenvalues[2] + dampings[0]))
@@ -125,9 +137,9 @@ def background(data):
 
 def respond(data, state):
     """The ellipsoid at ε, the plane, the two steps, and the semi-axes over all ε."""
-    G = gradients(data)
+    G = gradients(data["problem"])
     eigenvalues, V = _geometry(G)
-    reach, budget, epsilon = _reach(eigenvalues), data["budget"], state["damping"]
+    reach, budget, damping = _reach(eigenvalues), data["budget"], state["damping"]
     g, dampings = mean_gradient(G), jnp.asarray(DAMPINGS, G.dtype)
     normal = g / jnp.linalg.norm(g)
 
@@ -138,8 +150,8 @@ def respond(data, state):
         u = solve_spectral(spectrum(G), damping)
         return -u * jnp.sqrt(budget / cost(u, damping))
 
-    step, descent = best(epsilon), -g * jnp.sqrt(budget / cost(g, epsilon))
-    semi = jnp.sqrt(budget / (eigenvalues + epsilon))
+    step, descent = best(damping), -g * jnp.sqrt(budget / cost(g, damping))
+    semi = jnp.sqrt(budget / (eigenvalues + damping))
     wires = _wires(V, semi, CORNER * reach)
     tip, tip_descent = (_near(delta, FARTHEST * reach) for delta in (step, descent))
 
@@ -163,8 +175,8 @@ def respond(data, state):
         "step": jnp.stack([zero, tip]),
         "semi_axes": jnp.stack([jnp.broadcast_to(dampings, every.shape), every], axis=-1),
         "lengths": jnp.stack([dampings, lengths], axis=-1),
-        "semi_dots": jnp.stack([jnp.broadcast_to(epsilon, 3), semi], axis=-1),
-        "length_dot": jnp.stack([epsilon, length]),
+        "semi_dots": jnp.stack([jnp.broadcast_to(damping, 3), semi], axis=-1),
+        "length_dot": jnp.stack([damping, length]),
         "longest": semi[2],
         "middle": semi[1],
         "shortest": semi[0],
@@ -173,21 +185,24 @@ def respond(data, state):
         "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(beside), -dot(normal, step))),
         "decrease": -dot(g, step),
         "descent_decrease": -dot(g, descent),
-        "cost": jnp.sqrt(cost(step, epsilon)),
+        "cost": jnp.sqrt(cost(step, damping)),
         "spent": 100 * jnp.mean(dot(G, step) ** 2) / budget,
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The ellipsoid at the left, its semi-axes against ε at the right."""
-    axes = panels(figure, "AAAAABB", "A;A;A;B;B")
-    space, semi = axes["A"], axes["B"]
+    space, semi = (panels[letter] for letter in "AB")
     reach = background["reach"]
     space.set(xlim=(-ASPECT * reach, ASPECT * reach), ylim=(-reach, reach), aspect="equal")
     space.set(xticks=[], yticks=[], title="Steps of equal cost")
     space.spines[:].set(visible=True, color=FAINT)
-    key(space, "lower left", ("best step, and the plane it reaches", EMPIRICAL_FISHER),
-        ("along −g, for the same cost", DESCENT))  # fmt: skip
+    key(
+        space,
+        "lower left",
+        ("best step, and the plane it reaches", EMPIRICAL_FISHER),
+        ("along −g, for the same cost", DESCENT),
+    )
     key(space, "upper left", ("Δθ₁ •  Δθ₂ ••  Δθ₃ •••", OTHER))
 
     semi.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["lengths"])
@@ -197,20 +212,6 @@ def draw(figure, background, arrays):
     semi.axhline(reach, color=FAINT, lw=1)
     label(semi, DAMPINGS[0] * 1.4, reach, "the view ends here", OTHER, va="bottom")
     key(semi, "lower left", ("semi-axes", CONSTRAINT), ("best step (dashed)", EMPIRICAL_FISHER))
-
-    return {
-        "rulers": line(space, arrays["rulers"], FAINT, 1, style=(0, (2, 2))),
-        "marks": dots(space, arrays["marks"], OTHER, 5, order=0.1),
-        "wires": line(space, arrays["wires"], FAINT, 1, order=0.2),
-        "front": line(space, arrays["front"], CONSTRAINT, 1.3, order=1),
-        "level": line(space, arrays["level"], EMPIRICAL_FISHER, 1.4, style=(0, (5, 3)), order=2),
-        "descent": arrow(space, arrays["descent"], DESCENT, order=3),
-        "step": arrow(space, arrays["step"], EMPIRICAL_FISHER, order=4),
-        "semi_axes": line(semi, arrays["semi_axes"], CONSTRAINT, 1.6),
-        "lengths": line(semi, arrays["lengths"], EMPIRICAL_FISHER, 1.8, style=(0, (4, 2)), order=1),
-        "semi_dots": dots(semi, arrays["semi_dots"], CONSTRAINT, 8, order=2),
-        "length_dot": dots(semi, arrays["length_dot"], EMPIRICAL_FISHER, 9, order=3),
-    }
 
 
 @partial(jax.jit, inline=True)
@@ -224,7 +225,7 @@ def _geometry(G):
 
 def _viewpoints(data):
     """Two places to look from: the plane edge on and the longest axis across, and from there a little aside."""
-    G = gradients(data)
+    G = gradients(data["problem"])
     longest, down = np.asarray(_geometry(G)[1])[:, 2], -np.asarray(mean_gradient(G))
     down = down / np.linalg.norm(down)
     aside = np.cross(down, longest)
@@ -236,8 +237,12 @@ def _viewpoints(data):
             np.arctan2(towards[1], towards[0]),
             np.arctan2(towards[2], np.hypot(*towards[:2])),
         )
-        found.append({"azimuth": float(TURNS[np.argmin(abs(TURNS - np.rad2deg(azimuth)))]),
-                      "elevation": float(TILTS[np.argmin(abs(TILTS - np.rad2deg(elevation)))])})  # fmt: skip
+        found.append(
+            {
+                "azimuth": float(TURNS[np.argmin(abs(TURNS - np.rad2deg(azimuth)))]),
+                "elevation": float(TILTS[np.argmin(abs(TILTS - np.rad2deg(elevation)))]),
+            }
+        )
     return found
 
 

@@ -18,32 +18,29 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.core.step import two_budget_step
-from efisher_teach.figures.scene import (
-    CANDIDATE,
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    UNDAMPED,
-    WIDEST,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    arrow,
-    bars,
-    dots,
-    gradients,
-    key,
-    line,
-    look_at,
-    panels,
-    scientific,
-)
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
+from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.plane import WIDEST, circle, ellipse, gradients, plane_of, sample_of
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 BUDGETS = np.logspace(-3, -1.4, 41)
 ASPECT = 0.88  # width by height of the panel of the plane
 ROOM = 0.06  # decades of r beyond the longest and the shortest step that the loss budget allows
+MARKS = {
+    "disc": polygons("A", f"{DESCENT}20"),
+    "wanted_line": line("C", CANDIDATE, 1.4, dashes=(4, 2)),
+    "inside": polygons("A", f"{EMPIRICAL_FISHER}20"),
+    "circle": line("A", CONSTRAINT, 1.6, dashes=(5, 3)),
+    "ellipse": line("A", CONSTRAINT, 1.8),
+    "path": line("A", EMPIRICAL_FISHER, 1.3, dashes=(2, 2)),
+    "level": line("A", FAINT, 1.2),
+    "drop": line("C", EMPIRICAL_FISHER, 1.2, dashes=(2, 2)),
+    "undamped": arrow("A", UNDAMPED),
+    "place": dots("B", CANDIDATE, 11),
+    "descent": arrow("A", DESCENT),
+    "crossing": dots("C", CANDIDATE, 9),
+    "step": arrow("A", EMPIRICAL_FISHER),
+}
 
 
 def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
@@ -71,8 +68,8 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < 2:
         errors.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
-    data = look_at(problem, budget)
-    lowest, highest = (float(ratio) for ratio in _ratios(gradients(data))[2])
+    data = sample_of(problem, budget)
+    lowest, highest = (float(ratio) for ratio in _ratios(gradients(problem))[2])
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
         errors.reject("problem", "such that g is no eigenvector of C", got, action)
@@ -89,41 +86,56 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         data=data | {"radii": jnp.asarray(radii, float)},
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AABB;AACC", "A;A;B;C"),
         words=WORDS,
         size=(10.0, 6.0),
         narrow=(4.8, 11.0),
         handles=(Handle("place", ("budget", "radius"), "the pair of budgets, c and r"),),
         presets=_presets(radii, lowest, highest),
-    )  # fmt: skip
+    )
 
 
 WORDS = (
     "With c = {budget} and r = {radius} the best step spends {cost_used:.0f} % of c and {length_used:.0f} % of r²; a "
     "budget that is not used up has no price. It promises {decrease:.4f} less mean loss, {by_budget:.0f} % of it owed "
-    "to c and {by_radius:.0f} % to r: the prices are λ₁ = {budget_price:.3f} of c and λ₂ = {radius_price:.4f} of r². "
-    "So ε = λ₂/λ₁ = {radius_price:.4f}/{budget_price:.3f} and η = 1/(2λ₁) = 1/(2 × {budget_price:.3f}). Here c/r² = "
+    "to c and {by_radius:.0f} % to r: the prices are λ₁ = {budget_multiplier:.3f} of c and λ₂ = {radius_multiplier:.4f} of r². "
+    "So ε = λ₂/λ₁ = {radius_multiplier:.4f}/{budget_multiplier:.3f} and η = 1/(2λ₁) = 1/(2 × {budget_multiplier:.3f}). Here c/r² = "
     "{wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = {highest:.3g}."
 )
 
 
 def _presets(radii, lowest, highest):
     c = float(BUDGETS[30])
-    free, both, short = np.clip(np.sqrt(c / np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])),
-                                radii[0], radii[-1]).tolist()  # fmt: skip
+    free, both, short = np.clip(
+        np.sqrt(c / np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])), radii[0], radii[-1]
+    ).tolist()
     return (
-        Preset("Only c binds", {"budget": c, "radius": free}, "The circle is too wide to matter: −C⁺g, undamped.",
-               "What happens to the step if r grows further?"),
-        Preset("Both bind", {"budget": c, "radius": both}, "The step sits in a corner: some ε > 0 puts it there.",
-               "A shorter r: does ε grow or fall?"),
-        Preset("Only r binds", {"budget": c, "radius": short}, "The circle lies inside: normalised gradient descent.",
-               "How much of the loss budget is left?"),
-    )  # fmt: skip
+        Preset(
+            "Only c binds",
+            {"budget": c, "radius": free},
+            "The circle is too wide to matter: −C⁺g, undamped.",
+            "What happens to the step if r grows further?",
+        ),
+        Preset(
+            "Both bind",
+            {"budget": c, "radius": both},
+            "The step sits in a corner: some ε > 0 puts it there.",
+            "A shorter r: does ε grow or fall?",
+        ),
+        Preset(
+            "Only r binds",
+            {"budget": c, "radius": short},
+            "The circle lies inside: normalised gradient descent.",
+            "How much of the loss budget is left?",
+        ),
+    )
 
 
 def background(data):
     """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
-    G, radii = gradients(data), data["radii"]
+    G, radii = gradients(data["problem"]), data["radii"]
     _, factors, (lowest, highest) = _ratios(G)
     dampings, budgets = _dampings(factors), jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], G.dtype)
     return {
@@ -140,13 +152,13 @@ def background(data):
 
 def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
-    G = gradients(data)
+    G = gradients(data["problem"])
     direction, factors, (lowest, highest) = _ratios(G)
-    plane = _plane(G, direction)
+    plane = plane_of(-mean_gradient(G), -direction)
     g, c, r = mean_gradient(G), state["budget"], state["radius"]
     step = two_budget_step(G, c, r)
     zero, tip = jnp.zeros(2, G.dtype), dot(step.delta, plane)
-    ellipse, circle = _bounds(G, plane, 3 * data["radii"][-1] / jnp.sqrt(WIDEST))
+    bound, rim = _bound(G, plane, 3 * data["radii"][-1] / jnp.sqrt(WIDEST)), circle(97, G.dtype)
     level = tip[0] * jnp.array([1.0, 1]), 1.03 * data["radii"][-1] * jnp.array([-1.0, 1])
 
     dampings = _dampings(factors)
@@ -161,10 +173,10 @@ def respond(data, state):
     ratio, shown = jnp.clip(wanted, lowest, highest), jnp.clip(wanted, low, high)
     by_budget, by_radius = 2 * step.budget_multiplier * c, 2 * step.radius_multiplier * r**2
     return {
-        "disc": (r * circle)[None],
-        "inside": (jnp.sqrt(c) * ellipse)[None],
-        "circle": r * circle,
-        "ellipse": jnp.sqrt(c) * ellipse,
+        "disc": (r * rim)[None],
+        "inside": (jnp.sqrt(c) * bound)[None],
+        "circle": r * rim,
+        "ellipse": jnp.sqrt(c) * bound,
         "path": jnp.sqrt(c) * path,
         "level": jnp.stack(level, axis=-1),
         "undamped": jnp.stack([zero, jnp.sqrt(c) * path[0]]),
@@ -179,24 +191,28 @@ def respond(data, state):
         "decrease": decrease,
         "by_budget": 100 * by_budget / (by_budget + by_radius),
         "by_radius": 100 * by_radius / (by_budget + by_radius),
-        "budget_price": step.budget_multiplier,
-        "radius_price": step.radius_multiplier,
+        "budget_multiplier": step.budget_multiplier,
+        "radius_multiplier": step.radius_multiplier,
         "wanted": wanted,
         "lowest": lowest,
         "highest": highest,
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The plane at the left; at the right the map of all pairs (c, r), and the curve R(ε)."""
-    axes = panels(figure, "AABB;AACC", "A;A;B;C")
-    plane, chart, curve = axes["A"], axes["B"], axes["C"]
+    plane, chart, curve = (panels[letter] for letter in "ABC")
     reach = background["reach"]
     plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     plane.set(xlabel="along −g", ylabel="across", title="As far along −g as both allow")
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
-    key(plane, "lower right", ("best step", EMPIRICAL_FISHER), ("−C⁺g: c alone", UNDAMPED),
-        ("−g: r alone", DESCENT))  # fmt: skip
+    key(
+        plane,
+        "lower right",
+        ("best step", EMPIRICAL_FISHER),
+        ("−C⁺g: c alone", UNDAMPED),
+        ("−g: r alone", DESCENT),
+    )
 
     budgets, (top, bottom) = background["budgets"], background["borders"]
     chart.set(xscale="log", yscale="log", xlim=budgets)
@@ -225,22 +241,6 @@ def draw(figure, background, arrays):
         axis.set_minor_locator(NullLocator())
     curve.xaxis.set_minor_formatter(NullFormatter())
 
-    return {
-        "disc": bars(plane, arrays["disc"], f"{DESCENT}20"),
-        "inside": bars(plane, arrays["inside"], f"{EMPIRICAL_FISHER}20", order=0.1),
-        "circle": line(plane, arrays["circle"], CONSTRAINT, 1.6, style=(0, (5, 3)), order=0.2),
-        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 1.8, order=0.3),
-        "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 1.3, style=(0, (2, 2)), order=0.4),
-        "level": line(plane, arrays["level"], FAINT, 1.2, order=0.5),
-        "undamped": arrow(plane, arrays["undamped"], UNDAMPED, order=1),
-        "descent": arrow(plane, arrays["descent"], DESCENT, order=2),
-        "step": arrow(plane, arrays["step"], EMPIRICAL_FISHER, order=3),
-        "place": dots(chart, arrays["place"], CANDIDATE, 11),
-        "wanted_line": line(curve, arrays["wanted_line"], CANDIDATE, 1.4, style=(0, (4, 2))),
-        "drop": line(curve, arrays["drop"], EMPIRICAL_FISHER, 1.2, style=(0, (2, 2)), order=0.5),
-        "crossing": dots(curve, arrays["crossing"], CANDIDATE, 9, order=2),
-    }
-
 
 def _ratio(G, u):
     """R = uᵀCu/‖u‖²."""
@@ -267,17 +267,7 @@ def _dampings(factors):
     return jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
 
 
-def _plane(G, direction):
-    """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
-    along = -mean_gradient(G)
-    along /= jnp.linalg.norm(along)
-    across = -direction - along * dot(along, -direction)
-    return jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
-
-
-def _bounds(G, plane, farthest):
-    """The points of the plane whose cost is 1 (a needle's tips, far out of view, are drawn nearer), and the circle."""
-    angle = jnp.linspace(0, 2 * jnp.pi, 97, dtype=G.dtype)
-    circle, factors = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1), spectrum(dot(G, plane))
-    points = dot(circle / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
-    return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=1, keepdims=True)), circle
+def _bound(G, plane, farthest):
+    """The points of the plane whose cost is 1; the tips of a needle, far out of view, are drawn nearer."""
+    points = ellipse(G, plane, 97)
+    return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=1, keepdims=True))

@@ -15,32 +15,10 @@ from efisher_teach.core.gradients import mean_gradient, per_example_losses
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures.scene import (
-    CANDIDATE,
-    CONSTRAINT,
-    DATA,
-    DESCENT,
-    FAINT,
-    INK,
-    OTHER,
-    TRUTH,
-    WIDEST,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    arrow,
-    bars,
-    changes,
-    degrees,
-    dots,
-    gradients,
-    key,
-    line,
-    look_at,
-    panels,
-    rectangles,
-)
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, FAINT, OTHER, TRUTH, INK
+from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.plane import WIDEST, changes, ellipse, gradients, rectangles
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 TURNS = np.arange(-180.0, 181.0, 4.0)
 SHOWN = 24  # examples with a bar of their own
@@ -54,6 +32,21 @@ NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 16))) / 2
 POWERS = np.arange(len(NODES))
 WEIGHTS = RADII[:, None] ** (POWERS + 2) / ((POWERS + 1) * (POWERS + 2))
 WEIGHTS = WEIGHTS @ np.linalg.inv(np.vander(NODES, increasing=True))
+MARKS = {
+    "true_curve": line("A", TRUTH, 1.8, dashes=(4, 2)),
+    "bars": polygons("B", DATA),
+    "guide": line("C", TRUTH, 1.0, dashes=(4, 2)),
+    "square_guide": line("C", CONSTRAINT, 1.0, dashes=(4, 2)),
+    "ellipse": line("A", CONSTRAINT, 2.0),
+    "allowance": line("B", CONSTRAINT, 1.2, dashes=(4, 2)),
+    "step": arrow("A", CANDIDATE),
+    "changes": dots("B", TRUTH, 5),
+    "rest": line("C", TRUTH),
+    "square_rest": line("C", CONSTRAINT),
+    "tip": dots("A", CANDIDATE, 10),
+    "rest_dot": dots("C", TRUTH, 9),
+    "square_rest_dot": dots("C", CONSTRAINT, 9),
+}
 
 
 def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
@@ -98,22 +91,34 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         data=data | {"longest": jnp.asarray(longest, float)},
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;A;B;B;C;C"),
         words=WORDS,
         size=(10.0, 6.0),
         narrow=(4.8, 10.8),
         handles=(Handle("tip", ("turn", "length"), "the tip of the step"),),
         presets=(
-            Preset("Cheap", {"turn": cheap, "length": lengths[11]}, "Along the ellipse's long axis a step is cheap.",
-                   "Half as long a step: what does it cost?"),
-            Preset("Dear", {"turn": cheap - np.copysign(90, cheap), "length": lengths[11]},
-                   "As long a step, across: it changes the losses more.",
-                   "Two steps of one length: which of them would you call small?"),
-            Preset("Too far", {"turn": -180.0, "length": lengths[-1]},
-                   "Far out, first order is wrong about each loss, and about the cost.",
-                   "Where does the true cost leave the ellipse, and on which side?"),
+            Preset(
+                "Cheap",
+                {"turn": cheap, "length": lengths[11]},
+                "Along the ellipse's long axis a step is cheap.",
+                "Half as long a step: what does it cost?",
+            ),
+            Preset(
+                "Dear",
+                {"turn": cheap - np.copysign(90, cheap), "length": lengths[11]},
+                "As long a step, across: it changes the losses more.",
+                "Two steps of one length: which of them would you call small?",
+            ),
+            Preset(
+                "Too far",
+                {"turn": -180.0, "length": lengths[-1]},
+                "Far out, first order is wrong about each loss, and about the cost.",
+                "Where does the true cost leave the ellipse, and on which side?",
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -204,11 +209,9 @@ def respond(data, state):
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The step over its costs at the left; at the right what it does to some losses, and what first order misses."""
-    axes = panels(figure, "AAB;AAC", "A;A;A;B;B;C;C")
-    plane, each, rests = axes["A"], axes["B"], axes["C"]
-
+    plane, each, rests = (panels[letter] for letter in "ABC")
     grid = background["grid"]
     disc = np.where(
         np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1], background["cost"], np.nan
@@ -236,23 +239,6 @@ def draw(figure, background, arrays):
     for axis in (rests.xaxis, rests.yaxis):
         axis.set_minor_formatter(NullFormatter())
     key(rests, "upper left", ("of the mean loss: slope 2", TRUTH), ("of E[Δℓ²]: slope 3", CONSTRAINT))
-
-    dashes = (0, (4, 2))
-    return {
-        "true_curve": line(plane, arrays["true_curve"], TRUTH, 1.8, style=dashes),
-        "ellipse": line(plane, arrays["ellipse"], CONSTRAINT, 2.0, order=0.5),
-        "step": arrow(plane, arrays["step"], CANDIDATE, order=1),
-        "tip": dots(plane, arrays["tip"], CANDIDATE, 10, order=2),
-        "bars": bars(each, arrays["bars"], DATA),
-        "allowance": line(each, arrays["allowance"], CONSTRAINT, 1.2, style=dashes, order=0.5),
-        "changes": dots(each, arrays["changes"], TRUTH, 5, order=1),
-        "guide": line(rests, arrays["guide"], TRUTH, 1.0, style=dashes),
-        "square_guide": line(rests, arrays["square_guide"], CONSTRAINT, 1.0, style=dashes),
-        "rest": line(rests, arrays["rest"], TRUTH, order=1),
-        "square_rest": line(rests, arrays["square_rest"], CONSTRAINT, order=1),
-        "rest_dot": dots(rests, arrays["rest_dot"], TRUTH, 9, order=2),
-        "square_rest_dot": dots(rests, arrays["square_rest_dot"], CONSTRAINT, 9, order=2),
-    }
 
 
 def _field(data):
