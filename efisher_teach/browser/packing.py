@@ -218,7 +218,10 @@ def _look(mark: Mark) -> dict[str, Any]:
     point = DPI / 72 / RATIO
     look = {"kind": mark.kind, "color": to_hex(mark.color, keep_alpha=True)}
     if mark.kind == "line":
-        return look | {"width": mark.size * point, "dashes": [dash * mark.size * point for dash in mark.dashes]}
+        return look | {
+            "width": mark.size * point,
+            "dashes": [dash * mark.size * point for dash in mark.dashes],
+        }
     if mark.kind == "arrow":
         head = [side * HEAD_SCALE * point for side in (HEAD_LENGTH, HEAD_WIDTH)]
         return look | {"width": mark.size * point, "head": head}

@@ -25,6 +25,7 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.solve import Form, precondition, regress
 
 
+@jax.tree_util.register_static
 class Coordinates(NamedTuple):
     """A chart: q numbers ψ that describe the p parameters θ; q > p where the description is redundant.
 

@@ -1,12 +1,45 @@
-"""TEMPORARY while scenes are converted: those that import are offered."""
-
-import contextlib
-import importlib
+"""One figure a file, under the name of its notebook where it leads one; and what it takes to make a scene of your own."""
 
 from efisher_teach.figures.paint import paint
 from efisher_teach.figures.scene import Axis, Handle, Orbit, Preset, Scene
+from efisher_teach.figures.scenes.a_real_network import a_real_network
+from efisher_teach.figures.scenes.bug_hunt import bug_hunt
+from efisher_teach.figures.scenes.damping import damping
+from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
+from efisher_teach.figures.scenes.fisher_hessian import fisher_hessian
+from efisher_teach.figures.scenes.other_coordinates import other_coordinates
+from efisher_teach.figures.scenes.proof import proof
+from efisher_teach.figures.scenes.should_all_improve import should_all_improve
+from efisher_teach.figures.scenes.solid import solid
+from efisher_teach.figures.scenes.the_best_step import the_best_step
+from efisher_teach.figures.scenes.two_budgets import two_budgets
+from efisher_teach.figures.scenes.vector_field import vector_field
+from efisher_teach.figures.scenes.what_a_step_costs import what_a_step_costs
+from efisher_teach.figures.scenes.your_model import your_model
 from efisher_teach.figures.table import Table, tabulate, view
 
-for _name in "a_real_network bug_hunt damping every_example_pulls fisher_hessian other_coordinates proof should_all_improve solid the_best_step two_budgets vector_field what_a_step_costs your_model".split():
-    with contextlib.suppress(ImportError):
-        globals()[_name] = getattr(importlib.import_module(f"efisher_teach.figures.scenes.{_name}"), _name)
+__all__ = [
+    "Axis",
+    "Handle",
+    "Orbit",
+    "Preset",
+    "Scene",
+    "Table",
+    "a_real_network",
+    "bug_hunt",
+    "damping",
+    "every_example_pulls",
+    "fisher_hessian",
+    "other_coordinates",
+    "paint",
+    "proof",
+    "should_all_improve",
+    "solid",
+    "tabulate",
+    "the_best_step",
+    "two_budgets",
+    "vector_field",
+    "view",
+    "what_a_step_costs",
+    "your_model",
+]

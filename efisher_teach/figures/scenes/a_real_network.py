@@ -9,25 +9,21 @@ import numpy as np
 from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
-from efisher_teach.figures.scene import (
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    NATURAL,
-    OTHER,
-    Axis,
-    Preset,
-    Scene,
-    dots,
-    key,
-    line,
-    panels,
-)
+from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL, OTHER
+from efisher_teach.figures.marks import dots, key, line
+from efisher_teach.figures.scene import Axis, Preset, Scene
 from efisher_teach.network.training import Trial
 
 WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
 RIVALS = {"descent": ("SGD", DESCENT), "adam": ("Adam", OTHER), "natural": ("natural gradient", NATURAL)}
+MARKS = {
+    "by_step": line("A", EMPIRICAL_FISHER, 2.6),
+    "by_cost": line("B", EMPIRICAL_FISHER, 2.6),
+    **{f"{name}_step": dots("A", color) for name, (_, color) in RIVALS.items()},
+    **{f"{name}_cost": dots("B", color) for name, (_, color) in RIVALS.items()},
+    "ours_step": dots("A", EMPIRICAL_FISHER, 9),
+    "ours_cost": dots("B", EMPIRICAL_FISHER, 9),
+}
 
 
 def a_real_network(
@@ -75,44 +71,20 @@ def a_real_network(
     return Scene(
         title="Race: what a step brings, and what it costs",
         axes=(
-            Axis(
-                "step",
-                "after step",
-                np.arange(1.0, steps + 1),
-                float(steps),
-                lambda value: f"{value:.0f}",
-                play=6.0,
-            ),
-            Axis("damping", "damping ε", np.asarray(dampings, float), damping, lambda value: f"{value:g}"),
-            Axis(
-                "budget",
-                "budget c",
-                np.asarray(budgets, float),
-                _best(ours[damping]),
-                lambda value: f"{value:g}",
-            ),
+            Axis("step", "after step", np.arange(1.0, steps + 1), float(steps), "{:.0f}".format, play=6.0),
+            Axis("damping", "damping ε", np.asarray(dampings, float), damping, "{:g}".format),
+            Axis("budget", "budget c", np.asarray(budgets, float), _best(ours[damping]), "{:g}".format),
         ),
         data=data,
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AB", "A;B"),
         words=WORDS,
         size=(10.0, 4.6),
         narrow=(4.8, 7.6),
-        presets=(
-            Preset(
-                "The start",
-                {"step": 1 + steps // 10},
-                "Early on, the curves are close.",
-                "Which will be ahead?",
-            ),
-            Preset(
-                "The finish",
-                {"step": steps},
-                "What a step brings is one thing, what it costs another.",
-                "Which of the two panels decides which method you use?",
-            ),
-        ),
+        presets=_presets(steps),
     )
 
 
@@ -121,6 +93,20 @@ WORDS = (
     "natural gradient, each at the best of its settings; with the empirical Fisher it is {ours:.2g} at ε = {damping}, "
     "c = {budget}."
 )
+
+
+def _presets(steps):
+    return (
+        Preset(
+            "The start", {"step": 1 + steps // 10}, "Early on, the curves are close.", "Which will be ahead?"
+        ),
+        Preset(
+            "The finish",
+            {"step": steps},
+            "What a step brings is one thing, what it costs another.",
+            "Which of the two panels decides which method you use?",
+        ),
+    )
 
 
 def background(data):
@@ -133,8 +119,8 @@ def background(data):
     lowest = jnp.min(jnp.stack([jnp.min(curve) for curve in data["rivals"].values()]))
     each = jnp.stack([*seconds.values()])
     return curves | {
-        "limits": jnp.stack([lowest / 1.5, 6.0 + 0 * lowest]),
-        "steps": jnp.stack([0 * lowest, 1.02 * steps]),
+        "limits": jnp.array([lowest / 1.5, 6.0]),
+        "steps": jnp.array([0.0, 1.02 * steps]),
         "seconds": jnp.stack([jnp.min(each) / 1.2, 1.2 * steps * jnp.max(each)]),
     }
 
@@ -160,10 +146,9 @@ def respond(data, state):
     return found
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The same curves twice: against steps at the left, against seconds at the right."""
-    axes = panels(figure, "AB", "A;B")
-    by_step, by_cost = axes["A"], axes["B"]
+    by_step, by_cost = (panels[letter] for letter in "AB")
     by_cost.set_xscale("log")
     for panel, unit in ((by_step, "steps"), (by_cost, "seconds")):
         panel.set(xlim=background[unit], ylim=background["limits"], yscale="log", xlabel=unit)
@@ -173,21 +158,12 @@ def draw(figure, background, arrays):
         panel.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
         panel.set_ylim(*background["limits"])
         panel.grid(axis="y", color=FAINT, lw=0.5)
-    moving = {}
     for name, (_, color) in RIVALS.items():
         at, cost, curve = background[name].T
         by_step.plot(at, curve, color=color, lw=1.8)
         by_cost.plot(cost, curve, color=color, lw=1.8)
-        moving[f"{name}_step"] = dots(by_step, arrays[f"{name}_step"], color)
-        moving[f"{name}_cost"] = dots(by_cost, arrays[f"{name}_cost"], color)
     key(by_step, "lower left", *RIVALS.values(), ("empirical Fisher", EMPIRICAL_FISHER))
     key(by_cost, "lower left", ("the same runs", CONSTRAINT))
-    return moving | {
-        "by_step": line(by_step, arrays["by_step"], EMPIRICAL_FISHER, 2.6),
-        "by_cost": line(by_cost, arrays["by_cost"], EMPIRICAL_FISHER, 2.6),
-        "ours_step": dots(by_step, arrays["ours_step"], EMPIRICAL_FISHER, 9, order=3),
-        "ours_cost": dots(by_cost, arrays["ours_cost"], EMPIRICAL_FISHER, 9, order=3),
-    }
 
 
 def _best(runs):

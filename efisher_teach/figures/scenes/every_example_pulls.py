@@ -5,10 +5,11 @@ C's eigenvectors. A gradient that grows moves the mean in proportion, and C by i
 arrow round, which the mean cannot but notice; C sees lengths and axes only.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient, per_example_gradients
@@ -16,8 +17,8 @@ from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, label, line, polygons
-from efisher_teach.figures.plane import circle, ellipse, gradients, rectangles
+from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.plane import circle, rectangles, require_two_parameters
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 SHOWN = 60  # examples at most: they are the whole sample here, so that all that is averaged is seen
@@ -42,7 +43,7 @@ MARKS = {
     "square_dot": dots("C", EMPIRICAL_FISHER, 9),
     "mean_dot": dots("C", DESCENT, 9),
     "mean_arrow": arrow("A", DESCENT),
-    "pull_dot": dots("B", CANDIDATE, 9),
+    "along_dot": dots("B", CANDIDATE, 9),
     "tip": dots("A", CANDIDATE, 10),
 }
 
@@ -69,9 +70,8 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
         >>> print(scene.presets[1].asks)
         Which moves more when one gradient grows, the arrow or the ellipse?
     """
-    shape, n = getattr(problem.params, "shape", None), len(problem.y)
-    if shape != (2,):
-        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    require_two_parameters(problem)
+    n = len(problem.y)
     if n < 4:
         errors.reject("problem", "one with at least 4 examples", f"{n}", "Fewer make no cloud.")
     n = min(n, SHOWN)
@@ -84,9 +84,7 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
             Axis("noise", "flipped labels", noises, 0.0, lambda value: f"{100 * value:.0f} %", 6),
         ),
         data={
-            "loss_fn": Partial(problem.loss_fn),
-            "theta": problem.params,
-            "sample": (problem.x[:n], problem.y[:n]),
+            "problem": problem._replace(x=problem.x[:n], y=problem.y[:n], x_test=None, y_test=None),
             "turn": jax.random.permutation(jax.random.key(seed), n),
             "noises": jnp.asarray(noises, float),
         },
@@ -107,7 +105,7 @@ WORDS = (
     "With {noise} of the labels flipped and the longest gradient taken {outlier}, the mean of the {count:.0f} arrows "
     "is {mean:.3f} long, their root mean square {rms:.3f}: the mean holds {share:.0f} % of the second moment tr C, and "
     "hides the rest. {against:.0f} % of the examples pull against it. The ellipse of C reaches {longest:.3f} and "
-    "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {pull:+.3f} lie along the mean."
+    "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {along:+.3f} lie along the mean."
 )
 PRESETS = (
     Preset(
@@ -145,7 +143,7 @@ def _limits(data, cloud):
     loudest, _, _ = jax.vmap(lambda noise: _gradients(data, cloud, OUTLIER[-1], noise))(data["noises"])
     return {
         "reach": 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0]),
-        "pulls": 1.25 * half[2],
+        "along": 1.25 * half[2],
         "lengths": 1.35 * jnp.max(jnp.sqrt(jnp.mean(jnp.sum(loudest**2, axis=2), axis=1))),
         "noises": data["noises"],
         "longest": 1.0 + jnp.argmax(longest),
@@ -158,20 +156,19 @@ def respond(data, state):
     """The cloud, its mean and both ellipses; and of each arrow what lies along the mean."""
     cloud = _cloud(data)
     view = _limits(data, cloud)
-    reach, limit = view["reach"], view["pulls"]
+    reach, limit = view["reach"], view["along"]
     G, g, C = _gradients(data, cloud, state["outlier"], state["noise"])
     turned = _turned(data, state["noise"])
     picked = jnp.round(state["example"]).astype(int) - 1
-    zero, angle = jnp.zeros(2, g.dtype), jnp.linspace(0, 2 * jnp.pi, 49)
-    circle = jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    zero, rim = jnp.zeros(2, g.dtype), circle(49)
 
     # Without the outlier, the arrows do not depend on its scale.
     tips = jax.vmap(lambda v: _inside(v, reach))(-_gradients(data, cloud, 0.0, state["noise"])[0])
     true_tips, turned_tips = jnp.where(turned[:, None], 0, tips), jnp.where(turned[:, None], tips, 0)
     loud, tip = _inside(-dot(cloud[2].astype(g.dtype), G), reach), _inside(-G[picked], reach)
 
-    places, pulls = jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, _unit(g))
-    seen, half, length = jnp.clip(pulls, -limit, limit), jnp.trace(C) / 2, jnp.linalg.norm(g)
+    places, along = jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, _unit(g))
+    seen, half, length = jnp.clip(along, -limit, limit), jnp.trace(C) / 2, jnp.linalg.norm(g)
     spread = jnp.sqrt(jnp.maximum(half**2 - _determinant(C), 0))
 
     def lengths(noise):
@@ -181,10 +178,10 @@ def respond(data, state):
     means, squares = jax.vmap(lengths)(data["noises"])
     rms, noise = jnp.sqrt(2 * half), state["noise"]
     return {
-        "ellipse": dot(circle, _root(C)),
-        "centred": dot(circle, _root(C - jnp.outer(g, g))) - g,
-        "arrows": jnp.stack([0 * tips, true_tips], axis=1),
-        "turned_arrows": jnp.stack([0 * tips, turned_tips], axis=1),
+        "ellipse": dot(rim, _root(C)),
+        "centred": dot(rim, _root(C - jnp.outer(g, g))) - g,
+        "arrows": jnp.stack([jnp.zeros_like(tips), true_tips], axis=1),
+        "turned_arrows": jnp.stack([jnp.zeros_like(tips), turned_tips], axis=1),
         "tips": true_tips,
         "turned_tips": turned_tips,
         "loud": jnp.stack([zero, loud]),
@@ -196,7 +193,7 @@ def respond(data, state):
         "turned_bars": rectangles(places, jnp.where(turned, seen, 0), 0.8),
         "level": jnp.stack([jnp.array([0.0, len(G) + 1.0]), length * jnp.ones(2)], axis=1),
         "place": jnp.stack([state["example"] * jnp.ones(2), limit * jnp.array([-1.0, 1.0])], axis=1),
-        "pull_dot": jnp.stack([state["example"], seen[picked]]),
+        "along_dot": jnp.stack([state["example"], seen[picked]]),
         "means": jnp.stack([data["noises"], means], axis=1),
         "squares": jnp.stack([data["noises"], squares], axis=1),
         "mean_dot": jnp.stack([noise, length]),
@@ -205,17 +202,17 @@ def respond(data, state):
         "mean": length,
         "rms": rms,
         "share": 100 * length**2 / jnp.maximum(2 * half, 1e-30),
-        "against": 100 * jnp.mean(pulls < 0),
+        "against": 100 * jnp.mean(along < 0),
         "longest": jnp.sqrt(half + spread),
         "shortest": jnp.sqrt(_determinant(C) / jnp.maximum(half + spread, 1e-30)),
         "length": jnp.linalg.norm(G[picked]),
-        "pull": pulls[picked],
+        "along": along[picked],
     }
 
 
 def still(panels, background):
     """The cloud at the left; at the right each arrow's part along the mean, and both averages against the noise."""
-    cloud, pulls, lengths = (panels[letter] for letter in "ABC")
+    cloud, along, lengths = (panels[letter] for letter in "ABC")
     reach = background["reach"]
     cloud.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     cloud.set(xlabel="along θ₁", ylabel="along θ₂", title="Where each example pulls: −gᵢ")
@@ -235,12 +232,12 @@ def still(panels, background):
         ("picked: drag it", CANDIDATE),
     )
 
-    count, limit = background["count"], background["pulls"]
-    pulls.axhline(0, color=FAINT, lw=1)
-    pulls.set(xlim=(0, count + 1), ylim=(-limit, limit))
-    pulls.set_xticks([background["longest"]], ["longest"])
-    pulls.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
-    key(pulls, "upper right", ("mean |g|", DESCENT))
+    count, limit = background["count"], background["along"]
+    along.axhline(0, color=FAINT, lw=1)
+    along.set(xlim=(0, count + 1), ylim=(-limit, limit))
+    along.set_xticks([background["longest"]], ["longest"])
+    along.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
+    key(along, "upper right", ("mean |g|", DESCENT))
 
     lengths.set(xlim=background["noises"][-1] * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
     lengths.set(xlabel="flipped labels", title="Two averages of the lengths")
@@ -250,9 +247,10 @@ def still(panels, background):
 
 def _cloud(data):
     """G (n, 2) with each example's own label and with the other one, by falling pull; and which row is longest."""
-    x, y = data["sample"]
-    other = jnp.min(y) + jnp.max(y) - y
-    true, flipped = (per_example_gradients(data["loss_fn"].func, data["theta"], x, y) for y in (y, other))
+    problem = data["problem"]
+    gradients = partial(per_example_gradients, problem.loss_fn, problem.params, problem.x)
+    y = problem.y
+    true, flipped = gradients(y), gradients(jnp.min(y) + jnp.max(y) - y)
     order = jnp.argsort(-dot(true, mean_gradient(true)))
     true, flipped = true[order], flipped[order]
     return true, flipped, jnp.arange(len(y)) == jnp.argmax(jnp.sum(true**2, axis=1))

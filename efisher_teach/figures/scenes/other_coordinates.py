@@ -6,13 +6,11 @@ Gradient descent follows the perpendicular of the contours in each panel, and th
 """
 
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.tree_util import Partial
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from efisher_teach import errors
@@ -22,22 +20,10 @@ from efisher_teach.core.gradients import mean_gradient, per_example_gradients, p
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures.scene import (
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    Axis,
-    Preset,
-    Scene,
-    arrow,
-    dots,
-    key,
-    label,
-    line,
-    panels,
-    scientific,
-)
+from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT
+from efisher_teach.figures.marks import Mark, arrow, dots, key, label, line
+from efisher_teach.figures.plane import require_two_parameters, solve_in_plane
+from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
 DAMPINGS = np.logspace(-6, 0, 25)
@@ -56,6 +42,32 @@ CHARTS = {
     "polar": ("radius", "angle"),
     "weight norm": ("scale s", "turn of v"),
     "logit": ("ψ₁ = logit θ₁", "ψ₂ = logit θ₂"),
+}
+DASHES = (4, 2.5)
+
+
+def _flow(panel: str, name: str, other: str, color: str) -> dict[str, Mark]:
+    """One method in one panel: its first step is an arrow; taken in the other chart it is dashed."""
+    return {
+        f"{name}_path": dots(panel, color, 5),
+        f"{name}_path{other}": line(panel, color, 1.3, dashes=DASHES),
+        name: arrow(panel, color),
+        f"{name}{other}": line(panel, color, 2.5, dashes=DASHES),
+    }
+
+
+MARKS = {
+    "by_rate": line("C", EMPIRICAL_FISHER),
+    "descent_level": line("D", DESCENT),
+    "by_damping": line("D", EMPIRICAL_FISHER),
+    "restored": line("D", EMPIRICAL_FISHER, 1.3, dashes=DASHES),
+    **_flow("A", "descent", "_there", DESCENT),
+    **_flow("B", "chart_descent", "_here", DESCENT),
+    "by_rate_dot": dots("C", EMPIRICAL_FISHER, 9),
+    "descent_dot": dots("C", DESCENT, 7),
+    "by_damping_dot": dots("D", EMPIRICAL_FISHER, 9),
+    **_flow("A", "step", "_there", EMPIRICAL_FISHER),
+    **_flow("B", "chart_step", "_here", EMPIRICAL_FISHER),
 }
 
 
@@ -83,35 +95,28 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
         Which of the two methods depends on how you write the parameters?
     """
     errors.one_of("chart", chart, tuple(CHARTS))
-    theta = jnp.asarray(getattr(problem, "params", None), float)
-    if theta.shape != (2,):
-        got = f"shape {theta.shape}"
-        errors.reject("problem", "one with params of shape (2,)", got, "E.g. breast_cancer(2).")
-    chosen = _chart(chart)
-    psi, back, J = _there_and_back(chosen, theta)
-    errors.inside(f"the chart {chart!r} ({chosen.domain})", theta, psi, back, J)
+    require_two_parameters(problem)
+    params, chosen = jnp.asarray(problem.params, float), _chart(chart)
+    psi, back, J = _there_and_back(chosen, params)
+    errors.inside(f"the chart {chart!r} ({chosen.domain})", params, psi, back, J)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
             Axis("learning_rate", "learning rate η", RATES, 0.045, lambda value: f"{value:.3g}", 6),
             Axis("damping", "damping ε", DAMPINGS, 1e-6, scientific, 6),
         ),
-        data={
-            "loss_fn": Partial(problem.loss_fn),
-            "theta": theta,
-            "psi": psi,
-            "sample": (problem.x, problem.y),
-            "forward": Partial(chosen.forward),
-            "inverse": Partial(chosen.inverse),
-        },
+        data={"problem": problem._replace(params=params), "psi": psi, "chart": chosen},
         background=background,
         respond=respond,
-        draw=_drawing(chart),
+        marks=MARKS,
+        still=still,
+        mosaic=("AB;AB;CD", "A;A;B;B;C;D"),
+        labels={"chart": chart},
         words=f"θ and ψ ({chart}): {WORDS}",
         size=(10.0, 6.2),
         narrow=(4.8, 12.0),
         presets=PRESETS,
-    )  # fmt: skip
+    )
 
 
 WORDS = (
@@ -121,13 +126,25 @@ WORDS = (
     "chart is {smallest:.5f}: an ε far below it leaks next to nothing."
 )
 PRESETS = (
-    Preset("One step", {"learning_rate": 0.1, "damping": 1e-6}, "Two charts, one step; gradient descent makes two.",
-           "Which of the two methods depends on how you write the parameters?"),
-    Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
-           "Halve η: by how much does the distance between the two ends shrink?"),
-    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3}, "εI is Euclidean in each chart: two different ε.",
-           "What must one add to JᵀCJ instead of εI?"),
-)  # fmt: skip
+    Preset(
+        "One step",
+        {"learning_rate": 0.1, "damping": 1e-6},
+        "Two charts, one step; gradient descent makes two.",
+        "Which of the two methods depends on how you write the parameters?",
+    ),
+    Preset(
+        "The chart bends",
+        {"learning_rate": 0.3, "damping": 1e-6},
+        "A long step feels the curvature of φ.",
+        "Halve η: by how much does the distance between the two ends shrink?",
+    ),
+    Preset(
+        "ε leaks",
+        {"learning_rate": 0.1, "damping": 0.3},
+        "εI is Euclidean in each chart: two different ε.",
+        "What must one add to JᵀCJ instead of εI?",
+    ),
+)
 
 
 @cache  # one object a name: its functions are what the compiled scene is known by
@@ -138,24 +155,21 @@ def _chart(name: str) -> Coordinates:
 
 
 @partial(jax.jit, static_argnums=0)
-def _there_and_back(chart, theta):
+def _there_and_back(chart, params):
     """ψ, θ from it, and J there."""
-    psi = chart.inverse(theta)
+    psi = chart.inverse(params)
     return psi, chart.forward(psi), jax.jacfwd(chart.forward)(psi)
-
-
-@cache  # so that the picture is kept where nothing of it changes
-def _drawing(chart: str) -> Any:
-    return partial(draw, chart)
 
 
 def background(data):
     """Views about the steps in both panels, contours of the loss in them, and the gap of gradient descent."""
     views = (_corners(data, chart=chart) for chart in (False, True))
     (x, y), (chart_x, chart_y) = (jnp.linspace(low, high, 49, axis=-1) for low, high in views)
-    losses = jax.vmap(
-        lambda theta: jnp.mean(per_example_losses(data["loss_fn"].func, theta, *data["sample"]))
-    )
+    problem, chart = data["problem"], data["chart"]
+
+    @jax.vmap
+    def losses(params):
+        return jnp.mean(per_example_losses(problem.loss_fn, params, problem.x, problem.y))
 
     def contours(x, y, onto):
         plane = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
@@ -166,11 +180,11 @@ def background(data):
     return {
         "x": x,
         "y": y,
-        "loss": contours(x, y, lambda theta: theta),
+        "loss": contours(x, y, lambda params: params),
         "chart_x": chart_x,
         "chart_y": chart_y,
-        "chart_loss": contours(chart_x, chart_y, lambda point: data["forward"].func(_whole(data, point))),
-        "start": data["theta"],
+        "chart_loss": contours(chart_x, chart_y, lambda point: chart.forward(_whole(data, point))),
+        "start": problem.params,
         "chart_start": _seen(data, data["psi"]),
         "descent_gap": jnp.clip(gap, *GAPS),
         "smallest": _smallest(start),
@@ -179,22 +193,20 @@ def background(data):
 
 def respond(data, state):
     """First steps and trajectories in both panels, and the gap between the two against η and against ε."""
-    rate, damping = state["learning_rate"], state["damping"]
+    rate, damping, chart = state["learning_rate"], state["damping"], data["chart"]
     corners = (_corners(data, chart=chart) for chart in (False, True))
     limits, chart_limits = (view + (view - view[::-1]) / 4 for view in corners)  # a little beside the view
-    found: dict[str, Any] = {}
+    found = {}
     see, stretch = jax.vmap(partial(_seen, data)), jnp.linspace(0, 1, PIECES + 1)[:, None]
     for name, descent in (("step", False), ("descent", True)):
-        epsilon = 0 * rate if descent else damping
-        here, there = (
-            _trajectory(data, rate, epsilon, chart=chart, descent=descent) for chart in (False, True)
-        )
+        of = partial(_trajectory, data, rate, jnp.zeros_like(rate) if descent else damping, descent=descent)
+        here, there = of(chart=False), of(chart=True)
         # As the other panel sees it, the first step is a curve.
         bent, chart_bent = (
             jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]]) for path in (there, here)
         )
-        bent = _leave(jax.vmap(data["forward"].func)(bent), limits)
-        chart_bent = _leave(see(jax.vmap(data["inverse"].func)(chart_bent)), chart_limits)
+        bent = _leave(jax.vmap(chart.forward)(bent), limits)
+        chart_bent = _leave(see(jax.vmap(chart.inverse)(chart_bent)), chart_limits)
         here, there = jnp.clip(here, *limits), jnp.clip(see(there), *chart_limits)
         found |= {
             name: here[:2],
@@ -231,10 +243,10 @@ def respond(data, state):
     }
 
 
-def draw(chart, figure, background, arrays):
+def still(panels, background):
     """θ and ψ side by side, and below them what is left between the two steps."""
-    axes = panels(figure, "AB;AB;CD", "A;A;B;B;C;D")
-    here, there, by_rate, by_damping = (axes[letter] for letter in "ABCD")
+    here, there, by_rate, by_damping = (panels[letter] for letter in "ABCD")
+    chart = background["chart"]
     for panel, name, title in ((here, "", "θ"), (there, "chart_", "ψ")):
         x, y = background[name + "x"], background[name + "y"]
         panel.contour(x, y, background[name + "loss"], levels=15, colors=FAINT, linewidths=0.9)
@@ -260,72 +272,45 @@ def draw(chart, figure, background, arrays):
     label(by_damping, background["smallest"], GAPS[1], "smallest λ ", CONSTRAINT, ha="right", va="top")
     key(by_damping, "lower left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
 
-    dashes = (0, (4, 2.5))
-    moving: dict[str, Any] = {}
-    for name, color, order in (("descent", DESCENT, 0), ("step", EMPIRICAL_FISHER, 3)):
-        for panel, prefix, other in ((here, "", "_there"), (there, "chart_", "_here")):
-            own, path = prefix + name, f"{prefix}{name}_path"
-            moving[path] = dots(panel, arrays[path], color, 5, order=order)
-            thin = line(panel, arrays[path + other], color, 1.3, style=dashes, order=order + 0.5)
-            moving[path + other] = thin
-            moving[own] = arrow(panel, arrays[own], color, order=order + 1)
-            moving[own + other] = line(panel, arrays[own + other], color, 2.5, style=dashes, order=order + 2)
-    return moving | {
-        "by_rate": line(by_rate, arrays["by_rate"], EMPIRICAL_FISHER),
-        "by_rate_dot": dots(by_rate, arrays["by_rate_dot"], EMPIRICAL_FISHER, 9, order=2),
-        "descent_dot": dots(by_rate, arrays["descent_dot"], DESCENT, 7, order=2),
-        "descent_level": line(by_damping, arrays["descent_level"], DESCENT),
-        "by_damping": line(by_damping, arrays["by_damping"], EMPIRICAL_FISHER),
-        "restored": line(by_damping, arrays["restored"], EMPIRICAL_FISHER, 1.3, style=dashes),
-        "by_damping_dot": dots(by_damping, arrays["by_damping_dot"], EMPIRICAL_FISHER, 9, order=2),
-    }
-
 
 # The steps. In ψ, (JᵀCJ + εI)⁻¹Jᵀg is J⁺(C + εW)⁻¹g with W = (JJᵀ)⁻¹, also where ψ has more numbers than θ. So all is
 # 2 × 2, and a table of 775 states with a trajectory each takes no factorisation; `step_in` would take one for each.
 
 
-def _solve(A, b):
-    """A⁻¹b for a positive definite A (2, 2), whose determinant is kept off 0 where only rounding is left of it."""
-    (a, c), (_, d) = A
-    determinant = jnp.maximum(a * d - c * c, 1e-7 * (a + d) ** 2)
-    return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / jnp.maximum(determinant, 1e-30)
-
-
-def _moments(data, theta):
+def _moments(problem, params):
     """C and g at θ."""
-    G = per_example_gradients(data["loss_fn"].func, theta, *data["sample"])
+    G = per_example_gradients(problem.loss_fn, params, problem.x, problem.y)
     return empirical_fisher(G), mean_gradient(G)
 
 
 def _chart_metric(J):
     """W = (JJᵀ)⁻¹: what the identity of ψ is in θ."""
-    return _solve(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
+    return solve_in_plane(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
 
 
 def _descent_rate(C, g, J, rate):
     """The factor of Jᵀg that costs as much as the undamped empirical Fisher, η²gᵀC⁻¹g, to first order."""
     seen = dot(J, dot(J.T, g))
-    return rate * jnp.sqrt(jnp.sum(g * _solve(C, g)) / jnp.maximum(jnp.sum(seen * dot(C, seen)), 1e-30))
+    return rate * jnp.sqrt(
+        jnp.sum(g * solve_in_plane(C, g)) / jnp.maximum(jnp.sum(seen * dot(C, seen)), 1e-30)
+    )
 
 
 def _step(data, chart, psi, rate, damping, descent):
     """Δψ, from ψ, or from θ in its own chart."""
-    forward = data["forward"].func if chart else lambda theta: theta
-    C, g = _moments(data, forward(psi))
+    forward = data["chart"].forward if chart else lambda params: params
+    C, g = _moments(data["problem"], forward(psi))
     J = jax.jacfwd(forward)(psi)
     if descent:
         return -_descent_rate(C, g, J, rate) * dot(J.T, g)
     metric = _chart_metric(J)
-    return -rate * dot(J.T, dot(metric, _solve(C + damping * metric, g)))
+    return -rate * dot(J.T, dot(metric, solve_in_plane(C + damping * metric, g)))
 
 
-@partial(
-    jax.jit, static_argnames=("chart", "descent")
-)  # in another jit: traced once, however often it is used
+@partial(jax.jit, static_argnames=("chart", "descent"))  # inside another jit: traced once, however often used
 def _trajectory(data, rate, damping, *, chart, descent):
     """Where STEPS steps lead, in the chart's own numbers, (STEPS + 1, q): in ψ, or in θ itself."""
-    start = data["psi"] if chart else data["theta"]
+    start = data["psi"] if chart else data["problem"].params
 
     def move(psi, _):
         psi = psi + _step(data, chart, psi, rate, damping, descent)
@@ -336,8 +321,8 @@ def _trajectory(data, rate, damping, *, chart, descent):
 
 def _start(data):
     """C, g, J and W at θ."""
-    J = jax.jacfwd(data["forward"].func)(data["psi"])
-    return *_moments(data, data["theta"]), J, _chart_metric(J)
+    J = jax.jacfwd(data["chart"].forward)(data["psi"])
+    return *_moments(data["problem"], data["problem"].params), J, _chart_metric(J)
 
 
 def _gaps(data, start, rate, damping):
@@ -347,8 +332,8 @@ def _gaps(data, start, rate, damping):
     of Taylor, ∫ (1 − t) D²φ(ψ + tΔψ)[Δψ, Δψ] dt, which along η grows as ∫ D²φ(ψ + tΔψ)[Δψ, Δψ] dt.
     """
     C, g, J, metric = start
-    direct = _solve(C + damping * jnp.eye(2, dtype=J.dtype), g)
-    leak = damping * _solve(C + damping * metric, direct - dot(metric, direct))
+    direct = solve_in_plane(C + damping * jnp.eye(2, dtype=J.dtype), g)
+    leak = damping * solve_in_plane(C + damping * metric, direct - dot(metric, direct))
 
     def back(v):  # the Δψ that is −ηv to first order
         return -rate * dot(J.T, dot(metric, v))
@@ -368,8 +353,8 @@ def _descent_gap(data, start, rate):
     """The same for gradient descent."""
     C, g, J, _ = start
     here, there = (_descent_rate(C, g, matrix, rate) for matrix in (jnp.eye(2, dtype=J.dtype), J))
-    pulled = dot(J.T, g)
-    gap = here * g - there * dot(J, pulled) + _bend(data, -there * pulled)[0]
+    gradient = dot(J.T, g)  # in ψ
+    gap = here * g - there * dot(J, gradient) + _bend(data, -there * gradient)[0]
     return 100 * jnp.linalg.norm(gap) / (here * jnp.linalg.norm(g))
 
 
@@ -377,7 +362,7 @@ def _bend(data, delta):
     """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature, and how fast it grows with log η."""
 
     def along(t):
-        return data["forward"].func(data["psi"] + t * delta)
+        return data["chart"].forward(data["psi"] + t * delta)
 
     def slope(t):
         return jax.jvp(along, (t,), (jnp.ones_like(t),))[1]
@@ -419,8 +404,9 @@ def _whole(data, point):
 @partial(jax.jit, static_argnames="chart")
 def _corners(data, *, chart):
     """Lower left and upper right of a view with room for the longest undamped steps, (2, 2)."""
-    rate, start = jnp.asarray(RATES[-1], data["theta"].dtype), data["psi"] if chart else data["theta"]
-    ends = [start, *(start + _step(data, chart, start, rate, 0 * rate, descent) for descent in (False, True))]
+    start = data["psi"] if chart else data["problem"].params
+    rate, damping = jnp.asarray(RATES[-1], start.dtype), jnp.zeros((), start.dtype)
+    ends = [start, *(start + _step(data, chart, start, rate, damping, descent) for descent in (False, True))]
     ends = jnp.stack([_seen(data, end) if chart else end for end in ends])
     low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
     half = 0.68 * (high - low)

@@ -20,10 +20,10 @@ from efisher_teach.figures.ink import (
     CONSTRAINT,
     EMPIRICAL_FISHER,
     FAINT,
-    OTHER,
-    TRUTH,
     INK,
     NARROW,
+    OTHER,
+    TRUTH,
 )
 from efisher_teach.figures.marks import dots, key, line, polygons
 from efisher_teach.figures.plane import WIDEST
@@ -174,7 +174,7 @@ def respond(data, state):
         "falls": jnp.stack([jnp.where(falls, 1.0, -9.0), rows], axis=-1),
         "row": _band(*SIDES, hand)[None],
         "verdict_row": _band(*COLUMNS, hand)[None],
-        "hand": jnp.stack([2.0 + 0 * hand, hand]),
+        "hand": jnp.array([2.0, hand]),
         "lines": jnp.asarray(float(len(NAMES))),
         "exact_lines": jnp.asarray(float(len(exact))),
         "ordered_lines": jnp.asarray(float(len(ordered))),
@@ -189,9 +189,7 @@ def respond(data, state):
 def still(panels, background):
     """One row a line: what it says, how far it is from holding, and the verdict."""
     gap, verdict = (panels[letter] for letter in "AB")
-    wide = figure.get_figwidth() >= NARROW
-    axes = panels(figure, "AAAB", "AAB")
-    gap, verdict = axes["A"], axes["B"]
+    wide = gap.figure.get_figwidth() >= NARROW
     rows = range(len(NAMES))
     for panel in (gap, verdict):
         panel.set_ylim(len(NAMES) - 0.3, -2.3 if wide else -1.5)
@@ -247,11 +245,4 @@ def _band(left, right, row):
     """The corners of a band about a row; none above the first, where nothing is broken."""
     half = jnp.where(row < 0, 0, 0.5)
     top, bottom = row - half, row + half
-    return jnp.stack(
-        [
-            jnp.stack([left + 0 * row, top]),
-            jnp.stack([right + 0 * row, top]),
-            jnp.stack([right + 0 * row, bottom]),
-            jnp.stack([left + 0 * row, bottom]),
-        ]
-    )
+    return jnp.array([[left, top], [right, top], [right, bottom], [left, bottom]])

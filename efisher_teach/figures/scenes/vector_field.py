@@ -11,28 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from matplotlib.artist import Artist
 from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
 
 from efisher_teach import errors
 from efisher_teach.core.precision import dot, einsum
-from efisher_teach.figures.scene import (
-    CANDIDATE,
-    CONSTRAINT,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    NATURAL,
-    Axis,
-    Handle,
-    Preset,
-    Scene,
-    dots,
-    key,
-    line,
-    panels,
-)
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL
+from efisher_teach.figures.marks import dots, key, line
+from efisher_teach.figures.plane import solve_in_plane
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 N = 1000
 TRUTH_AT = (2.0, 2.0)  # intercept and slope that made the data
@@ -41,6 +28,19 @@ STARTS = np.arange(-1, 5.01, 0.25)
 VIEW = (-2.0, 6.1)
 POINTS = 31  # of a path, equally far apart
 STEPS, SPAN = 320, 18.0  # of the integration of a path, and how long it lasts
+MARKS = {
+    "natural": line("A", NATURAL, 2.2),
+    "descent": line("A", DESCENT, 2.2, dashes=(5, 2)),
+    "natural_left": line("C", NATURAL, 2.0),
+    "descent_left": line("C", DESCENT, 2.0, dashes=(5, 2)),
+    "path": line("A", EMPIRICAL_FISHER, 2.8),
+    "left": line("C", EMPIRICAL_FISHER, 2.4),
+    "natural_ends": dots("C", NATURAL, 8),
+    "descent_ends": dots("C", DESCENT, 8),
+    "start": dots("A", CANDIDATE, 11),
+    "place": dots("B", CANDIDATE, 10),
+    "ends": dots("C", EMPIRICAL_FISHER, 8),
+}
 
 
 def vector_field(*, noise: float = 1.0) -> Scene:
@@ -80,7 +80,9 @@ def vector_field(*, noise: float = 1.0) -> Scene:
         data={"x": jnp.asarray(x, float), "y": jnp.asarray(y, float)},
         background=background,
         respond=respond,
-        draw=draw,
+        marks=MARKS,
+        still=still,
+        mosaic=("AAB;AAC", "A;A;B;B;C"),
         words=WORDS,
         size=(10.0, 5.8),
         narrow=(4.8, 11.6),
@@ -99,15 +101,31 @@ WORDS = (
     "{cosine:+.3f}; there g is {gradient:.2f} long and C⁻¹g only {step:.3f}."
 )
 PRESETS = (
-    Preset("Away", {"intercept": 2.0, "slope": 4.5}, "Only the slope is wrong, and the empirical Fisher moves the "
-           "intercept.", "Which way will C⁻¹g point from here: along the natural gradient, or away from it?"),
-    Preset("Detour", {"intercept": 1.0, "slope": 0.0}, "Nearly three times the way, for the same end.",
-           "Where on the map are the detours longest?"),
-    Preset("Late", {"intercept": 4.5, "slope": 3.0}, "They set out nearly side by side, and part later.",
-           "Does a good cosine at the start promise a short way?"),
-    Preset("Agreed", {"intercept": -0.5, "slope": 3.0}, "From here both take nearly the same way.",
-           "Near the optimum of a model with the right noise, what is C?"),
-)  # fmt: skip
+    Preset(
+        "Away",
+        {"intercept": 2.0, "slope": 4.5},
+        "Only the slope is wrong, and the empirical Fisher moves the intercept.",
+        "Which way will C⁻¹g point from here: along the natural gradient, or away from it?",
+    ),
+    Preset(
+        "Detour",
+        {"intercept": 1.0, "slope": 0.0},
+        "Nearly three times the way, for the same end.",
+        "Where on the map are the detours longest?",
+    ),
+    Preset(
+        "Late",
+        {"intercept": 4.5, "slope": 3.0},
+        "They set out nearly side by side, and part later.",
+        "Does a good cosine at the start promise a short way?",
+    ),
+    Preset(
+        "Agreed",
+        {"intercept": -0.5, "slope": 3.0},
+        "From here both take nearly the same way.",
+        "Near the optimum of a model with the right noise, what is C?",
+    ),
+)
 
 
 def background(data):
@@ -134,19 +152,18 @@ def respond(data, state):
     path, left, length, turning = _walk(way, jax.vmap(partial(_direction, H, C))(way))
     descent, descent_left, descent_length, descent_turning = _walk(descent_way, -_unit(dot(descent_way, H)))
     far = jnp.linalg.norm(off)
-    zero = 0 * far
     return {
         "start": start,
         "place": start,
         "path": optimum + path,
         "descent": optimum + descent,
-        "natural": optimum + jnp.stack([off, 0 * off]),
+        "natural": optimum + jnp.stack([off, jnp.zeros_like(off)]),
         "left": left,
         "descent_left": descent_left,
-        "natural_left": jnp.stack([jnp.stack([zero, far]), jnp.stack([far, zero])]),
-        "ends": jnp.stack([length, zero]),
-        "descent_ends": jnp.stack([descent_length, zero]),
-        "natural_ends": jnp.stack([far, zero]),
+        "natural_left": jnp.array([[0.0, far], [far, 0.0]]),
+        "ends": jnp.array([length, 0.0]),
+        "descent_ends": jnp.array([descent_length, 0.0]),
+        "natural_ends": jnp.array([far, 0.0]),
         "length": length,
         "turning": turning,
         "natural_length": far,
@@ -154,14 +171,13 @@ def respond(data, state):
         "descent_turning": descent_turning,
         "cosine": -jnp.sum(_direction(H, C, off) * _unit(off)),
         "gradient": jnp.linalg.norm(dot(H, off)),
-        "step": jnp.linalg.norm(_solve(C(off), dot(H, off))),
+        "step": jnp.linalg.norm(solve_in_plane(C(off), dot(H, off))),
     }
 
 
-def draw(figure, background, arrays):
+def still(panels, background):
     """The plane of the two parameters, the map of the cosine, and how much way is left."""
-    axes = panels(figure, "AAB;AAC", "A;A;B;B;C")
-    plane, angle, left = axes["A"], axes["B"], axes["C"]
+    plane, angle, left = (panels[letter] for letter in "ABC")
     grid, optimum = background["grid"], background["optimum"]
     for panel in (plane, angle):
         panel.set(xlim=VIEW, ylim=VIEW, xticks=range(-1, 7), yticks=range(-1, 7))
@@ -169,38 +185,24 @@ def draw(figure, background, arrays):
 
     plane.contour(grid, grid, background["loss"], levels=10, colors=FAINT, linewidths=0.9)
     u, v = np.moveaxis(background["field"], -1, 0)
-    plane.streamplot(
-        grid, grid, u, v, density=0.9, color=to_rgba(EMPIRICAL_FISHER, 0.28), linewidth=0.9, arrowsize=0.8
-    )
+    pale = {"color": to_rgba(EMPIRICAL_FISHER, 0.28), "linewidth": 0.9, "arrowsize": 0.8}
+    plane.streamplot(grid, grid, u, v, density=0.9, **pale)
     plane.plot(*optimum, "*", color=CONSTRAINT, ms=16, mec="white", zorder=9)
     plane.set(aspect="equal", title="Flows to the optimum ★")
-    key(plane, "lower left", ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL),
-        ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE))  # fmt: skip
-    for text in plane.texts:
+    flows = ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL)
+    for text in key(
+        plane, "lower left", *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
+    ):
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the lines of the field
 
     levels = [-1, -0.5, 0, 0.5, 0.9, 1]
     shades = angle.contourf(grid, grid, background["cosine"], levels=levels, cmap="Greys_r")
-    figure.colorbar(shades, ax=angle, ticks=levels, format="{x:g}", pad=0.02)
+    angle.figure.colorbar(shades, ax=angle, ticks=levels, format="{x:g}", pad=0.02)
     angle.plot(*optimum, "*", color=CONSTRAINT, ms=12, mec="white", zorder=9)
     angle.set_title("Cosine of −C⁻¹g and −F⁻¹g")
 
     left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3), xlabel="way gone")
     left.set_title("Distance left to the optimum")
-    artists: dict[str, Artist] = {
-        "natural": line(plane, arrays["natural"], NATURAL, 2.2),
-        "descent": line(plane, arrays["descent"], DESCENT, 2.2, style=(0, (5, 2))),
-        "path": line(plane, arrays["path"], EMPIRICAL_FISHER, 2.8, order=1),
-        "start": dots(plane, arrays["start"], CANDIDATE, 11, order=3),
-        "place": dots(angle, arrays["place"], CANDIDATE, 10, order=3),
-        "natural_left": line(left, arrays["natural_left"], NATURAL, 2.0),
-        "descent_left": line(left, arrays["descent_left"], DESCENT, 2.0, style=(0, (5, 2))),
-        "left": line(left, arrays["left"], EMPIRICAL_FISHER, 2.4, order=1),
-        "natural_ends": dots(left, arrays["natural_ends"], NATURAL, 8, order=2),
-        "descent_ends": dots(left, arrays["descent_ends"], DESCENT, 8, order=2),
-        "ends": dots(left, arrays["ends"], EMPIRICAL_FISHER, 8, order=3),
-    }
-    return artists
 
 
 def _signed(value: float) -> str:
@@ -214,18 +216,12 @@ def _regression(data):
     """
     x, y = data["x"], data["y"]
     H = dot(x.T, x) / len(y) + PRIOR * jnp.eye(2, dtype=x.dtype)
-    optimum = _solve(H, dot(x.T, y) / len(y))
+    optimum = solve_in_plane(H, dot(x.T, y) / len(y))
     e = y - dot(x, optimum)
     second = einsum("i,ij,ik->jk", e**2 / len(y), x, x)
     third = einsum("i,ij,ik,il->jkl", e / len(y), x, x, x)
     fourth = einsum("ij,ik,il,im->jklm", x / len(y), x, x, x)
     return optimum, H, lambda off: second - 2 * dot(third, off) + dot(dot(fourth, off), off)
-
-
-def _solve(A, b):
-    """A⁻¹b, (2, 2)."""
-    (a, c), (_, d) = A
-    return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / (a * d - c * c)
 
 
 def _unit(v):
@@ -234,7 +230,7 @@ def _unit(v):
 
 def _direction(H, C, off):
     """Where −C⁻¹g points, g = H(θ − θ*)."""
-    return -_unit(_solve(C(off), dot(H, off)))
+    return -_unit(solve_in_plane(C(off), dot(H, off)))
 
 
 def _flow(H, C, off):

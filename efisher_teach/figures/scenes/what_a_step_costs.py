@@ -15,9 +15,16 @@ from efisher_teach.core.gradients import mean_gradient, per_example_losses
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, FAINT, OTHER, TRUTH, INK
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, FAINT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.plane import WIDEST, changes, ellipse, gradients, rectangles
+from efisher_teach.figures.plane import (
+    WIDEST,
+    changes,
+    gradients,
+    rectangles,
+    require_two_parameters,
+    sample_of,
+)
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 TURNS = np.arange(-180.0, 181.0, 4.0)
@@ -69,11 +76,9 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         >>> print(scene.presets[1].asks)
         Two steps of one length: which of them would you call small?
     """
-    shape = getattr(problem.params, "shape", None)
-    if shape != (2,):
-        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
-    data = look_at(problem, budget)
-    G = np.asarray(gradients(data), float)
+    require_two_parameters(problem)
+    data = sample_of(problem, budget)
+    G = np.asarray(gradients(problem), float)
     (least, most), V = np.linalg.eigh(G.T @ G / len(G))
     if not least > 1e-6 * most:
         got = f"eigenvalues of C from {least:.3g} to {most:.3g}"
@@ -149,6 +154,7 @@ def _limits(data, G, g, C, _, rests, square_rests):
         "most": jnp.maximum(
             2 * WIDEST**0.5, 1.5 * jnp.sqrt(jnp.quantile(widest, 0.85))
         ),  # a loud one is cut off
+        "count": jnp.asarray(len(shown)),
         "radii": longest * RADII[[0, -1]],
         "rest_limits": jnp.stack([jnp.median(jnp.abs(square_rests[:, 0])) / 10, 3 * jnp.max(jnp.abs(rests))]),
     }
@@ -161,7 +167,7 @@ def respond(data, state):
     view, budget = _limits(data, *field), data["budget"]
     radii = data["longest"] * jnp.asarray(RADII, g.dtype)
     delta = state["length"] * _direction(g, state["turn"])
-    predicted, actual = dot(G, delta), changes(data, delta)
+    predicted, actual = dot(G, delta), changes(data["problem"], delta)
 
     kept = jnp.sum(around * dot(around, C), axis=1)
     true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + square_rests, 1e-30))
@@ -226,7 +232,7 @@ def still(panels, background):
     key(plane, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(plane, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
-    most, count = background["most"], arrays["changes"].shape[0]
+    most, count = background["most"], int(background["count"])
     each.axhline(0, color=FAINT, lw=1)
     each.set(xlim=(-1, count), ylim=(-1.01 * most, 1.01 * most), xticks=[], xlabel=f"{count} of the examples")
     each.set_title("Change of each loss")
@@ -243,7 +249,7 @@ def still(panels, background):
 
 def _field(data):
     """G, g, C, a unit vector for each turn, and along it what first order leaves out."""
-    G = gradients(data)
+    G = gradients(data["problem"])
     g, C = mean_gradient(G), empirical_fisher(G)
     around = jax.vmap(lambda turn: _direction(g, turn))(jnp.asarray(TURNS, g.dtype))
     return G, g, C, around, *jax.vmap(lambda direction: _rests(data, G, direction))(around)
@@ -270,12 +276,11 @@ def _rests(data, G, direction):
 
     E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
     """
-    longest = data["longest"]
+    longest, problem = data["longest"], data["problem"]
 
     def losses(u):
-        return per_example_losses(
-            data["loss_fn"].func, data["theta"] + u * longest * direction, *data["train"]
-        )
+        there = problem.params + u * longest * direction
+        return per_example_losses(problem.loss_fn, there, problem.x, problem.y)
 
     def slopes(u):
         return jax.jvp(losses, (u,), (jnp.ones_like(u),))[1]
