@@ -163,20 +163,6 @@ def log_likelihood(name: str, G: jax.Array, believed: jax.Array) -> None:
         )
 
 
-def same_sample(argument: str, g: jax.Array, outside: jax.Array) -> None:
-    """At damping 0 the gradient lies in the range of the matrix, which holds when both are of the same examples."""
-    if not is_concrete(g, outside):
-        return
-    stray, size = float(jnp.linalg.norm(outside)), float(jnp.linalg.norm(g))
-    if stray > float(jnp.finfo(g.dtype).eps) ** 0.5 * size:
-        raise ValueError(
-            f"`g` must lie in the range of `{argument}` when `damping` is 0; got a part g⊥ of length {stray:.3g} (of "
-            f"{size:.3g}) outside it. Along that part the loss could fall without limit at no cost. {argument} and g "
-            "come from different examples (another batch, a running average, weight decay in one of them), or g is "
-            f"lost in the rounding of {argument}: use a larger damping, or solve_dual(G)."
-        )
-
-
 def examples(x: Any, y: Any) -> int:
     """The number n of examples: the common first axis of x and y."""
     shapes: list[Any] = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves((x, y))]
@@ -321,13 +307,6 @@ def one_of(argument: str, value: Any, names: tuple[str, ...]) -> None:
     """One of a few names."""
     if value not in names:
         reject(argument, "one of " + ", ".join(map(repr, names)), f"{value!r}", "Choose one of these.")
-
-
-def semi_definite(argument: str, eigenvalues: Any, cut: Any) -> None:
-    """No eigenvalue (or diagonal entry) below rounding."""
-    if is_concrete(eigenvalues) and float(eigenvalues.min()) < -float(cut):
-        got = f"{float(eigenvalues.min()):.3g} among its eigenvalues or on its diagonal"
-        reject(argument, "positive semi-definite here", got, "A Hessian may be neither: use the form 'full'.")
 
 
 def target(value: Any, n: int) -> jax.Array:

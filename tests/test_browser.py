@@ -302,7 +302,7 @@ def test_refused_control_says_why_and_goes_back(live, views, twins):
 @pytest.mark.parametrize("pointer", [lab.Mouse, lab.Touch])
 def test_the_candidate_itself_can_be_dragged(live, views, twins, pointer):
     twin = twins["ellipsoid"]
-    axes = twin._shown.forms["wide"].artists["tip"].axes
+    axes = twin._shown.forms["wide"].painting.artists["tip"].axes
     tips = axes.transData.transform(twin.table.arrays["tip"]) / 2  # CSS pixels from the bottom left
     tips[:, 1] = 560 - tips[:, 1]
     views[0].locator(".ef-figure").scroll_into_view_if_needed()

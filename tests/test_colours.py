@@ -11,7 +11,7 @@ from gallery import contrast
 from matplotlib import rc_params_from_file
 from matplotlib.colors import to_rgb
 
-from efisher_teach.figures import scene
+from efisher_teach.figures import ink as scene
 
 PACKAGE = Path(scene.__file__).parents[1]
 COLOURS = {
@@ -72,7 +72,7 @@ def test_words_of_figures():
         assert contrast(colour, "white") < TEXT, f"{colour} needs no darker ink"
         hue, dark = (cspace_convert(to_rgb(each), "sRGB1", "JCh")[2] for each in (colour, ink))
         assert colour == scene.OTHER or abs((hue - dark + 180) % 360 - 180) < 12, f"{ink} is of another hue"
-    style = rc_params_from_file(PACKAGE / "scenes" / "efisher.mplstyle", use_default_template=False)
+    style = rc_params_from_file(PACKAGE / "figures" / "efisher.mplstyle", use_default_template=False)
     for what in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
         assert contrast(f"#{style[what].lstrip('#')}", "white") >= TEXT, what
 
@@ -103,7 +103,7 @@ def test_marks_of_pages(name):
 
 @pytest.mark.parametrize("eye", ["all cones", "protanomaly", "deuteranomaly", "tritanomaly"])
 def test_colours_of_one_scene_are_apart(eye):
-    for path in sorted((PACKAGE / "scenes").glob("[a-z]*.py")):
+    for path in sorted((PACKAGE / "figures" / "scenes").glob("[a-z]*.py")):
         if path.stem == "scene":
             continue
         used = [name for name in COLOURS if re.search(rf"\b{name}\b", path.read_text())]

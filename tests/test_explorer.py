@@ -128,7 +128,7 @@ def test_panels_stand_still_while_a_control_moves():
         return scenes.Scene("", (axis,), data, lambda top: {"top": top}, lambda *of: {}, draw, "", (4.0, 3.0))
 
     def stand(explorer):
-        return room.places(explorer._shown.forms["wide"].figure)
+        return room.places(explorer._shown.forms["wide"].painting.figure)
 
     control = ipywidgets.FloatSlider(500.0, max=1e9)
     explorer = ef.Explorer(build, top=control)

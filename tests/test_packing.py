@@ -8,7 +8,8 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 
-from efisher_teach.figures.scenes import show, view
+from efisher_teach.figures.marks import show
+from efisher_teach.figures.table import view
 
 
 @pytest.fixture(scope="module", params=gallery.GALLERY)
@@ -67,7 +68,7 @@ def test_packed_points_are_where_matplotlib_draws_them(explorer):
     scene, reply = explorer.scene, explorer._reply
     assert set(reply["forms"]) == ({"wide", "narrow"} if scene.narrow else {"wide"})
     for name, form in reply["forms"].items():
-        found, drawn = unpack(reply, form), explorer._shown.forms[name].artists
+        found, drawn = unpack(reply, form), explorer._shown.forms[name].painting.artists
         assert found.keys() == drawn.keys()
         for state in gallery.states(scene):
             arrays = view(scene, explorer.table, state)
@@ -88,6 +89,6 @@ def test_packed_points_are_where_matplotlib_draws_them(explorer):
 
 def test_layers_are_drawn_in_matplotlib_order(explorer):
     for name, form in explorer._reply["forms"].items():
-        artists = explorer._shown.forms[name].artists
+        artists = explorer._shown.forms[name].painting.artists
         orders = [artists[layer["name"]].get_zorder() for layer in form["layers"]]
         assert orders == sorted(orders)

@@ -122,7 +122,7 @@ def test_points_can_be_dragged(visit, window, name, hand):
     scene, table = gallery.shown(name)
     handle = scene.handles[0]
     start = lab.read(root)["state"]
-    artist = gallery.explorer(name)._shown.forms["wide"].artists[handle.points]
+    artist = gallery.explorer(name)._shown.forms["wide"].painting.artists[handle.points]
 
     def at(state):
         x, y = artist.axes.transData.transform(np.ravel(table.at(tuple(state))[handle.points])) / 2
@@ -200,7 +200,7 @@ def test_a_solid_can_be_turned(visit, window, name, hand):
 
 
 def test_play_runs_to_the_end_and_stops_when_told(visit):
-    root = visit("race")
+    root = visit("a_real_network")
     slider, play = root.locator(".ef-axis input").first, root.locator(".ef-axis button")
     lab.press(root, slider, "Home")
     play.click()
@@ -220,7 +220,7 @@ def test_play_runs_to_the_end_and_stops_when_told(visit):
 
 
 def test_who_wants_little_motion_gets_little(visit):
-    root = visit("race", reduced_motion="reduce")
+    root = visit("a_real_network", reduced_motion="reduce")
     lab.press(root, root.locator(".ef-axis input").first, "Home")
     root.locator(".ef-axis button").click()
     start = time.monotonic()
@@ -231,8 +231,8 @@ def test_who_wants_little_motion_gets_little(visit):
 
 
 def test_views_are_a_lecture_without_slides(visit):
-    root = visit("ellipsoid")
-    scene, _ = gallery.shown("ellipsoid")
+    root = visit("the_best_step")
+    scene, _ = gallery.shown("the_best_step")
     for step in (0, 1, 0):
         root.get_by_role("button", name="the next view").click()
         preset = scene.presets[step]
@@ -248,12 +248,12 @@ def test_views_are_a_lecture_without_slides(visit):
 
 
 def test_state_is_copied_as_python(visit):
-    root = visit("ellipsoid")
+    root = visit("the_best_step")
     lab.press(root, root.locator(".ef-axis input"), "Home")
     root.get_by_role("button", name="copy a line").click()
     line = root.locator(".ef-copied").input_value()
     assert line == "explorer.restore(turn=-180)"
-    explorer = gallery.explorer("ellipsoid")
+    explorer = gallery.explorer("the_best_step")
     exec(line)
     assert explorer.words == lab.read(root)["words"]
 
@@ -285,7 +285,7 @@ def test_form_follows_the_room(visit, window):
 
 
 def test_dark_pages_keep_their_text_legible(visit):
-    root = visit("ellipsoid", color_scheme="dark")
+    root = visit("the_best_step", color_scheme="dark")
     ink, paper = root.evaluate(
         "(node) => [getComputedStyle(node).color, getComputedStyle(document.documentElement).colorScheme]"
     )

@@ -11,7 +11,7 @@ from efisher_teach.figures import scenes
 from efisher_teach.figures.scenes.bug_hunt import BATCH, DAMPINGS, NAMES, bug_hunt
 
 NONE, SQUARE, MISSING, BATCHES, CENTRED, LABELS, SUM = range(7)
-CASES = {"lookalikes": ("two", 0), "lookalikes, fresh": ("logistic", 1)}
+CASES = {"bug_hunt": ("two", 0), "bug_hunt, fresh": ("logistic", 1)}
 
 
 class Oracle:
@@ -176,7 +176,7 @@ def test_batches_come_between_c_and_the_square_of_the_mean():
     problem = ef.logistic_regression(n=20_000, seed=3)
     scene = bug_hunt(problem._replace(params=np.array([0.3, -0.1], np.float32)))
     arrays = scenes.tabulate(scene).arrays
-    G = gallery.gradients(problem._replace(params=scene.data["theta"]))
+    G = gallery.gradients(problem._replace(params=scene.data["problem"].params))
     g, C = G.mean(axis=0), G.T @ G / len(G)
     expected = np.outer(g, g) + (C - np.outer(g, g)) / BATCH
     for place, epsilon in enumerate(DAMPINGS):

@@ -85,7 +85,7 @@ def test_bars_are_what_lies_along_the_mean(cloud):
     _, table, G, _ = cloud
     g = G.mean(axis=2)
     pulls = np.einsum("onij,onj->oni", G, g) / np.linalg.norm(g, axis=2)[:, :, None]
-    limit = float(table.background["pulls"])
+    limit = float(table.background["along"])
     bars = table.arrays["bars"][:, :, :, 1, 1] + table.arrays["turned_bars"][:, :, :, 1, 1]
     np.testing.assert_allclose(bars, np.clip(pulls, -limit, limit), atol=1e-4)
     assert (np.diff(bars[4, 0]) <= 1e-6).all()  # sorted where all is as it was
@@ -101,10 +101,10 @@ def test_bars_are_what_lies_along_the_mean(cloud):
 def test_the_picked_one_at_every_place(cloud):
     _, table, G, _ = cloud
     g = G.mean(axis=2)
-    assert table.depends["pull"] == table.depends["tip"] == (0, 1, 2)
+    assert table.depends["along"] == table.depends["tip"] == (0, 1, 2)
     rows = np.moveaxis(G, 2, 0)
     pulls = (rows * g).sum(axis=-1) / np.linalg.norm(g, axis=-1)
-    np.testing.assert_allclose(table.arrays["pull"], pulls, atol=1e-4)
+    np.testing.assert_allclose(table.arrays["along"], pulls, atol=1e-4)
     np.testing.assert_allclose(table.arrays["length"], np.linalg.norm(rows, axis=-1), rtol=1e-5)
     reach = table.background["reach"]
     seen = (abs(rows) < 0.98 * reach).all(axis=-1)

@@ -85,7 +85,7 @@ def test_optimum_is_one(case):
         np.testing.assert_allclose(at["optimum"], expected, rtol=1e-3, atol=1e-4)
         if far:
             continue  # it does not depend on where one looks
-        x = np.float64(scene.data["x"])
+        x = np.float64(scene.data["problem"].x)
         J = np.stack([np.ones_like(x), x + 2 * bend * optimum[1] * (x**2 - 1)], axis=1)
         r = residual(optimum)
         assert np.abs(J.T @ r / len(x)).max() < 1e-4 * (1 + np.abs(r).max())

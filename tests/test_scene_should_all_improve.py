@@ -149,7 +149,7 @@ def test_who_is_kept_and_flipped():
     problem, _ = CASES["noisy"]()
     scene = should_all_improve(problem, imbalance=0.25, noise=0.2)
     kept, flipped = (np.asarray(scene.data[name]) == 1 for name in ("kept", "flipped"))
-    old, new, positive = np.asarray(problem.y), np.asarray(scene.data["train"][1]), int(np.sum(problem.y))
+    old, new, positive = np.asarray(problem.y), np.asarray(scene.data["problem"].y), int(np.sum(problem.y))
     assert (old[kept].sum(), (1 - old[kept]).sum()) == (round(0.25 * positive), len(old) - positive)
     assert flipped.sum() == round(0.2 * kept.sum())
     assert ((old != new) == flipped).all()

@@ -76,11 +76,11 @@ def test_value_of_the_budget_and_its_slope(lagrange):
     agreement = g @ np.linalg.solve(G.T @ G / len(G), g)
     budgets, gains = table.arrays["value"].T
     np.testing.assert_allclose(gains, np.sqrt(budgets * agreement), rtol=1e-4)
-    np.testing.assert_allclose(table.arrays["price"], np.sqrt(agreement / budget) / 2, rtol=1e-4)
-    np.testing.assert_allclose(table.arrays["paid"], [budget, np.sqrt(budget * agreement)], rtol=1e-4)
+    np.testing.assert_allclose(table.arrays["multiplier"], np.sqrt(agreement / budget) / 2, rtol=1e-4)
+    np.testing.assert_allclose(table.arrays["spent"], [budget, np.sqrt(budget * agreement)], rtol=1e-4)
     (low, start), (high, end) = table.arrays["tangent"]
     assert (start + (end - start) * (budgets - low) / (high - low) >= gains - 1e-6).all()
-    np.testing.assert_allclose((end - start) / (high - low), table.arrays["price"], rtol=1e-4)
+    np.testing.assert_allclose((end - start) / (high - low), table.arrays["multiplier"], rtol=1e-4)
     at = np.argmin(abs(budgets - 0.01))
     best = table.arrays["best"][1] * np.sqrt(budgets[at] / budget)
     assert table.arrays["true_value"][at, 1] == pytest.approx(-gallery.true_change(problem, best), abs=2e-6)

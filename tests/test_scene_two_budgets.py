@@ -72,7 +72,7 @@ def test_decrease_is_the_best_there_is(case):
 
 def test_damping_is_the_ratio_of_the_prices(case):
     damping, _ = solve(case)
-    first, second = (np.float64(case[1].arrays[name]) for name in ("budget_price", "radius_price"))
+    first, second = (np.float64(case[1].arrays[name]) for name in ("of_budget", "of_radius"))
     both = (damping > 0) & np.isfinite(damping)
     assert both.mean() > 0.05
     inner = both & (
@@ -86,7 +86,7 @@ def test_damping_is_the_ratio_of_the_prices(case):
 
 def test_a_budget_is_kept_and_has_a_price_only_if_used_up(case):
     arrays = case[1].arrays
-    for used, price in (("cost_used", "budget_price"), ("length_used", "radius_price")):
+    for used, price in (("cost_used", "of_budget"), ("length_used", "of_radius")):
         assert arrays[used].max() <= 100.05
         np.testing.assert_allclose(arrays[used][arrays[price] > 1e-4 * arrays[price].max()], 100, atol=0.2)
     assert np.maximum(arrays["cost_used"], arrays["length_used"]).min() > 99.9
@@ -95,7 +95,9 @@ def test_a_budget_is_kept_and_has_a_price_only_if_used_up(case):
 def test_prices_are_the_slopes_of_the_decrease(case):
     """The envelope theorem: one more unit of c is worth λ₁, one more of r² is worth λ₂. And they sum up."""
     arrays, c, r = case[1].arrays, case[4], case[5]
-    decrease, first, second = (np.float64(arrays[n]) for n in ("decrease", "budget_price", "radius_price"))
+    decrease, first, second = (
+        np.float64(arrays[n]) for n in ("decrease", "of_budget", "of_radius")
+    )
     for price, gain, step in ((first, decrease, np.diff(c, axis=0)), (second.T, decrease.T, np.diff(r**2).T)):
         slope, slack = np.diff(gain, axis=0) / step, 2e-3 * price.max()
         assert (slope <= price[:-1] + slack).all()  # concave: the price falls as the budget grows

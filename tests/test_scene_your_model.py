@@ -38,7 +38,7 @@ def case(request):
     else:
         problem = CASES[name]()
         scene = your_model(problem, plane=plane)
-        x, y = scene.data["train"]
+        x, y = scene.data["problem"].x, scene.data["problem"].y
         G = np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, x, y))
     return scene, scenes.tabulate(scene), G, problem, plane
 
@@ -82,7 +82,7 @@ def test_true_changes(case):
         assert "loss" not in case[1].background
         return
     theta, unravel = ravel_pytree(problem.params)
-    x, y = scene.data["train"]
+    x, y = scene.data["problem"].x, scene.data["problem"].y
     losses = jax.vmap(problem.loss_fn, (None, 0, 0))
     for _, delta, at in each(case):
         actual = np.float64(losses(unravel(theta + np.float32(delta)), x, y) - losses(problem.params, x, y))
@@ -101,9 +101,11 @@ def test_contours_are_the_true_loss(case):
     losses = jax.vmap(problem.loss_fn, (None, 0, 0))
     for row, column in ((12, 12), (3, 20), (24, 0)):
         place = jnp.array([reach[0] * grid[column], reach[1] * grid[row]])
-        moved = losses(unravel(theta + jnp.sum(P * place, axis=1)), *scene.data["train"])
+        moved = losses(
+            unravel(theta + jnp.sum(P * place, axis=1)), scene.data["problem"].x, scene.data["problem"].y
+        )
         change = np.mean(np.float64(moved)) - np.mean(
-            np.float64(losses(problem.params, *scene.data["train"]))
+            np.float64(losses(problem.params, scene.data["problem"].x, scene.data["problem"].y))
         )
         assert table.background["loss"][row, column] == pytest.approx(change, rel=1e-2, abs=1e-4)
 

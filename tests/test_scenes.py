@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.figures import scene as room
-from efisher_teach.figures import scenes
+from efisher_teach.figures import paint, scenes
+from efisher_teach.figures import table as table_room
+from efisher_teach.figures.marks import MOVING
 
 
 @pytest.fixture(params=gallery.GALLERY)
@@ -59,7 +60,7 @@ def test_moving_arrays_are_drawn_and_numbers_are_said(case):
     scene, table = case
     fields = {field for _, field, _, _ in Formatter().parse(scene.words) if field}
     for size in forms(scene):
-        _, artists = scenes.paint(scene, table, (0,) * len(scene.axes), size)
+        artists = scenes.paint(scene, table, (0,) * len(scene.axes), size).artists
         assert set(artists) | (fields - {axis.name for axis in scene.axes}) == set(table.arrays)
         assert not set(artists) & fields
 
@@ -76,7 +77,7 @@ def test_drawn_data_are_the_data_passed(case):
     default = tuple(axis.nearest(axis.default) for axis in scene.axes)
     arrays = scenes.view(scene, table, default)
     for size in forms(scene):
-        figure, artists = scenes.paint(scene, table, default, size)
+        figure, _, artists = scenes.paint(scene, table, default, size)
         for name, artist in artists.items():
             points = arrays[name].reshape(-1, 2)
             points = points[np.isfinite(points).all(axis=1)]
@@ -93,7 +94,7 @@ def test_the_picture_does_not_depend_on_the_state(case):
     scene, table = case
     pictures = []
     for indices in ((0,) * len(scene.axes), tuple(len(axis.values) - 1 for axis in scene.axes)):
-        figure, artists = scenes.paint(scene, table, indices)
+        figure, _, artists = scenes.paint(scene, table, indices)
         for artist in artists.values():
             artist.set_visible(False)
         figure.set_dpi(50)
@@ -106,10 +107,11 @@ def test_nothing_is_cut_off(case):
     """No label reaches beyond the figure, in either form, and tick labels of an axis do not touch."""
     scene, table = case
     for size in forms(scene):
-        assert_all_has_room(*scenes.paint(scene, table, (0,) * len(scene.axes), size), size)
+        assert_all_has_room(scenes.paint(scene, table, (0,) * len(scene.axes), size), size)
 
 
-def assert_all_has_room(figure, artists, size):
+def assert_all_has_room(painting, size):
+    figure, _, artists = painting
     for artist in artists.values():
         artist.set_visible(False)
     tight = figure.get_tightbbox()
@@ -130,26 +132,26 @@ def assert_all_has_room(figure, artists, size):
 def test_panels_may_stand_where_those_of_other_data_stand(name):
     """Whatever the gallery has a scene drawn on: nothing is cut off, in either form."""
     (scene, table), (other, its) = (gallery.shown(each) for each in (name.split(",")[0], name))
-    if other.draw != scene.draw:
+    if other.marks != scene.marks:
         pytest.skip("another drawing")
     for size in forms(scene):
-        here = room.layout_of(scenes.paint(scene, table, (0,) * len(scene.axes), size)[0])
-        assert_all_has_room(*scenes.paint(other, its, (0,) * len(other.axes), size, here), size)
+        here = paint.layout_of(scenes.paint(scene, table, (0,) * len(scene.axes), size)[0])
+        assert_all_has_room(scenes.paint(other, its, (0,) * len(other.axes), size, here), size)
 
 
 def test_panels_stand_still_where_labels_have_room():
     def drawn(top, like=None):
-        def draw(figure, background, arrays):
-            room.panels(figure, "A", "A")["A"].set_ylim(0, top)
-            return {}
+        def still(panels, background):
+            panels["A"].set_ylim(0, top)
 
         axis = scenes.Axis("length", "length", np.array([0.0, 1.0, 2.0]), 0.0, str)
-        scene = scenes.Scene("", (axis,), None, lambda data: {}, lambda *of: {}, draw, "", (4.0, 3.0))
-        layout = room.layout_of(like) if like else None
-        return scenes.paint(scene, scenes.tabulate(scene), (0,), None, layout)[0]
+        about = (axis,), None, lambda data: {}, lambda *of: {}, "", (4.0, 3.0)
+        scene = scenes.Scene("", *about, still=still)
+        layout = paint.layout_of(like) if like else None
+        return scenes.paint(scene, scenes.tabulate(scene), (0,), None, layout).figure
 
     def alike(one, other):
-        return np.allclose(room.places(one), room.places(other), rtol=0, atol=1e-9)
+        return np.allclose(paint.places(one), paint.places(other), rtol=0, atol=1e-9)
 
     hundreds = drawn(500)
     hundreds.savefig(BytesIO(), dpi=50)  # as the reader may: it leaves marks on the figure's texts
@@ -165,7 +167,7 @@ def test_panels_stand_still_where_labels_have_room():
 def test_words_are_dark_enough(name):
     """On the ground where they stand: every colour that fills a fifth of it."""
     scene, table = gallery.shown(name)
-    figure, moving = scenes.paint(scene, table, (0,) * len(scene.axes))
+    figure, _, moving = scenes.paint(scene, table, (0,) * len(scene.axes))
     words = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text()]
     boxes = [text.get_window_extent() for text in words]
     for artist in [*words, *moving.values()]:
@@ -190,7 +192,7 @@ def test_packed_tables_are_small(name):
 @pytest.mark.parametrize("name", gallery.BARE)
 def test_a_scene_is_named_framed_and_has_views(name):
     scene, _ = gallery.shown(name)
-    assert scene.narrow or name == "race"
+    assert scene.narrow or name == "a_real_network"
     for preset in scene.presets:
         assert preset.says.endswith((".", "!"))
         assert not preset.asks or preset.asks.endswith("?")
@@ -205,14 +207,14 @@ def test_tables_lower_for_cuda(name):
     scene, _ = gallery.shown(name)
     values = tuple(jnp.asarray(axis.values, jnp.float32) for axis in scene.axes)
     names = tuple(axis.name for axis in scene.axes)
-    evaluate = partial(room._evaluate.__wrapped__, scene.background, scene.respond, names)
+    evaluate = partial(table_room.evaluate.__wrapped__, scene.background, scene.respond, names)
     program = jax.export.export(jax.jit(evaluate), platforms=["cuda"])(scene.data, values)
     assert program.platforms == ("cuda",)
-    if name in ("ellipsoid", "damping"):  # their steps go by the singular values of G
+    if name in ("the_best_step", "damping"):  # their steps go by the singular values of G
         assert "cusolver_gesvdj" in program.mlir_module()
 
 
-@pytest.mark.parametrize("name", ["ellipsoid", "damping"])
+@pytest.mark.parametrize("name", ["the_best_step", "damping"])
 def test_background_does_not_depend_on_the_budget(name):
     scene, table = gallery.shown(name)
     again = scenes.tabulate(scene._replace(data=scene.data | {"budget": 0.013}))
@@ -277,15 +279,14 @@ def not_finite(data, state):
 
 
 def test_a_still_artist_over_a_moving_one_is_refused():
-    scene, table = gallery.shown("ellipsoid")
+    scene, table = gallery.shown("the_best_step")
 
-    def draw(figure, background, arrays):
-        artists = scene.draw(figure, background, arrays)
-        figure.axes[0].text(0, 0, "above", zorder=room.MOVING + 5)
-        return artists
+    def still(panels, background):
+        scene.still(panels, background)
+        panels["A"].text(0, 0, "above", zorder=MOVING + 5)
 
     with pytest.raises(ValueError, match="stands still but has z-order 15"):
-        scenes.paint(scene._replace(draw=draw), table, (0,))
+        scenes.paint(scene._replace(still=still), table, (0,))
 
 
 def test_each_array_is_computed_over_its_own_axes():
@@ -296,7 +297,7 @@ def test_each_array_is_computed_over_its_own_axes():
         scenes.Axis("x", "x", np.arange(3.0), 0, str),
         scenes.Axis("y", "y", np.arange(4.0), 0, str),
     )
-    scene = scenes.Scene("toy", axes, np.float32(5), lambda data: {}, respond, lambda *_: {}, "", (1, 1))
+    scene = scenes.Scene("toy", axes, np.float32(5), lambda data: {}, respond, "", (1, 1))
     table = scenes.tabulate(scene)
     assert table.depends == {"a": (0,), "b": (0, 1), "c": (), "d": (1,)}
     assert table.arrays["b"].shape == (3, 4)
@@ -311,7 +312,7 @@ def test_solids_are_turned():
     arrays = {"whole": solid, "front": solid.copy(), "number": np.float32(3)}
     table = scenes.Table({}, arrays, dict.fromkeys(arrays, ()))
     orbit = scenes.Orbit("azimuth", "elevation", ("front",))
-    scene = gallery.shown("ellipsoid")[0]._replace(axes=axes, orbit=orbit)
+    scene = gallery.shown("the_best_step")[0]._replace(axes=axes, orbit=orbit)
     for i, azimuth in enumerate(np.deg2rad(degrees)):
         for j, elevation in enumerate(np.deg2rad(degrees)):
             level = np.array([np.cos(azimuth), np.sin(azimuth), 0])

@@ -21,10 +21,10 @@ build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 BUILT = ("00_start_here", "03_the_best_step")  # to run all of them takes minutes: `make site` does
 CONTROLS = (
-    "ellipsoid",
+    "the_best_step",
     "solid",
     "vector_field",
-    "race",
+    "a_real_network",
 )  # sliders, views, points to drag, a turn, a play button
 
 
@@ -211,7 +211,7 @@ def test_explorers_shut_nobody_out(visit, window, name):
 
 
 def test_words_are_said_politely_and_once(visit):
-    root = visit("ellipsoid")
+    root = visit("the_best_step")
     live = root.locator(".ef-live")
     assert live.get_attribute("aria-live") == "polite"
     live.evaluate("(node) => new MutationObserver(() => (node.heard ??= []).push(node.textContent))"
@@ -236,7 +236,7 @@ def test_words_are_said_politely_and_once(visit):
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 def test_nothing_fades_for_who_wants_little_motion(visit, motion):
-    root = visit("ellipsoid", reduced_motion=motion)
+    root = visit("the_best_step", reduced_motion=motion)
     moving = root.evaluate(
         """(root) => {
             root.classList.add("ef-busy");

@@ -174,7 +174,7 @@ def _differences(counts: np.ndarray) -> tuple[list[int], np.ndarray]:
 
 
 def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """For each mark, from back to front, how it looks and where its points are: eighths of CSS pixels from the top left."""
+    """How each mark looks, from back to front, and where its points are: eighths of CSS pixels from the top left."""
     height, orbit = form.painting.figure.bbox.height, shown.scene.orbit
     layers, pieces, offset = [], {}, 0
     for name, mark in shown.scene.marks.items():

@@ -14,15 +14,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import cancels, mean_gradient, per_example_gradients
+from efisher_teach.core.gradients import cancels, mean_gradient
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import Form, precondition, regress
+from efisher_teach.core.precondition import Form, precondition
+from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.core.step import rate_of
 
 
 @jax.tree_util.register_static
@@ -269,7 +270,7 @@ def step_in(
 def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping):
     J = jacobian(coordinates, psi)
     here, g = pull_back(G, J), mean_gradient(G)
-    still = cancels(G, g)
+    is_zero = cancels(G, g)
     if curvature is not None:
         curvature = errors.curvature(curvature, g.size).astype(G.dtype)
     if form == "none":
@@ -280,10 +281,9 @@ def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric
         A = empirical_fisher(G) if curvature is None else curvature
         metric = damping * metric_damping
         A = dot(J.T, dot(A + metric * jnp.eye(g.size, dtype=A.dtype), J))
-        u = precondition((A + A.T) / 2, jnp.where(still, 0, dot(J.T, g)), damping - metric, form)
-    u = jnp.where(still, 0, u)
-    power = jnp.where(still, 1, jnp.mean(dot(here, u) ** 2))
-    rate = jnp.where(still, 0, jnp.sqrt(scale / power)) if budgeted else scale
+        u = precondition((A + A.T) / 2, jnp.where(is_zero, 0, dot(J.T, g)), damping - metric, form)
+    u = jnp.where(is_zero, 0, u)
+    rate = rate_of(scale, jnp.mean(dot(here, u) ** 2), is_zero, budgeted=budgeted)
     chart_delta = -rate * u
     delta = coordinates.forward(psi + chart_delta) - coordinates.forward(psi)
     return ChartStep(delta, dot(J, chart_delta), chart_delta, rate)
@@ -291,79 +291,12 @@ def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric
 
 def _empirical_direction(here, J, damping, metric_damping):
     """(JᵀCJ + ε·)⁻¹Jᵀg from GJ. Damping by εJᵀJ is p more examples, the rows of √(nε)J, asked for no change."""
-    ones = jnp.ones(here.shape[0], here.dtype)
     if not metric_damping:
-        return regress(here, ones, damping).direction
-    rows = jnp.concatenate([here, jnp.sqrt(here.shape[0] * damping) * J])
-    target = jnp.concatenate([ones, jnp.zeros(J.shape[0], here.dtype)])
-    return regress(rows, target, 0.0).direction
-
-
-def trajectory_in(
-    coordinates: Coordinates,
-    loss_fn: Callable,
-    params: PyTree,
-    x: PyTree,
-    y: PyTree,
-    *,
-    steps: int,
-    damping: Real[ArrayLike, ""] = 0.0,
-    budget: Real[ArrayLike, ""] | None = None,
-    learning_rate: Real[ArrayLike, ""] | None = None,
-    form: Form = "full",
-    curvature_fn: Callable | None = None,
-    metric_damping: bool = False,
-) -> Float[Array, "{steps}+1 p"]:
-    """Where many steps in one chart lead, seen in θ: the same start and the same budget in any chart.
-
-    Args:
-        coordinates: The chart.
-        loss_fn: `loss_fn(params, x, y)`, the loss of one example, in θ.
-        params: θ, where to start, any pytree, inside the chart.
-        x: Inputs, one example a row (n, …).
-        y: Targets, one example a row (n, …).
-        steps: How many, ≥ 1.
-        damping: ε ≥ 0.
-        budget: c > 0 for every step.
-        learning_rate: η > 0, instead of a budget.
-        form: As in `step_in`.
-        curvature_fn: `curvature_fn(params)`, a matrix in θ (p, p) in place of C, e.g. the Fisher.
-        metric_damping: As in `step_in`.
-
-    Returns:
-        θ before the first step and after each (steps + 1, p).
-
-    Raises:
-        ValueError: As in `step_in`; steps < 1; a trajectory that is not finite.
-
-    Examples:
-        >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
-        >>> model = loss_fn, jnp.array([1.0, 2.0]), jnp.eye(2), jnp.zeros(2)  # at first G = [[1, 0], [0, 2]]
-        >>> print(ef.trajectory_in(ef.coordinates.exponential, *model, steps=2, budget=0.01))
-        [[1.    2.   ]
-         [0.905 1.951]
-         [0.801 1.9  ]]
-    """
-    theta, unravel = ravel_pytree(params)
-    theta = errors.as_float("params", theta)
-    psi = _enter(coordinates, theta)
-    steps = errors.at_least_one("steps", steps)
-    budgeted, scale = errors.budget_or_rate(budget, learning_rate, theta.dtype)
-    damping = errors.one_damping(damping, theta.dtype)
-
-    def move(psi, _):
-        here = unravel(coordinates.forward(psi))
-        G = per_example_gradients(loss_fn, here, x, y)
-        A = None if curvature_fn is None else curvature_fn(here)
-        step = _step(coordinates, psi, G, damping, budgeted, scale, form, A, metric_damping)
-        psi = psi + step.chart_delta
-        return psi, coordinates.forward(psi)
-
-    move(psi, None)  # the first step once by itself: inside the scan nothing that is wrong could be said
-    path = jnp.concatenate([theta[None], lax.scan(move, psi, length=steps)[1]])
-    action = "From there on the trajectory diverges or leaves the chart: make it smaller."
-    errors.finite_rows("budget" if budgeted else "learning_rate", path, action)
-    return path
+        return solve_spectral(spectrum(here), damping)
+    n, p = here.shape[0], J.shape[0]
+    rows = jnp.concatenate([here, jnp.sqrt(n * damping) * J])
+    target = jnp.concatenate([jnp.ones(n, here.dtype), jnp.zeros(p, here.dtype)])
+    return solve_spectral(spectrum(rows), 0.0, target)
 
 
 class InvarianceGap(NamedTuple):

@@ -10,7 +10,6 @@ C is what a step costs in E[Δℓ²]; F is what it costs in KL divergence; the l
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,54 +104,6 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
     centred = G - mean_gradient(G)
     errors.finite_result("G", centred)
     return empirical_fisher(centred)
-
-
-def empirical_fisher_diagonal(G: Float[Array, "n p"]) -> Float[Array, " p"]:
-    """The diagonal of the empirical Fisher, without the rest of it: Cⱼⱼ = E[gᵢⱼ²].
-
-    Args:
-        G: Per-example gradients (n, p).
-
-    Returns:
-        diag C (p,).
-
-    Raises:
-        ValueError: G is not 2-D, is empty, or not finite; its squares overflow.
-
-    Examples:
-        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
-        >>> print(ef.empirical_fisher_diagonal(G))
-        [9. 1.]
-    """
-    diagonal = jnp.mean(errors.gradients(G) ** 2, axis=0)
-    errors.finite_result("G", diagonal)
-    return diagonal
-
-
-def squared_batch_gradient(G: Float[Array, "n p"], batch_size: int) -> Float[Array, " p"]:
-    """What Adam and RMSProp average, the square of the mini-batch MEAN: E[ĝⱼ²] = gⱼ² + Σⱼⱼ/B.
-
-    Only for B = 1 is it the diagonal of C. For a large batch it is the square of the gradient.
-
-    Args:
-        G: Per-example gradients (n, p).
-        batch_size: B ≥ 1, examples drawn with replacement.
-
-    Returns:
-        E[ĝ²] (p,).
-
-    Raises:
-        ValueError: A bad G, or batch_size is not a whole number of at least 1.
-
-    Examples:
-        >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
-        >>> print(ef.squared_batch_gradient(G, 1), ef.squared_batch_gradient(G, 9))  # diag C; then 9 times less noise
-        [9. 1.] [1. 1.]
-    """
-    G, batch_size = errors.gradients(G), errors.at_least_one("batch_size", batch_size)
-    square = mean_gradient(G) ** 2 + jnp.var(G, axis=0) / batch_size
-    errors.finite_result("G", square)
-    return square
 
 
 def fisher(
@@ -320,7 +271,7 @@ def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[A
 
 
 def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Float[Array, " p"]:
-    """How much larger A is than B, direction by direction: λ with Av = λBv. All 1 if A = B.
+    """How much larger A is than B, direction by direction: the κ with Av = κBv. All 1 if A = B.
 
     They do not depend on the parametrization: JᵀAJ and JᵀBJ have the same ones.
 
@@ -329,7 +280,7 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
         B: A symmetric positive definite matrix (p, p), e.g. the Fisher.
 
     Returns:
-        λ (p,), descending; λmax and λmin bound ΔᵀAΔ/ΔᵀBΔ.
+        κ (p,), descending; the first and the last bound ΔᵀAΔ/ΔᵀBΔ.
 
     Raises:
         ValueError: A matrix is not square, symmetric and finite; the shapes differ; B is not positive definite.
@@ -348,77 +299,3 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
     whole = jax.scipy.linalg.solve_triangular(L, half.T, lower=True)
     errors.finite_result("A", whole)
     return jnp.linalg.eigvalsh(whole)[::-1]
-
-
-class RunningFisherState(NamedTuple):
-    """What a running average remembers.
-
-    Examples:
-        >>> running = ef.running_fisher(0.9)
-        >>> _, state = running.update(running.init(1), jnp.array([[2.0]]))
-        >>> print(f"{state.total[0, 0]:.1f} / {state.weight:.1f}")  # C is 4, which the quotient restores
-        0.4 / 0.1
-    """
-
-    total: Float[Array, "p p"]
-    """Σₖ (1-β)βᵗ⁻ᵏ Cₖ, which starts at 0 and is therefore too small at first."""
-    weight: Float[Array, ""]
-    """1 - βᵗ, the sum of the weights."""
-
-
-class RunningFisher(NamedTuple):
-    """An exponential average of empirical Fishers, as a pair of pure functions.
-
-    Examples:
-        >>> init, update = ef.running_fisher(0.9)
-        >>> average, state = update(init(1), jnp.array([[2.0]]))
-        >>> print(average)  # of one batch, its C: nothing is left of the 0 it starts with
-        [[4.]]
-    """
-
-    init: Callable
-    """`init(p)`: the state before any batch."""
-    update: Callable
-    """`update(state, G)`: the average with this batch counted in, (p, p), and the new state."""
-
-
-def running_fisher(decay: float = 0.9) -> RunningFisher:
-    """The running average C̄ₜ = Σₖ βᵗ⁻ᵏ Cₖ / Σₖ βᵗ⁻ᵏ of the empirical Fishers of past batches, bias-corrected.
-
-    The gradient of one batch need not lie in its range: use it with damping (`preconditioned_step`).
-
-    Args:
-        decay: β in [0, 1); 0 keeps the last batch only, 0.9 about the last ten.
-
-    Returns:
-        `RunningFisher(init, update)`, to be used as `average, state = update(state, G)`.
-
-    Raises:
-        ValueError: decay is outside [0, 1).
-
-    Examples:
-        >>> running = ef.running_fisher(0.5)
-        >>> _, state = running.update(running.init(1), jnp.array([[2.0]]))  # C₁ = 4
-        >>> average, state = running.update(state, jnp.array([[1.0]]))  # C₂ = 1
-        >>> print(average)  # (½ 4 + 1)/(½ + 1)
-        [[2.]]
-    """
-    if not 0 <= decay < 1:
-        errors.reject(
-            "decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches."
-        )
-
-    def init(p: int) -> RunningFisherState:
-        p = errors.at_least_one("p", p)
-        return RunningFisherState(jnp.zeros((p, p)), jnp.zeros(()))
-
-    def update(state: RunningFisherState, G: Array) -> tuple[Array, RunningFisherState]:
-        C = empirical_fisher(G)
-        if C.shape != state.total.shape:
-            requirement = f"of {state.total.shape[0]} parameters, as the state is"
-            errors.reject("G", requirement, f"shape {G.shape}", "Start anew with init(p).")
-        total = decay * state.total + (1 - decay) * C
-        new = RunningFisherState(total, decay * state.weight + (1 - decay))
-        return (new.total / new.weight).astype(C.dtype), new
-
-    return RunningFisher(init, update)

@@ -50,6 +50,14 @@ class Problem(NamedTuple):
     """p(y | output): `loss_fn` is its negative logarithm, `predict_fn` its mean. What the Fisher needs."""
 
 
+# A pytree of its arrays: scenes and compiled functions take it whole.
+jax.tree_util.register_dataclass(
+    Problem,
+    data_fields=["params", "x", "y", "x_test", "y_test"],
+    meta_fields=["name", "loss_fn", "predict_fn", "output_fn", "likelihood"],
+)
+
+
 def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int = 0) -> Problem:
     """Least squares with Gaussian noise: ℓ = (y - xᵀθ)²/2, so gᵢ = -(y - xᵀθ)x. A toy with closed forms.
 
@@ -280,10 +288,3 @@ def _logits(params, x):
 LINEAR = _model(_linear, gaussian)
 LOGISTIC = _model(_linear, bernoulli)
 SOFTMAX = _model(_logits, categorical)
-
-
-jax.tree_util.register_dataclass(
-    Problem,
-    data_fields=["params", "x", "y", "x_test", "y_test"],
-    meta_fields=["name", "loss_fn", "predict_fn", "output_fn", "likelihood"],
-)

@@ -21,7 +21,8 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_gradients
-from efisher_teach.core.step import empirical_fisher_step, two_budget_step
+from efisher_teach.core.step import empirical_fisher_step
+from efisher_teach.core.two_budgets import two_budget_step
 
 TOLERANCE = float(np.finfo(float).eps) ** 0.5
 """An equation holds if it is true to half of the digits of float64: far above rounding, far below any mistake."""

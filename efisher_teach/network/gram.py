@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, PyTree
 from efisher_teach import errors
 from efisher_teach.core.gradients import weighted_gradient
 from efisher_teach.core.precision import dot
-from efisher_teach.network.strategies import Rows, way_of, wide
+from efisher_teach.network.strategies import Rows, at_least_float32, choose_strategy
 from efisher_teach.network.trace import evaluate, trace_gradients
 
 NUMBERS = 2**26  # how many may be held beside what the loss itself needs: 256 MiB in float32
@@ -56,7 +56,7 @@ class Leaf(NamedTuple):
     """What the trace shows."""
 
 
-@partial(register_dataclass, data_fields=["losses", "K", "pull"], meta_fields=["leaves"])
+@partial(register_dataclass, data_fields=["losses", "K", "weighted_gradient"], meta_fields=["leaves"])
 @dataclass(frozen=True)
 class LossGram:
     """K = GGᵀ/n of a loss, and w ↦ Gᵀw, without G.
@@ -64,7 +64,7 @@ class LossGram:
     Examples:
         >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
         >>> known = ef.loss_gram(loss_fn, jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0]))
-        >>> print(known.losses, known.pull(jnp.array([0.5, 0.5])))  # w = 1/n: the mean gradient
+        >>> print(known.losses, known.weighted_gradient(jnp.array([0.5, 0.5])))  # w = 1/n: the mean gradient
         [0.5 2. ] [0.5 1. ]
     """
 
@@ -72,7 +72,7 @@ class LossGram:
     """ℓᵢ(θ) of every example."""
     K: Float[Array, "*m n n"]
     """GGᵀ/n, symmetric (under `jit` to rounding), positive semi-definite."""
-    pull: Callable[[Float[Array, " n"]], PyTree]
+    weighted_gradient: Callable[[Float[Array, " n"]], PyTree]
     """w ↦ Gᵀw, shaped like the parameters: with w = (K + εI)⁻¹1/n it is the direction (C + εI)⁻¹g."""
     leaves: tuple[Leaf, ...]
     """How each array of the parameters was treated, and why."""
@@ -105,7 +105,7 @@ def loss_gram(
         >>> print(known.K)  # of G = [[1, 0], [0, 2]], which is never formed
         [[0.5 0. ]
          [0.  2. ]]
-        >>> print(known.pull(ef.solve_gram(known.K)))  # C⁻¹g
+        >>> print(known.weighted_gradient(ef.solve_gram(known.K)))  # C⁻¹g
         [1.  0.5]
     """
     errors.scalar_loss(loss_fn, params, x, y)
@@ -126,42 +126,46 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     limit = NUMBERS if chunk_size is None else chunk_size * sum(array.size for array in arrays)
     trace = trace_gradients(loss_fn, params, *_first(x, y))
     loss, *gradients = trace.jaxpr.outvars
-    layers = [way_of(trace, out, n, limit) for out in gradients]
+    layers = [choose_strategy(trace, out, n, limit) for out in gradients]
     dense = [layer for layer in layers if isinstance(layer, Rows)]
     width = sum(layer.size for layer in dense)
     beside = sum(layer.size for layer in layers if not isinstance(layer, Rows)) if chunk_size is None else 0
-    again = n * width > max(limit, n * beside)  # too many: made again, a block of examples at a time
-    held = [i for i, layer in enumerate(layers) if not (again and isinstance(layer, Rows))]
+    in_blocks = n * width > max(limit, n * beside)  # too many rows: made again, a block of examples at a time
+    held = [i for i, layer in enumerate(layers) if not (in_blocks and isinstance(layer, Rows))]
 
-    def examine(x, y, chosen):  # one example: its loss, and what these layers need to know of it
+    def examine(x, y, chosen):
+        """The loss of one example, and what these layers need of it."""
         read = evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, x, y)))
-        return wide(read(loss)), [layer.take(lambda var: wide(read(var))) for layer in chosen]
+        needed = [layer.read_example(lambda var: at_least_float32(read(var))) for layer in chosen]
+        return at_least_float32(read(loss)), needed
 
-    losses, taken = jax.vmap(lambda x, y: examine(x, y, [layers[i] for i in held]))(x, y)
+    losses, factors_of = jax.vmap(lambda x, y: examine(x, y, [layers[i] for i in held]))(x, y)
     read = evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, *_first(x, y))))
-    shared = [layers[i].shared(read) for i in held]
+    common = [layers[i].read_common(read) for i in held]
     K = jnp.zeros((n, n), losses.dtype)
-    for i, factors, constant in zip(held, taken, shared, strict=True):
+    for i, factors, constant in zip(held, factors_of, common, strict=True):
         K = K + layers[i].inner_products(factors, constant, limit)
-    if again:
+    if in_blocks:
         rows = jax.vmap(lambda x, y: jnp.concatenate(examine(x, y, dense)[1]))
         K = K + _in_blocks(rows, x, y, max(1, limit // (2 * width)))
 
-    def pull(params, x, y, taken, shared, weights):
+    def combine(params, x, y, factors_of, common, weights):
         arrays, tree = jax.tree.flatten(params)
-        if again or any(layer.pull is None for layer in layers):  # one more backward pass, for these
+        if in_blocks or any(
+            layer.weighted_gradient is None for layer in layers
+        ):  # one more backward pass, for these
             arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights))
-        for i, factors, constant in zip(held, taken, shared, strict=True):
-            if direct := layers[i].pull:
+        for i, factors, constant in zip(held, factors_of, common, strict=True):
+            if direct := layers[i].weighted_gradient:
                 arrays[i] = (
                     direct(factors, constant, weights).reshape(arrays[i].shape).astype(arrays[i].dtype)
                 )
         return jax.tree.unflatten(tree, arrays)
 
     names = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
-    ways = ["blocks" if again and isinstance(layer, Rows) else layer.way for layer in layers]
+    ways = ["blocks" if in_blocks and isinstance(layer, Rows) else layer.way for layer in layers]
     leaves = tuple(map(Leaf, names, ways, [layer.why for layer in layers]))
-    return LossGram(losses, K / n, Partial(jax.jit(pull), params, x, y, taken, shared), leaves)
+    return LossGram(losses, K / n, Partial(jax.jit(combine), params, x, y, factors_of, common), leaves)
 
 
 def _first(x, y):

@@ -1,9 +1,9 @@
 """The update on real networks: θ ← θ - η(C + εI)⁻¹g for any JAX loss, on CPU, GPU or several devices.
 
-One jitted function: the Gram matrix K of the loss, an n × n solve for the weights α, and Gᵀα. Neither G nor C is
+One jitted function: the Gram matrix K of the loss, an n × n solve for the coefficients α, and Gᵀα. Neither G nor C is
 formed, so that a step costs little more than the gradient. The budget costs nothing: GΔ = -ηnKα is known from K.
 
-Around it: the same direction as a gradient transformation for optax, and the updates that it is compared with.
+Beside it: the natural-gradient update, to compare with.
 """
 
 import contextlib
@@ -14,20 +14,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.likelihoods import Likelihood
-from efisher_teach.core.matrices import gram
 from efisher_teach.core.precision import dot
 from efisher_teach.core.solve import solve_gram
+from efisher_teach.core.step import rate_of
 from efisher_teach.network.gram import loss_gram
 
 if TYPE_CHECKING:
-    import optax
+    pass
 
 EXAMPLES, PARAMETERS = "examples", "parameters"  # the axes of a mesh that `make_update` knows
 
@@ -38,7 +37,7 @@ class Report(NamedTuple):
     Examples:
         >>> toy = ef.linear_regression(n=20)
         >>> _, report = ef.make_update(toy.loss_fn, damping=0.0, budget=0.01)(toy.params, toy.x, toy.y)
-        >>> print(f"{report.predicted_decrease:.4f} = √(cρ) = {(0.01 * report.agreement) ** 0.5:.4f}")
+        >>> print(f"{report.predicted_decrease:.4f} = √(cρ) = {(0.01 * report.damped_agreement) ** 0.5:.4f}")
         0.0575 = √(cρ) = 0.0575
     """
 
@@ -52,7 +51,7 @@ class Report(NamedTuple):
     """ΔᵀCΔ, the mean squared loss change to first order."""
     learning_rate: Float[Array, "*steps"]
     """η: given, or √(c/uᵀCu)."""
-    agreement: Float[Array, "*steps"]
+    damped_agreement: Float[Array, "*steps"]
     """gᵀ(C + εI)⁻¹g: ρ as far as the damping lets it be seen, from below."""
     residual: Float[Array, "*steps"]
     """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved."""
@@ -121,14 +120,14 @@ def _update(settings, params, x, y, damping, scale):
     loss_fn, budgeted, mesh, measure = settings
     if mesh is not None:
         errors.multiple("x and y", errors.examples(x, y), mesh.shape.get(EXAMPLES, 1))
-    x, y = _shared(mesh, (x, y), lambda leaf: (EXAMPLES,))
-    params = _shared(mesh, params, partial(_longest, mesh))
+    x, y = _spread(mesh, (x, y), lambda leaf: (EXAMPLES,))
+    params = _spread(mesh, params, partial(_longest_axis, mesh))
     known = loss_gram(loss_fn, params, x, y)
-    K, n = _shared(mesh, known.K, lambda leaf: ()), len(known.losses)
-    found = _find(K, jnp.full(n, 1 / n, K.dtype), n, damping, budgeted, scale)
-    moved = jax.tree.map(jnp.add, params, known.pull(-found.learning_rate * found.weights))
-    moved = _shared(mesh, moved, partial(_longest, mesh))
-    return _take(loss_fn, params, moved, x, y, jnp.mean(known.losses), found, measure)
+    K, n = _spread(mesh, known.K, lambda leaf: ()), len(known.losses)
+    found = _solve(K, jnp.full(n, 1 / n, K.dtype), n, damping, budgeted, scale)
+    moved = jax.tree.map(jnp.add, params, known.weighted_gradient(-found.learning_rate * found.coefficients))
+    moved = _spread(mesh, moved, partial(_longest_axis, mesh))
+    return _accept(loss_fn, params, moved, x, y, jnp.mean(known.losses), found, measure)
 
 
 def _settings(damping, budget, learning_rate):
@@ -139,61 +138,62 @@ def _settings(damping, budget, learning_rate):
     return damping, budgeted, scale
 
 
-class _Found(NamedTuple):
-    """A direction u = Rᵀα, and what is known of the step -ηu without it."""
+class _Solved(NamedTuple):
+    """A direction u = Rᵀα, and what is known of the step -ηu without forming it."""
 
-    weights: Array
+    coefficients: Array
     learning_rate: Array
     budget_spent: Array
-    agreement: Array  # gᵀu
-    length: Array  # ‖ηu‖²
+    damped_agreement: Array  # gᵀu
+    squared_length: Array  # ‖ηu‖²
     residual: Array
 
 
-def _find(K, target, n, damping, budgeted, scale):
+def _solve(K, target, n, damping, budgeted, scale):
     """u = (A + εI)⁻¹g for the matrix A = RᵀR/n and the gradient g = Rᵀt, from K = RRᵀ/n alone."""
     K = lax.optimization_barrier(K)  # made once, not again for each use
     damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
-    weights = solve_gram(K, damping, target)
-    along = n * dot(K, weights)  # Ru
+    coefficients = solve_gram(K, damping, target)
+    along = n * dot(K, coefficients)  # Ru
     sizes = jnp.sqrt(jnp.abs(jnp.diag(K)))
     rounding = 4 * jnp.finfo(K.dtype).eps * sizes * jnp.sum(sizes * jnp.abs(target))
-    still = jnp.all(jnp.abs(dot(K, target)) <= rounding)  # Rg/n: nowhere to go
-    power = jnp.where(still, 1, jnp.sum(along**2) / n)  # uᵀAu
-    rate = jnp.where(still, 0, jnp.sqrt(scale / power) if budgeted else scale)
-    left = target - dot(K, weights) - damping * weights  # (A + εI)u - g is -Rᵀ of it
-    size = jnp.where(still, 1, jnp.sum(target * dot(K, target)))  # ‖g‖²/n
-    return _Found(
-        weights=weights,
+    is_zero = jnp.all(jnp.abs(dot(K, target)) <= rounding)  # Rg/n: nowhere to go
+    coefficients, along = (jnp.where(is_zero, 0, part) for part in (coefficients, along))
+    cost = jnp.sum(along**2) / n  # uᵀAu
+    rate = rate_of(scale, cost, is_zero, budgeted=budgeted)
+    left_over = target - dot(K, coefficients) - damping * coefficients  # (A + εI)u - g is -Rᵀ of it
+    size = jnp.where(is_zero, 1, jnp.sum(target * dot(K, target)))  # ‖g‖²/n
+    return _Solved(
+        coefficients=coefficients,
         learning_rate=rate,
-        budget_spent=jnp.where(still, 0, rate**2 * power),
-        agreement=jnp.where(still, 0, jnp.sum(target * along)),
-        length=rate**2 * jnp.sum(weights * along),
-        residual=jnp.where(still, 0, jnp.sqrt(jnp.sum(left * dot(K, left)) / size)),
+        budget_spent=rate**2 * cost,
+        damped_agreement=jnp.sum(target * along),
+        squared_length=rate**2 * jnp.sum(coefficients * along),
+        residual=jnp.where(is_zero, 0, jnp.sqrt(jnp.sum(left_over * dot(K, left_over)) / size)),
     )
 
 
-def _take(loss_fn, params, moved, x, y, loss, found, measure):
+def _accept(loss_fn, params, moved, x, y, loss, found, measure):
     """The step, if it is finite, and the report."""
     after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else loss
-    finite = jnp.isfinite(loss) & jnp.isfinite(after) & jnp.isfinite(found.length)
+    finite = jnp.isfinite(loss) & jnp.isfinite(after) & jnp.isfinite(found.squared_length)
     for leaf in jax.tree.leaves(moved):
         if jnp.finfo(leaf.dtype).bits < 32:  # a step of finite length may still be too long for these
             finite &= jnp.all(jnp.isfinite(leaf))
     report = Report(
         loss=loss,
         actual_decrease=loss - after if measure else None,
-        predicted_decrease=found.learning_rate * found.agreement,
+        predicted_decrease=found.learning_rate * found.damped_agreement,
         budget_spent=found.budget_spent,
         learning_rate=found.learning_rate,
-        agreement=found.agreement,
+        damped_agreement=found.damped_agreement,
         residual=found.residual,
         finite=finite,
     )
     return jax.tree.map(partial(jnp.where, finite), moved, params), report
 
 
-def _shared(mesh, tree, axes_of):
+def _spread(mesh, tree, axes_of):
     """Every array spread over the devices; JAX moves the data."""
     if mesh is None:
         return tree
@@ -205,8 +205,8 @@ def _shared(mesh, tree, axes_of):
     return jax.tree.map(spread, tree)
 
 
-def _longest(mesh, leaf):
-    """The longest axis that the devices can share evenly, if there is one."""
+def _longest_axis(mesh, leaf):
+    """The names of its axes: the longest one that the devices can share evenly is split, if there is one."""
     parts = mesh.shape.get(PARAMETERS, 1)
     axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0]
     longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
@@ -276,137 +276,7 @@ def _natural(settings, params, x, y, damping, scale):
     B, target = B.reshape(n * labels, *B.shape[2:]), target.reshape(n * labels) / n
     x_of_row = jax.tree.map(lambda leaf: jnp.repeat(leaf, labels, axis=0), x)
     known = loss_gram(lambda params, x, b: jnp.sum(b * output_fn(params, x)), params, x_of_row, B)
-    found = _find(labels * known.K, target, n, damping, budgeted, scale)
-    moved = jax.tree.map(jnp.add, params, known.pull(-found.learning_rate * found.weights))
+    found = _solve(labels * known.K, target, n, damping, budgeted, scale)
+    moved = jax.tree.map(jnp.add, params, known.weighted_gradient(-found.learning_rate * found.coefficients))
     loss = jnp.mean(per_example_losses(loss_fn, params, x, y))
-    return _take(loss_fn, params, moved, x, y, loss, found, measure)
-
-
-class OptaxReport(NamedTuple):
-    """What is known of a step of another optimizer.
-
-    Examples:
-        >>> import optax
-        >>> loss_fn, x, y = lambda theta, x, y: (x @ theta - y) ** 2 / 2, jnp.eye(2), jnp.array([-1.0, -2.0])
-        >>> update, start = ef.optax_update(loss_fn, optax.adam(0.1), jnp.zeros(2))
-        >>> print(update(start, x, y)[1].loss)  # (½ + 2)/2, before the step
-        1.25
-    """
-
-    loss: Float[Array, "*steps"]
-    """The mean loss before the step."""
-
-
-def optax_update(
-    loss_fn: Callable, optimizer: "optax.GradientTransformation", params: PyTree
-) -> tuple[Callable[[PyTree, PyTree, PyTree], tuple[PyTree, OptaxReport]], PyTree]:
-    """Any optimizer of optax as an update for `fit` or `tune`, by the mean gradient.
-
-    Args:
-        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
-        optimizer: Such as `optax.adam(1e-3)`.
-        params: Where it starts, for its state.
-
-    Returns:
-        `update` and its start `(params, state)`, as `update((params, state), x, y) -> ((params, state), OptaxReport)`.
-
-    Examples:
-        >>> import optax
-        >>> loss_fn, x, y = lambda theta, x, y: (x @ theta - y) ** 2 / 2, jnp.eye(2), jnp.array([-1.0, -2.0])
-        >>> update, start = ef.optax_update(loss_fn, optax.sgd(0.1), jnp.zeros(2))
-        >>> (params, state), report = update(start, x, y)
-        >>> print(params)  # -0.1 g
-        [-0.05 -0.1 ]
-    """
-
-    @jax.jit
-    def update(carry, x, y):
-        params, state = carry
-        loss, gradient = jax.value_and_grad(
-            lambda params: jnp.mean(per_example_losses(loss_fn, params, x, y))
-        )(params)
-        delta, state = optimizer.update(gradient, state, params)
-        return (jax.tree.map(jnp.add, params, delta), state), OptaxReport(loss)
-
-    return update, (params, optimizer.init(params))
-
-
-class ScaleByEmpiricalFisherState(NamedTuple):
-    """Past per-example gradients, newest first: C̄ = Σₖ wₖ rₖrₖᵀ.
-
-    Examples:
-        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])
-        >>> averaged = ef.scale_by_empirical_fisher(1e-3, decay=0.5, memory=3)
-        >>> _, state = averaged.update(G, averaged.init(G[0]))
-        >>> _, state = averaged.update(G, state)
-        >>> print(state.weights, state.total)  # two new rows and the newest of the old ones: half a weight
-        [0.25  0.25  0.125] 0.75
-    """
-
-    rows: Float[Array, "m p"]
-    weights: Float[Array, " m"]
-    """(1 - β)βᵗ⁻ˢ/n for a row of batch s; 0 where nothing is stored yet."""
-    total: Float[Array, ""]
-    """1 - βᵗ: what the weights of all batches, also of forgotten ones, sum to."""
-
-
-def scale_by_empirical_fisher(
-    damping: Real[ArrayLike, ""], *, decay: Real[ArrayLike, ""] = 0.0, memory: int | None = None
-) -> "optax.GradientTransformation":
-    """The direction (C + εI)⁻¹g as a gradient transformation: from per-example gradients to a step, for `optax.chain`.
-
-    Its updates come in with the examples on the first axis, as `jax.vmap(jax.grad(loss_fn), (None, 0, 0))` makes them,
-    and go out shaped like the parameters. Ascent: follow it by `optax.scale_by_learning_rate(η)`, which may be a
-    schedule. G is formed, n × p numbers; `make_update` avoids that.
-
-    Args:
-        damping: ε ≥ 0 without, ε > 0 with a running average; also a traced value, as of `optax.inject_hyperparams`.
-        decay: β in [0, 1) of the running average C̄ₜ = Σₛ βᵗ⁻ˢ Cₛ / Σₛ βᵗ⁻ˢ over batches; 0 takes C of this batch only.
-        memory: m, how many past per-example gradients C̄ is made of, at least n; the oldest are forgotten, which leaves
-            out terms of C̄. The state holds m × p numbers. Needed where decay > 0.
-
-    Returns:
-        An `optax.GradientTransformation`.
-
-    Raises:
-        ValueError: damping negative or not finite; decay outside [0, 1); decay without memory; more examples in a batch
-            than memory.
-
-    Examples:
-        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # one gradient an example, not their mean
-        >>> scaled = ef.scale_by_empirical_fisher(damping=0.5)
-        >>> direction, _ = scaled.update(G, scaled.init(jnp.zeros(2)))
-        >>> print(direction)  # (C + εI)⁻¹g, C = diag(½, 2), g = [½, 1]
-        [0.5 0.4]
-    """
-    import optax
-
-    damping = errors.one_number("damping", errors.damping(damping))
-    errors.decay_and_memory(decay, memory)
-
-    def init(params):
-        theta, _ = ravel_pytree(params)
-        m = memory or 0
-        return ScaleByEmpiricalFisherState(
-            jnp.zeros((m, theta.size), theta.dtype), jnp.zeros(m, theta.dtype), jnp.zeros((), theta.dtype)
-        )
-
-    def update(updates, state, params=None):
-        _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], updates))
-        G = jax.vmap(lambda example: ravel_pytree(example)[0])(updates)
-        n, m = len(G), len(state.rows)
-        if m == 0:
-            return unravel(dot(G.T, solve_gram(gram(G), damping))), state
-        errors.fits_memory(n, m)
-        state = ScaleByEmpiricalFisherState(
-            jnp.concatenate([G, state.rows])[:m],
-            jnp.concatenate([jnp.full(n, (1 - decay) / n, G.dtype), decay * state.weights])[:m],
-            decay * state.total + (1 - decay),
-        )
-        # C̄ = RᵀR and g = Rᵀt: the dual again, though g is of the last batch only.
-        R = jnp.sqrt(state.weights / state.total)[:, None] * state.rows
-        size = jnp.sqrt((1 - decay) / n / state.total)
-        target = jnp.where(jnp.arange(m) < n, 1 / (n * size), 0)
-        return unravel(dot(R.T, solve_gram(dot(R, R.T), damping, target))), state
-
-    return optax.GradientTransformation(init, update)
+    return _accept(loss_fn, params, moved, x, y, loss, found, measure)

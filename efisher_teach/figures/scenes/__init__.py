@@ -1,4 +1,4 @@
-"""One figure a file, under the name of its notebook where it leads one; and what it takes to make a scene of your own."""
+"""One figure a file, named as the notebook that it leads; and what it takes to make a scene of your own."""
 
 from efisher_teach.figures.paint import paint
 from efisher_teach.figures.scene import Axis, Handle, Orbit, Preset, Scene

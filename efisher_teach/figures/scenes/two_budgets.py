@@ -17,7 +17,7 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
-from efisher_teach.core.step import two_budget_step
+from efisher_teach.core.two_budgets import two_budget_step
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons
 from efisher_teach.figures.plane import WIDEST, circle, ellipse, gradients, plane_of, sample_of
@@ -100,9 +100,9 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
 WORDS = (
     "With c = {budget} and r = {radius} the best step spends {cost_used:.0f} % of c and {length_used:.0f} % of r²; a "
     "budget that is not used up has no price. It promises {decrease:.4f} less mean loss, {by_budget:.0f} % of it owed "
-    "to c and {by_radius:.0f} % to r: the prices are λ₁ = {budget_multiplier:.3f} of c and λ₂ = {radius_multiplier:.4f} of r². "
-    "So ε = λ₂/λ₁ = {radius_multiplier:.4f}/{budget_multiplier:.3f} and η = 1/(2λ₁) = 1/(2 × {budget_multiplier:.3f}). Here c/r² = "
-    "{wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = {highest:.3g}."
+    "to c and {by_radius:.0f} % to r: the prices are λ₁ = {of_budget:.3f} of c and λ₂ = {of_radius:.4f} of r². So ε = "
+    "λ₂/λ₁ = {of_radius:.4f}/{of_budget:.3f} and η = 1/(2λ₁) = 1/(2 × {of_budget:.3f}). Here c/r² = {wanted:.3g}; ε is 0 "
+    "up to R(0) = {lowest:.3g}, and infinite from R(∞) = {highest:.3g}."
 )
 
 
@@ -191,8 +191,8 @@ def respond(data, state):
         "decrease": decrease,
         "by_budget": 100 * by_budget / (by_budget + by_radius),
         "by_radius": 100 * by_radius / (by_budget + by_radius),
-        "budget_multiplier": step.budget_multiplier,
-        "radius_multiplier": step.radius_multiplier,
+        "of_budget": step.budget_multiplier,
+        "of_radius": step.radius_multiplier,
         "wanted": wanted,
         "lowest": lowest,
         "highest": highest,

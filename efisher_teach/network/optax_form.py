@@ -1,0 +1,151 @@
+"""The update in optax's form: any optimizer as an update for `fit`, and the empirical Fisher as a transformation.
+
+The only module that imports optax.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
+
+from efisher_teach import errors
+from efisher_teach.core.gradients import per_example_losses
+from efisher_teach.core.matrices import gram
+from efisher_teach.core.precision import dot
+from efisher_teach.core.solve import solve_gram
+
+if TYPE_CHECKING:
+    import optax
+
+
+class OptaxReport(NamedTuple):
+    """What is known of a step of another optimizer.
+
+    Examples:
+        >>> import optax
+        >>> loss_fn, x, y = lambda theta, x, y: (x @ theta - y) ** 2 / 2, jnp.eye(2), jnp.array([-1.0, -2.0])
+        >>> update, start = ef.optax_update(loss_fn, optax.adam(0.1), jnp.zeros(2))
+        >>> print(update(start, x, y)[1].loss)  # (½ + 2)/2, before the step
+        1.25
+    """
+
+    loss: Float[Array, "*steps"]
+    """The mean loss before the step."""
+
+
+def optax_update(
+    loss_fn: Callable, optimizer: "optax.GradientTransformation", params: PyTree
+) -> tuple[Callable[[PyTree, PyTree, PyTree], tuple[PyTree, OptaxReport]], PyTree]:
+    """Any optimizer of optax as an update for `fit` or `tune`, by the mean gradient.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        optimizer: Such as `optax.adam(1e-3)`.
+        params: Where it starts, for its state.
+
+    Returns:
+        `update` and its start `(params, state)`, as `update((params, state), x, y) -> ((params, state), OptaxReport)`.
+
+    Examples:
+        >>> import optax
+        >>> loss_fn, x, y = lambda theta, x, y: (x @ theta - y) ** 2 / 2, jnp.eye(2), jnp.array([-1.0, -2.0])
+        >>> update, start = ef.optax_update(loss_fn, optax.sgd(0.1), jnp.zeros(2))
+        >>> (params, state), report = update(start, x, y)
+        >>> print(params)  # -0.1 g
+        [-0.05 -0.1 ]
+    """
+
+    @jax.jit
+    def update(carry, x, y):
+        params, state = carry
+        loss, gradient = jax.value_and_grad(
+            lambda params: jnp.mean(per_example_losses(loss_fn, params, x, y))
+        )(params)
+        delta, state = optimizer.update(gradient, state, params)
+        return (jax.tree.map(jnp.add, params, delta), state), OptaxReport(loss)
+
+    return update, (params, optimizer.init(params))
+
+
+class ScaleByEmpiricalFisherState(NamedTuple):
+    """Past per-example gradients, newest first: C̄ = Σₖ wₖ rₖrₖᵀ.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+        >>> averaged = ef.scale_by_empirical_fisher(1e-3, decay=0.5, memory=3)
+        >>> _, state = averaged.update(G, averaged.init(G[0]))
+        >>> _, state = averaged.update(G, state)
+        >>> print(state.weights, state.total)  # two new rows and the newest of the old ones: half a weight
+        [0.25  0.25  0.125] 0.75
+    """
+
+    rows: Float[Array, "m p"]
+    weights: Float[Array, " m"]
+    """(1 - β)βᵗ⁻ˢ/n for a row of batch s; 0 where nothing is stored yet."""
+    total: Float[Array, ""]
+    """1 - βᵗ: what the weights of all batches, also of forgotten ones, sum to."""
+
+
+def scale_by_empirical_fisher(
+    damping: Real[ArrayLike, ""], *, decay: Real[ArrayLike, ""] = 0.0, memory: int | None = None
+) -> "optax.GradientTransformation":
+    """The direction (C + εI)⁻¹g as a gradient transformation: from per-example gradients to a step, for `optax.chain`.
+
+    Its updates come in with the examples on the first axis, as `jax.vmap(jax.grad(loss_fn), (None, 0, 0))` makes them,
+    and go out shaped like the parameters. Ascent: follow it by `optax.scale_by_learning_rate(η)`, which may be a
+    schedule. G is formed, n × p numbers; `make_update` avoids that.
+
+    Args:
+        damping: ε ≥ 0 without, ε > 0 with a running average; also a traced value, as of `optax.inject_hyperparams`.
+        decay: β in [0, 1) of the running average C̄ₜ = Σₛ βᵗ⁻ˢ Cₛ / Σₛ βᵗ⁻ˢ over batches; 0 takes C of this batch only.
+        memory: m, how many past per-example gradients C̄ is made of, at least n; the oldest are forgotten, which leaves
+            out terms of C̄. The state holds m × p numbers. Needed where decay > 0.
+
+    Returns:
+        An `optax.GradientTransformation`.
+
+    Raises:
+        ValueError: damping negative or not finite; decay outside [0, 1); decay without memory; more examples in a batch
+            than memory.
+
+    Examples:
+        >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # one gradient an example, not their mean
+        >>> scaled = ef.scale_by_empirical_fisher(damping=0.5)
+        >>> direction, _ = scaled.update(G, scaled.init(jnp.zeros(2)))
+        >>> print(direction)  # (C + εI)⁻¹g, C = diag(½, 2), g = [½, 1]
+        [0.5 0.4]
+    """
+    import optax
+
+    damping = errors.one_number("damping", errors.damping(damping))
+    errors.decay_and_memory(decay, memory)
+
+    def init(params):
+        theta, _ = ravel_pytree(params)
+        m = memory or 0
+        return ScaleByEmpiricalFisherState(
+            jnp.zeros((m, theta.size), theta.dtype), jnp.zeros(m, theta.dtype), jnp.zeros((), theta.dtype)
+        )
+
+    def update(updates, state, params=None):
+        _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], updates))
+        G = jax.vmap(lambda example: ravel_pytree(example)[0])(updates)
+        n, m = len(G), len(state.rows)
+        if m == 0:
+            return unravel(dot(G.T, solve_gram(gram(G), damping))), state
+        errors.fits_memory(n, m)
+        state = ScaleByEmpiricalFisherState(
+            jnp.concatenate([G, state.rows])[:m],
+            jnp.concatenate([jnp.full(n, (1 - decay) / n, G.dtype), decay * state.weights])[:m],
+            decay * state.total + (1 - decay),
+        )
+        # C̄ = RᵀR and g = Rᵀt: the dual again, though g is of the last batch only.
+        R = jnp.sqrt(state.weights / state.total)[:, None] * state.rows
+        size = jnp.sqrt((1 - decay) / n / state.total)
+        target = jnp.where(jnp.arange(m) < n, 1 / (n * size), 0)
+        return unravel(dot(R.T, solve_gram(dot(R, R.T), damping, target))), state
+
+    return optax.GradientTransformation(init, update)
