@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 
 import efisher_teach as ef
 from efisher_teach.figures import scenes
+from efisher_teach.network.training import Trial
 
 CHARTS = ("affine", "exp", "square", "weight norm", "logit")
 
@@ -39,7 +40,7 @@ def runs():
     """Losses that fall at known rates, for the race."""
 
     def trial(rate):
-        return ef.Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate))
+        return Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate))
 
     rivals = {
         name: {0.1: trial(rate)} for name, rate in (("descent", 0.03), ("adam", 0.06), ("natural", 0.05))

@@ -161,12 +161,6 @@ def test_a_named_mistake_and_hints_by_the_button():
     assert "Hint 3:" in ef.check(lambda G: G, "empirical_fisher").html  # they stay
 
 
-def test_hints_by_name():
-    assert stored(ef.hint("empirical_fisher"))["text/plain"].startswith("Hint 1: ")
-    assert stored(ef.hint("empirical_fisher"))["text/plain"].count("Hint") == 2
-    assert "There is no exercise named why" in ef.hint("why").html
-
-
 def test_passed_stays_passed():
     ef.check(empirical_fisher)
     ef.check(lambda G: G, "empirical_fisher")

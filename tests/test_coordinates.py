@@ -15,6 +15,7 @@ from scipy.integrate import solve_ivp
 
 import efisher_teach as ef
 from efisher_teach.core import coordinates as charts
+from efisher_teach.core.coordinates import ChartStep
 from efisher_teach.core.likelihoods import bernoulli
 
 # Four examples of logistic regression, and a θ that every chart can describe.
@@ -187,7 +188,7 @@ def test_there_and_back(name, theta, dtype):
 @pytest.mark.parametrize("name", CHARTS)
 def test_jacobian(name, dtype):
     psi, J = here(name)
-    found = ef.jacobian(CHARTS[name], jnp.asarray(psi, dtype))
+    found = charts.jacobian(CHARTS[name], jnp.asarray(psi, dtype))
     assert found.dtype == dtype
     np.testing.assert_allclose(found, J, rtol=0, atol=10 * oracles.unit(dtype))
 
@@ -201,12 +202,12 @@ def test_jacobian_by_differences(name, x64):
         steps = h * jnp.eye(len(psi))
         differences = np.column_stack([(forward(psi + d) - forward(psi - d)) / (2 * h) for d in steps])
         # h²φ'''/6 ~ 1e-10 times derivatives below 1e2 (of v/‖v‖ at ‖v‖ = 0.3), and eps/h ~ 1e-11.
-        np.testing.assert_allclose(ef.jacobian(CHARTS[name], psi), differences, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(charts.jacobian(CHARTS[name], psi), differences, rtol=0, atol=1e-8)
         np.testing.assert_allclose(jacobian(name, psi), differences, rtol=0, atol=1e-8)
 
 
 def test_jacobian_of_whole_numbers():
-    np.testing.assert_allclose(ef.jacobian(charts.square, jnp.array([1, 2])), [[2, 0], [0, 4]])
+    np.testing.assert_allclose(charts.jacobian(charts.square, jnp.array([1, 2])), [[2, 0], [0, 4]])
 
 
 @pytest.mark.parametrize("name", CHARTS)
@@ -215,7 +216,7 @@ def test_pull_back_is_the_gradient_of_the_loss_in_the_chart(name, x64):
     chart, x, y, psi = CHARTS[name], jnp.asarray(X), jnp.asarray(Y), jnp.asarray(here(name)[0])
     expected = oracles.gradients(lambda psi, x, y: loss(chart.forward(psi), x, y), psi, x, y)
     G = ef.per_example_gradients(loss, chart.forward(psi), x, y)
-    pulled = ef.pull_back(G, ef.jacobian(chart, psi))
+    pulled = ef.pull_back(G, charts.jacobian(chart, psi))
     assert oracles.relative(pulled, expected) < 20 * oracles.unit(float)
     assert oracles.relative(pulled, gradients_at(THETA) @ here(name)[1]) < 20 * oracles.unit(float)
 
@@ -224,7 +225,7 @@ def test_pull_back_is_the_gradient_of_the_loss_in_the_chart(name, x64):
 def test_push_forward_is_the_derivative_of_the_chart(name, x64):
     chart, psi = CHARTS[name], jnp.asarray(here(name)[0])
     delta = jnp.linspace(0.3, -0.5, len(psi))
-    pushed = ef.push_forward(ef.jacobian(chart, psi), delta)
+    pushed = ef.push_forward(charts.jacobian(chart, psi), delta)
     assert oracles.relative(pushed, jax.jvp(chart.forward, (psi,), (delta,))[1]) < 20 * oracles.unit(float)
     assert oracles.relative(pushed, here(name)[1] @ delta) < 20 * oracles.unit(float)
 
@@ -240,7 +241,7 @@ def test_weight_norm_says_v_more_than_once(x64):
     """q = p + 1: J has full row rank, and along v nothing happens (facts 4.6)."""
     psi = charts.weight_norm.inverse(jnp.array([0.6, -0.8, 2.4]))
     np.testing.assert_allclose(psi, [2.6, 0.6 / 2.6, -0.8 / 2.6, 2.4 / 2.6], rtol=1e-15)
-    J = ef.jacobian(charts.weight_norm, psi)
+    J = charts.jacobian(charts.weight_norm, psi)
     assert np.linalg.matrix_rank(J) == 3
     np.testing.assert_allclose(J @ jnp.r_[0, psi[1:]], 0, atol=1e-15)
 
@@ -434,7 +435,7 @@ def test_fewer_examples_than_parameters(name, x64):
     """The sample's losses change alike, -η each (facts 4.3); the step differs, and so does what it does to others."""
     dtype = "float32" if name == "affine" else "float64"  # the rank is 2 in any precision
     chart, theta, G = WIDE_CHARTS[name], jnp.array([0.4, 0.7, 1.5], dtype), jnp.asarray(WIDE, dtype)
-    J = np.asarray(ef.jacobian(chart, chart.inverse(theta)), float)
+    J = np.asarray(charts.jacobian(chart, chart.inverse(theta)), float)
 
     @jax.jit
     def both(theta, G):
@@ -658,7 +659,7 @@ def test_coin_by_probability_and_by_log_odds(flips):
     y, variance = TEN.mean(), P * (1 - P)
     np.testing.assert_allclose(G.mean(), (P - y) / variance, rtol=1e-14)
     np.testing.assert_allclose(
-        ef.pull_back(G, ef.jacobian(charts.logit, charts.logit.inverse(p))).mean(), P - y, rtol=1e-13
+        ef.pull_back(G, charts.jacobian(charts.logit, charts.logit.inverse(p))).mean(), P - y, rtol=1e-13
     )
     np.testing.assert_allclose(F, [[1 / variance]], rtol=1e-14)
 
@@ -753,7 +754,7 @@ def test_jit_and_vmap_change_nothing(x64):
     jitted = jax.jit(lambda *state: ef.step_in(chart, *state[:2], damping=state[2], budget=state[3]))
     for k in range(3):
         alone = ef.step_in(chart, theta, G, damping=dampings[k], budget=budgets[k])
-        for field, value in zip(ef.ChartStep._fields, alone, strict=True):
+        for field, value in zip(ChartStep._fields, alone, strict=True):
             assert oracles.relative(getattr(mapped, field)[k], value) < slack(G, here("polar")[1]), field
             compiled = getattr(jitted(theta, G, dampings[k], budgets[k]), field)
             assert oracles.relative(compiled, value) < slack(G, here("polar")[1]), field
@@ -1163,7 +1164,7 @@ def test_never_a_silent_nan(name):
             except ValueError as error:
                 assert re.match(r"`\w+` must be ", str(error))  # noqa: PT017
             else:
-                for field, value in zip(ef.ChartStep._fields, step, strict=True):
+                for field, value in zip(ChartStep._fields, step, strict=True):
                     assert jnp.isfinite(value).all(), (theta, scale, options, field)
 
 
@@ -1201,7 +1202,7 @@ def test_whole_numbers_are_taken_as_real():
 def test_jacobian_that_is_not_finite():
     for chart, psi in ((charts.weight_norm, jnp.zeros(3)), (charts.exponential, jnp.array([1000.0]))):
         with raises("`psi` must be "):
-            bare(ef.jacobian)(chart, psi)
+            bare(charts.jacobian)(chart, psi)
 
 
 @pytest.mark.parametrize(

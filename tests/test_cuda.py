@@ -17,6 +17,11 @@ from jax.sharding import Mesh
 from oracles import relative
 
 import efisher_teach as ef
+from efisher_teach.core.coordinates import jacobian
+from efisher_teach.core.gradients import per_example_jacobians
+from efisher_teach.core.precondition import precondition
+from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.network.update import Report
 
 # Models for 6 examples of 4 numbers. They have every way into K.
 
@@ -70,7 +75,7 @@ def of_models(function, *more):
 
 def known(chunk_size, loss_fn, params, x, y, weights):
     result = ef.loss_gram(loss_fn, params, x, y, chunk_size=chunk_size)
-    return result.losses, result.K, result.pull(weights)
+    return result.losses, result.K, result.weighted_gradient(weights)
 
 
 def rate_or_budget(function, given, *arguments, **options):
@@ -144,7 +149,7 @@ EXPORTED = {
     "gram": [(ef.gram, WIDE)],
     "hessian": of_models(ef.hessian),
     "invariance_gap": both(partial(ef.invariance_gap, CHART), g, WIDE),
-    "jacobian": [(partial(ef.jacobian, ef.coordinates.weight_norm), SEVEN)],
+    "jacobian": [(partial(jacobian, ef.coordinates.weight_norm), SEVEN)],
     "loss_changes": of_models(partial(changed, ef.loss_changes)),
     "loss_gram": [*of_models(partial(known, None), g), *of_models(partial(known, 1), g)],
     "make_update": [
@@ -163,10 +168,9 @@ EXPORTED = {
         *of_models(ef.per_example_gradients),
         *of_models(partial(ef.per_example_gradients, chunk_size=4)),
     ],
-    "per_example_jacobians": [(partial(ef.per_example_jacobians, logits), SOFTMAX, X)],
+    "per_example_jacobians": [(partial(per_example_jacobians, logits), SOFTMAX, X)],
     "per_example_losses": of_models(ef.per_example_losses),
-    "precondition": [(partial(ef.precondition, form=form), A, g, number) for form in FORMS],
-    "preconditioned_step": [case for form in FORMS for case in both(ef.preconditioned_step, A, g, form=form)],
+    "precondition": [(partial(precondition, form=form), A, g, number) for form in FORMS],
     "pull_back": [(ef.pull_back, WIDE, A)],
     "push_forward": [(ef.push_forward, A, g)],
     "quadratic_form": [(ef.quadratic_form, A, g)],
@@ -179,8 +183,8 @@ EXPORTED = {
     "solve_gram": [(ef.solve_gram, A, number), (ef.solve_gram, A, number, g)],
     "solve_primal": [(ef.solve_primal, A, g, number)],
     "solve_rank_one": [(ef.solve_rank_one, WIDE, t, g, number)],
-    "solve_spectral": [(lambda G, e: ef.solve_spectral(ef.spectrum(G), e), WIDE, array(5))],
-    "spectrum": [(ef.spectrum, WIDE), (ef.spectrum, TALL)],
+    "solve_spectral": [(lambda G, e: solve_spectral(spectrum(G), e), WIDE, array(5))],
+    "spectrum": [(spectrum, WIDE), (spectrum, TALL)],
     "squared_batch_gradient": [(partial(ef.squared_batch_gradient, batch_size=3), WIDE)],
     "step_in": [
         case
@@ -372,7 +376,7 @@ def test_update_on_a_device(device, damping):
     old = flat(data[0])
     assert relative(flat(found) - old, flat(expected) - old) <= 1e-5
     assert bool(told.finite)
-    for name in set(ef.Report._fields) - {"finite", "residual"}:
+    for name in set(Report._fields) - {"finite", "residual"}:
         assert float(getattr(told, name)) == pytest.approx(float(getattr(report, name)), rel=1e-5), name
     assert float(told.residual) <= 1e-5
 

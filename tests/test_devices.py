@@ -26,6 +26,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
 
 import efisher_teach as ef
+from efisher_teach.network.update import Report
 
 ROOT = Path(__file__).parents[1]
 BOTH = ("examples", "parameters")
@@ -103,7 +104,7 @@ def plain(report):
 
 def same_report(report, one):
     """Every field; what is next to nothing, such as a residual, only as that."""
-    assert set(report) == set(one) == set(ef.Report._fields)
+    assert set(report) == set(one) == set(Report._fields)
     for name, value in report.items():
         assert value == pytest.approx(one[name], rel=TOLERANCE, abs=1e-6), name
 

@@ -31,7 +31,7 @@ def public(path, module):
             yield f"{path}.{name}", value
 
 
-# Each once, by its shortest path: `ef.coordinates.jacobian` is `ef.jacobian`.
+# Each once, by its shortest path: `ef.coordinates.jacobian` is `jacobian`.
 NAMES = {value: name for name, value in sorted(public("ef", ef), key=lambda pair: -pair[0].count("."))}
 NAMES = {name: value for value, name in NAMES.items()}
 

@@ -18,6 +18,8 @@ from scipy.optimize import brentq, minimize
 from scipy.stats import ttest_1samp
 
 import efisher_teach as ef
+from efisher_teach.core.solve import spectrum
+from efisher_teach.core.two_budgets import TwoBudgetStep
 
 BUDGET = 0.01
 EXAMPLE = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])  # facts 1.1
@@ -80,7 +82,9 @@ outcome = jax.jit(lambda theta, x, y, delta: ef.outcome(LOGISTIC, theta, x, y, d
 path = sixteen_at_a_time(lambda G, dampings: ef.damping_path(G, dampings, BUDGET))
 two_budgets = sixteen_at_a_time(jax.vmap(ef.two_budget_step, (None, 0, 0)))
 changes = jax.jit(ef.loss_changes, static_argnums=0)
-matrix_step = jax.jit(lambda A, g, damping: ef.preconditioned_step(A, g, damping=damping, learning_rate=1.0))
+matrix_step = jax.jit(
+    lambda A, g, damping: oracles.preconditioned_step(A, g, damping=damping, learning_rate=1.0)
+)
 
 
 def at(steps, k):
@@ -178,7 +182,7 @@ def test_the_conditions_of_lagrange(x64):
 def test_the_gradient_is_in_the_range(x64):
     """Three gradients in six dimensions: what costs nothing also changes nothing (facts 1.2)."""
     G = jnp.asarray(BATCH)
-    g, V = ef.mean_gradient(G), ef.spectrum(G).parameter_vectors
+    g, V = ef.mean_gradient(G), spectrum(G).parameter_vectors
     # Orthonormal columns, good to a few rounding units times their length of 6.
     assert np.linalg.norm(g - V @ (V.T @ g)) < 30 * EPS * np.linalg.norm(g)
     assert budget_step(BATCH).residual < 30 * EPS * numbers(BATCH).condition(0)
@@ -280,7 +284,7 @@ def test_undamped_another_sample_is_refused_with_the_length_outside(name, x64):
     np.testing.assert_allclose(-g @ outside, -outside @ outside, rtol=1e-12)
     for scale in ({"budget": BUDGET}, {"learning_rate": 1.0}):
         with pytest.raises(ValueError, match="must lie in the range of `A` when `damping` is 0") as refusal:
-            ef.preconditioned_step(C, g, **scale)
+            oracles.preconditioned_step(C, g, **scale)
         stray, size = re.search(r"g⊥ of length (\S+) \(of (\S+)\) outside", str(refusal.value)).groups()
         # Three digits are printed.
         np.testing.assert_allclose(float(stray), np.linalg.norm(outside), rtol=5.1e-3)
@@ -323,7 +327,7 @@ CANCELLING = np.tile([[1.0, 2.0, 0.5, -1.0], [-1.0, -2.0, -0.5, 1.0]], (3, 1))
 def test_no_gradient_no_step_of_two_budgets(G, dtype):
     """0/0 in the formula: Δ = 0, and neither budget binds (facts 1.5)."""
     steps = two_budgets(jnp.asarray(G, dtype), BUDGET, [1e-3, 0.1, 10.0])
-    for name, field in zip(ef.TwoBudgetStep._fields, steps, strict=True):
+    for name, field in zip(TwoBudgetStep._fields, steps, strict=True):
         np.testing.assert_array_equal(field, np.zeros_like(field), err_msg=name)
 
 
@@ -484,7 +488,7 @@ def test_the_step_points_to_the_affine_hull(x64):
     step = at(rate_path(BATCH, 0.0, 1.0), 0)
     assert oracles.relative(-step.delta, x / (x @ x)) < close
     np.testing.assert_allclose(BATCH @ x, x @ x, rtol=close)
-    np.testing.assert_allclose(step.weights, w / (x @ x), rtol=close)
+    np.testing.assert_allclose(step.coefficients, w / (x @ x), rtol=close)
     # Of unit gradients it is the equiangular vector of LARS.
     unit = BATCH / np.linalg.norm(BATCH, axis=1, keepdims=True)
     delta = rate_path(unit, 0.0, 1.0).delta[0]
@@ -498,7 +502,7 @@ def test_the_affine_hull_is_not_the_convex_one(x64):
     G = np.zeros((3, 6))
     G[0, 0], G[1, :2], G[2, 2] = 1, (2, 1), 7
     step = at(rate_path(G, 0.0, 1.0), 0)
-    np.testing.assert_allclose(step.weights, [3, -1, 1 / 49], rtol=50 * EPS * numbers(G).condition(0))
+    np.testing.assert_allclose(step.coefficients, [3, -1, 1 / 49], rtol=50 * EPS * numbers(G).condition(0))
     shares = np.random.default_rng(5).dirichlet(np.ones(3), 20_000)
     shares = np.vstack([shares, np.c_[np.linspace(0, 1, 1000), np.zeros(1000), np.linspace(1, 0, 1000)]])
     shortest = np.linalg.norm(shares @ G, axis=1).min()
@@ -747,7 +751,7 @@ def test_where_the_gradient_is_an_eigenvector_there_is_one_direction(name, dtype
     assert (steps.budget_binds | steps.radius_binds).all()
     assert steps.damping[0] == np.inf
     assert steps.damping[-1] == 0
-    for name, field in zip(ef.TwoBudgetStep._fields, steps, strict=True):
+    for name, field in zip(TwoBudgetStep._fields, steps, strict=True):
         assert not jnp.isnan(field).any(), name
     # Stationary in any case: 2(λ₁R + λ₂)‖Δ‖ = ‖g‖.
     pull = 2 * (4 * steps.budget_multiplier + steps.radius_multiplier) * steps.length
@@ -762,7 +766,7 @@ def test_a_grid_of_budgets_and_radii(x64):
     close = 100 * EPS * numbers(TABLED).condition(0)
     for k in (0, 4, 8):
         alone = ef.two_budget_step(jnp.asarray(TABLED), budgets[k], lengths[k])
-        for name, one, many in zip(ef.TwoBudgetStep._fields, alone, at(grid, k), strict=True):
+        for name, one, many in zip(TwoBudgetStep._fields, alone, at(grid, k), strict=True):
             np.testing.assert_allclose(one, many, rtol=close, atol=close * np.abs(many).max(), err_msg=name)
     longer = two_budgets(TABLED, 4 * budgets, 2 * lengths)
     assert oracles.relative(longer.delta, 2 * grid.delta) < close
@@ -770,7 +774,7 @@ def test_a_grid_of_budgets_and_radii(x64):
         assert regime in set(zip(grid.budget_binds.tolist(), grid.radius_binds.tolist(), strict=True))
 
 
-FIELDS = ef.TwoBudgetStep._fields[:8]  # the numbers: not which of the budgets binds
+FIELDS = TwoBudgetStep._fields[:8]  # the numbers: not which of the budgets binds
 
 
 def by_logs(G, log_budget, log_radius):
@@ -890,7 +894,7 @@ def test_filter(x64):
     values = np.array([10.0, 1.0, 0.1, 0.01, 0.001])
     G = with_spectrum(values, np.full(5, 0.18))
     steps = rate_path(G, [0.0, 0.1, 1e9], 1.0)
-    _, V, U = ef.spectrum(jnp.asarray(G))
+    _, V, U = spectrum(jnp.asarray(G))
     along, seen = np.asarray(steps.delta @ V), np.asarray(steps.predicted_changes @ U)
     # Components of size √λ·… in the presence of the largest: eps·κ^(1/2) for the losses, eps·κ for the parameters.
     kept = values / (values + 0.1)
@@ -945,7 +949,7 @@ def columns(G, dampings):
     """The table of facts 2.5, from the library's steps: one array a column."""
     steps, g = path(G, dampings), np.asarray(G).mean(axis=0)
     delta, eta = np.asarray(steps.delta), np.asarray(steps.learning_rate)
-    length, values = np.linalg.norm(delta, axis=1), np.asarray(ef.spectrum(jnp.asarray(G)).eigenvalues)
+    length, values = np.linalg.norm(delta, axis=1), np.asarray(spectrum(jnp.asarray(G)).eigenvalues)
     decrease = -np.mean(steps.predicted_changes, axis=1)
     metric = np.asarray(steps.budget_spent) + dampings * length**2  # Δᵀ(C + εI)Δ
     return {
@@ -967,11 +971,11 @@ def test_table_of_the_fact_sheet(x64):
     for row, values in zip(rows, found, strict=True):
         for value, text in zip(values, row[1:], strict=True):
             digits(value, text)
-    np.testing.assert_allclose(ef.spectrum(jnp.asarray(TABLED)).eigenvalues[::-1], VALUES, rtol=1e-11)
+    np.testing.assert_allclose(spectrum(jnp.asarray(TABLED)).eigenvalues[::-1], VALUES, rtol=1e-11)
     for value, text in zip(VALUES, ("5.3e-4", ".013", ".178", "1.338", "8.894"), strict=True):
         digits(value, text)
     _, C, g, _, _ = numbers(TABLED)
-    descent = ef.preconditioned_step(jnp.asarray(C), jnp.asarray(g), budget=BUDGET, form="none")
+    descent = oracles.preconditioned_step(jnp.asarray(C), jnp.asarray(g), budget=BUDGET, form="none")
     length = np.linalg.norm(descent.delta)
     digits(length, "0.0367")
     digits(descent.budget_spent / length**2, "7.409")

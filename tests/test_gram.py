@@ -574,7 +574,7 @@ def all_at_once(leaves, loss_fn, params, x, y, weights, **options):
     def run(params, x, y, weights):
         found = ef.loss_gram(loss_fn, params, x, y, **options)
         leaves.extend(found.leaves)
-        return found.losses, found.K, found.pull(weights)
+        return found.losses, found.K, found.weighted_gradient(weights)
 
     return jax.jit(run, compiler_options=QUICK)(params, x, y, weights)
 
@@ -718,7 +718,7 @@ def test_no_gradients_are_formed(name):
     def gram(params, x, y, w):
         found = ef.loss_gram(loss_fn, params, x, y)
         leaves.extend(found.leaves)
-        return found.K, found.pull(w)
+        return found.K, found.weighted_gradient(w)
 
     def rows(params, x, y, w):
         G = jax.vmap(lambda *of: ravel_pytree(jax.grad(loss_fn)(*of))[0], (None, 0, 0))(params, x, y)
@@ -778,7 +778,7 @@ def test_the_loss_is_traced_once(chunk_size):
         calls.append(0)
         return loss_fn(params, x, y)
 
-    pull = jax.jit(lambda found, weights: found.pull(weights))
+    pull = jax.jit(lambda found, weights: found.weighted_gradient(weights))
     for _ in range(3):
         found = ef.loss_gram(counted, params, x, y, chunk_size=chunk_size)
         pull(found, found.losses)
@@ -800,7 +800,7 @@ def test_found_under_jit_and_pulled_outside(chunk_size):
     jitted = jax.jit(lambda *data: ef.loss_gram(loss_fn, *data, chunk_size=chunk_size))(params, x, y)
     assert eager.leaves == jitted.leaves
     for found in (eager, jitted):
-        u = ravel_pytree(found.pull(ef.solve_gram(found.K, EPSILON)))[0]
+        u = ravel_pytree(found.weighted_gradient(ef.solve_gram(found.K, EPSILON)))[0]
         assert oracles.relative(found.K, oracles.gram(G)) < 1e-12
         assert (
             oracles.relative(u, ef.solve_primal(ef.empirical_fisher(G), ef.mean_gradient(G), EPSILON)) < 1e-10
@@ -815,7 +815,7 @@ def test_mapped_over_parameters_and_dampings():
 
     def directions(params):
         found = ef.loss_gram(loss_fn, params, x, y)
-        return jax.vmap(lambda damping: found.pull(ef.solve_gram(found.K, damping)))(dampings)
+        return jax.vmap(lambda damping: found.weighted_gradient(ef.solve_gram(found.K, damping)))(dampings)
 
     found = jax.jit(jax.vmap(directions))(many)
     for i in range(2):
@@ -843,7 +843,7 @@ def tanh_in_float32(*index):
 @pytest.mark.parametrize("damping", [1e-1, 1e-3, 1e-5, 1e-7])
 def test_float32(damping):
     G, found = tanh_in_float32(*range(N))
-    u = ravel_pytree(found.pull(ef.solve_gram(found.K, damping)))[0]
+    u = ravel_pytree(found.weighted_gradient(ef.solve_gram(found.K, damping)))[0]
     assert found.K.dtype == found.losses.dtype == u.dtype == jnp.float32
     assert oracles.relative(u, primal(G, damping)) < 1e-5  # eps times the condition of K, at most 100
 
@@ -852,7 +852,7 @@ def test_float32(damping):
 def test_repeated_examples_in_float32(damping):
     """K has rank 3. An ε below its rounding counts as 0, and moves u by ε/λ, which is less than rounding does."""
     G, found = tanh_in_float32(0, 0, 1, 2, 1)
-    u = ravel_pytree(found.pull(ef.solve_gram(found.K, damping)))[0]
+    u = ravel_pytree(found.weighted_gradient(ef.solve_gram(found.K, damping)))[0]
     assert oracles.relative(u, oracles.direction(G, damping)) < 2e-5
 
 
@@ -1013,7 +1013,7 @@ def test_low_precision_is_summed_in_float32(kept):
     assert known.K.dtype == jnp.float32
     assert oracles.relative(known.K, G @ G.T / 6) < 3e-3
     weights = ef.solve_gram(known.K, 0.01)
-    for pulled, leaf in zip(known.pull(weights), rows, strict=True):
+    for pulled, leaf in zip(known.weighted_gradient(weights), rows, strict=True):
         assert pulled.dtype == kept
         expected = np.einsum("n,nab->ab", np.float64(weights), np.float64(leaf))
         assert oracles.relative(pulled, expected) < 2e-2

@@ -19,7 +19,9 @@ from oracles import bare
 import efisher_teach as ef
 from efisher_teach.core import matrices as matrices_module
 from efisher_teach.core import step as step_module
+from efisher_teach.core.gradients import per_example_jacobians
 from efisher_teach.core.likelihoods import bernoulli, categorical, gaussian
+from efisher_teach.core.precondition import precondition
 
 NAN, INF = float("nan"), float("inf")
 DAMPED = tuple(damping for damping in oracles.DAMPINGS if damping >= 1e-2)
@@ -82,44 +84,6 @@ def test_one_example_has_no_covariance(dtype):
 
 
 # The diagonal, and what Adam takes for it.
-
-
-def test_diagonal_is_the_loop(G):
-    diagonal = ef.empirical_fisher_diagonal(G)
-    assert diagonal.dtype == G.dtype
-    np.testing.assert_allclose(diagonal, np.diag(oracles.empirical_fisher(G)), rtol=0, atol=rounding(G))
-    # The trace of C is the mean squared length of a gradient.
-    lengths = np.sum(np.asarray(G, float) ** 2, axis=1)
-    np.testing.assert_allclose(np.sum(diagonal), lengths.mean(), rtol=0, atol=6 * rounding(G))
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_squared_batch_gradient_is_the_mean_over_every_batch(G, batch_size):
-    """All n^B batches that can be drawn with replacement, one after the other."""
-    rows = np.asarray(G, float)
-    batches = itertools.product(range(len(G)), repeat=batch_size)
-    expected = np.mean([rows[list(batch)].mean(axis=0) ** 2 for batch in batches], axis=0)
-    square = ef.squared_batch_gradient(G, batch_size)
-    assert square.dtype == G.dtype
-    np.testing.assert_allclose(square, expected, rtol=0, atol=4 * rounding(G))
-
-
-def test_squared_batch_gradient_goes_from_the_diagonal_to_the_square_of_the_mean(G):
-    close, g = 4 * rounding(G), oracles.mean_gradient(G)
-    np.testing.assert_allclose(ef.squared_batch_gradient(G, 1), ef.empirical_fisher_diagonal(G), atol=close)
-    large = close + 1e-9 * float(jnp.abs(G).max()) ** 2
-    np.testing.assert_allclose(ef.squared_batch_gradient(G, 10**9), g**2, rtol=0, atol=large)
-    excess = (np.asarray(ef.squared_batch_gradient(G, 7), float) - g**2) * 7
-    np.testing.assert_allclose(excess, np.diag(covariance(G)), rtol=0, atol=8 * close)  # gⱼ² + Σⱼⱼ/B
-
-
-def test_squared_batch_gradient_is_what_simulated_batches_give(x64):
-    """20,000 batches of 5: each coordinate within five standard errors."""
-    G = oracles.GRID["tall"]
-    drawn = np.random.default_rng(0).integers(len(G), size=(20_000, 5))
-    squares = G[drawn].mean(axis=1) ** 2
-    error = np.abs(squares.mean(axis=0) - ef.squared_batch_gradient(jnp.asarray(G), 5))
-    assert np.all(error < 5 * squares.std(axis=0) / np.sqrt(len(squares)))
 
 
 # What a model believes.
@@ -342,7 +306,7 @@ def matrices(output_fn, loss_fn, likelihood, params, x, y):
         ef.fisher(loss_fn, params, x, output_fn=output_fn, likelihood=likelihood),
         ef.gauss_newton(output_fn, likelihood.loss, params, x, y),
         ef.hessian(loss_fn, params, x, y),
-        ef.per_example_jacobians(output_fn, params, x),
+        per_example_jacobians(output_fn, params, x),
         ef.per_example_gradients(loss_fn, params, x, y),
     )
 
@@ -700,66 +664,6 @@ def batches(count, dtype=float):
     return jnp.asarray(np.random.default_rng(8).normal(size=(count, 6, 4)), dtype)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9, 0.999])
-def test_running_fisher_is_the_weighted_mean_of_the_batches(decay, dtype):
-    """C̄ₜ = Σₖ βᵗ⁻ᵏ Cₖ / Σₖ βᵗ⁻ᵏ, after every batch."""
-    stack = batches(5, dtype)
-    average = ef.running_fisher(decay)
-    state = average.init(4)
-    matrices = [oracles.empirical_fisher(G) for G in stack]
-    for t, G in enumerate(stack):
-        mean, state = average.update(state, G)
-        weights = np.array([decay ** (t - k) for k in range(t + 1)])
-        expected = sum(w * C for w, C in zip(weights, matrices, strict=False)) / weights.sum()
-        assert mean.dtype == state.total.dtype == state.weight.dtype == dtype
-        # Ten roundings; 1 - β is itself rounded, but the same in total and weight.
-        np.testing.assert_allclose(mean, expected, rtol=0, atol=2 * rounding(G))
-        np.testing.assert_allclose(
-            state.weight, 1 - decay ** (t + 1), rtol=20 * oracles.unit(dtype) / (1 - decay)
-        )
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
-def test_running_fisher_of_equal_batches_is_theirs_from_the_first(decay, dtype):
-    """Without the correction it would start as (1 - β)C."""
-    G = batches(1, dtype)[0]
-    C, average = ef.empirical_fisher(G), ef.running_fisher(decay)
-    state = average.init(4)
-    for _ in range(4):
-        mean, state = average.update(state, G)
-        assert oracles.relative(mean, C) < 10 * oracles.unit(dtype)
-
-
-def test_running_fisher_under_jit_and_scan(x64):
-    stack, average = batches(5), ef.running_fisher(0.8)
-
-    def update(state, G):
-        mean, state = average.update(state, G)
-        return state, mean
-
-    last, means = jax.lax.scan(update, average.init(4), stack)
-    state, jitted = average.init(4), jax.jit(average.update)
-    for expected, G in zip(means, stack, strict=True):
-        mean, state = jitted(state, G)
-        assert oracles.relative(mean, expected) < 1e-14
-    assert oracles.relative(last.total, state.total) < 1e-14
-    np.testing.assert_allclose(last.weight, 1 - 0.8**5, rtol=1e-14)
-
-
-def test_a_gradient_need_not_lie_in_the_range_of_a_running_average(x64):
-    """Refused without damping, a step with it (facts 1.4, 5.7)."""
-    average = ef.running_fisher(0.9)
-    A, state = average.update(average.init(3), jnp.array([[1.0, 0.0, 0.0]]))
-    other = jnp.array([[0.0, 2.0, 0.0]])
-    with raises("a part g⊥ of length 2 (of 2) outside it"):
-        bare(ef.preconditioned_step)(A, other[0], learning_rate=1.0)
-    step = ef.preconditioned_step(A, other[0], damping=0.1, learning_rate=1.0)
-    np.testing.assert_allclose(step.delta, [0, -20, 0], rtol=1e-14, atol=1e-14)
-    A, _ = average.update(state, other)  # once its own batch is counted in, it does
-    step = ef.preconditioned_step(A, other[0], learning_rate=1.0)
-    np.testing.assert_allclose(step.delta, [0, -2 / (4 / 1.9), 0], rtol=1e-13, atol=1e-14)
-
-
 # One row after the other.
 
 rank_one = jax.jit(ef.solve_rank_one)
@@ -862,10 +766,10 @@ def relatives(A, g, damping):
     """Every form at once, so that each shape is compiled once."""
 
     def one(form):
-        spent = ef.preconditioned_step(A, g, damping=damping, budget=BUDGET, form=form)
+        spent = oracles.preconditioned_step(A, g, damping=damping, budget=BUDGET, form=form)
         rate = jnp.where(spent.learning_rate > 0, spent.learning_rate / 2, 1)
-        half = ef.preconditioned_step(A, g, damping=damping, learning_rate=rate, form=form)
-        return Relatives(ef.precondition(A, g, damping, form), spent, half)
+        half = oracles.preconditioned_step(A, g, damping=damping, learning_rate=rate, form=form)
+        return Relatives(precondition(A, g, damping, form), spent, half)
 
     return {form: one(form) for form in FORMS}
 
@@ -920,7 +824,7 @@ def test_no_matrix_and_no_gradient(dtype):
             for step in (found.spent, found.half):
                 for value in (step.delta, step.budget_spent, step.predicted_change):
                     np.testing.assert_array_equal(value, 0)
-    assert not ef.preconditioned_step(zero, 0 * g, budget=0.1).delta.any()  # with every check
+    assert not oracles.preconditioned_step(zero, 0 * g, budget=0.1).delta.any()  # with every check
 
 
 def test_preconditioned_step_spends_its_budget(G):
@@ -975,16 +879,16 @@ def test_no_step_of_the_same_cost_does_better(x64):
 def test_indefinite_hessian(x64):
     """The full form takes it: Newton's step goes up where the loss curves down. A budget may have no meaning then."""
     H, g = jnp.diag(jnp.array([2.0, -1.0])), jnp.array([1.0, 1.0])
-    step = ef.preconditioned_step(H, g, learning_rate=1.0)
+    step = oracles.preconditioned_step(H, g, learning_rate=1.0)
     np.testing.assert_allclose(step.delta, [-0.5, 1], rtol=1e-14)
     np.testing.assert_allclose(step.budget_spent, 2 * 0.25 - 1, rtol=1e-14)
     np.testing.assert_allclose(step.predicted_change, 0.5, rtol=1e-14)  # up
-    damped = ef.preconditioned_step(H, g, damping=9.0, budget=0.1)
+    damped = oracles.preconditioned_step(H, g, damping=9.0, budget=0.1)
     np.testing.assert_allclose(damped.delta[0] / damped.delta[1], 8 / 11, rtol=1e-14)
     assert damped.predicted_change < 0
     H = jnp.asarray(pair(3)[0])
     g = jnp.asarray(np.random.default_rng(4).normal(size=4))
-    u = ef.precondition(H, g, 0.3)
+    u = precondition(H, g, 0.3)
     np.testing.assert_allclose(u, np.linalg.solve(H + 0.3 * np.eye(4), g), rtol=1e-11)
 
 
@@ -1031,26 +935,6 @@ def test_loss_changes_take_any_real_step(dtype):
 
 
 # Derivatives.
-
-
-def test_derivatives_of_what_is_made_of_gradients(x64):
-    average = ef.running_fisher(0.9)
-
-    @jax.jit
-    def everything(G, steps, weights, damping):
-        C = ef.empirical_fisher(G)
-        return (
-            ef.gradient_covariance(G),
-            ef.empirical_fisher_diagonal(G),
-            ef.squared_batch_gradient(G, 3),
-            ef.quadratic_form(C, steps),
-            ef.generalised_eigenvalues(C, jnp.diag(jnp.array([1.0, 2, 3, 4]))),
-            average.update(average.update(average.init(4), G)[1], 2 * G)[0],
-            ef.solve_rank_one(G, weights, steps[0], damping),
-        )
-
-    steps = jnp.arange(8.0).reshape(2, 4)
-    oracles.check_derivative(everything, jnp.asarray(oracles.GRID["tall"]), steps, jnp.arange(1.0, 7), 0.5)
 
 
 def test_derivative_of_every_form(x64):
@@ -1215,7 +1099,7 @@ def test_models_that_overflow_or_have_no_derivative():
     with raises("`loss_fn` " + where + "Its gradient overflows or is undefined at these examples."):
         logistic_fisher(lambda theta, x, y: bernoulli.loss(root(theta, x), y), theta, x, root)
     with raises("`output_fn` " + where + "Its derivative overflows or is undefined at these examples."):
-        bare(ef.per_example_jacobians)(root, theta, x)
+        bare(per_example_jacobians)(root, theta, x)
     with raises("`output_fn` " + where):
         bare(ef.gauss_newton)(root, bernoulli.loss, theta, x, Y)
     with raises("`output_loss` " + where + "Its second derivative is undefined at these examples."):
@@ -1251,7 +1135,7 @@ def test_examples(call):
 def test_inputs_without_labels():
     for call in (
         lambda x: logistic_fisher(x=x),
-        lambda x: bare(ef.per_example_jacobians)(lambda theta, x: theta * x, THETA, x),
+        lambda x: bare(per_example_jacobians)(lambda theta, x: theta * x, THETA, x),
     ):
         with raises("`x and y` must be non-empty; got 0 examples. Give at least one example."):
             call(X[:0])
@@ -1292,54 +1176,12 @@ def test_nothing_is_compared_with_what_costs_nothing(values):
     assert "take more examples than parameters, or add damping" in str(caught.value)
 
 
-@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5, NAN, INF])
-def test_decay(decay):
-    with raises(
-        f"`decay` must be at least 0 and below 1; got {decay}. Use e.g. 0.9: about the last ten batches."
-    ):
-        bare(ef.running_fisher)(decay)
-
-
-def test_a_running_average_is_of_the_same_parameters():
-    average = ef.running_fisher()
-    with raises("`G` must be of 3 parameters, as the state is; got shape (3, 2). Start anew with init(p)."):
-        bare(average.update)(average.init(3), THREE)
-
-
-def test_rows_and_weights():
-    solve, w = bare(ef.solve_rank_one), jnp.ones(3)
-    for shape in [(3,), (0, 2), (3, 0), (1, 3, 2)]:
-        with raises(f"`rows` must be 2-D and non-empty, one gradient a row (m, p); got shape {shape}. Stack"):
-            solve(jnp.ones(shape), w, g, 0.1)
-    for shape in [(2,), (3, 1), ()]:
-        with raises(f"`weights` must be of shape (3,), one a row; got shape {shape}. Ravel it."):
-            solve(THREE, jnp.ones(shape), g, 0.1)
-    with raises(
-        "`g` must be of shape (2,), as the rows are; got shape (3,). Use a gradient of the same parameters."
-    ):
-        solve(THREE, w, jnp.ones(3), 0.1)
-    got = "must be finite; got NaN or infinity in 1 of "
-    with raises(f"`rows` {got}3 rows: 2. It was computed from something that is not finite."):
-        solve(THREE.at[2, 0].set(NAN), w, g, 0.1)
-    with raises(f"`weights` {got}3 rows: 1."):
-        solve(THREE, w.at[1].set(INF), g, 0.1)
-    with raises(f"`g` {got}2 rows: 0."):
-        solve(THREE, w, g.at[0].set(NAN), 0.1)
-    with raises("`weights` must be at least 0; got -0.5. A squared gradient cannot count less."):
-        solve(THREE, w.at[1].set(-0.5), g, 0.1)
-    for damping in (0.0, -1.0, NAN, INF):
-        with raises(f"`damping` must be finite and greater than 0; got {damping}. "):
-            solve(THREE, w, g, damping)
-    with raises("`damping` must be one number; got shape (2,). For many, use damping_path or jax.vmap."):
-        solve(THREE, w, g, jnp.ones(2))
-
-
 def step(A=C, g=g, **options):
-    return bare(ef.preconditioned_step)(A, g, **({"learning_rate": 1.0} | options))
+    return bare(oracles.preconditioned_step)(A, g, **({"learning_rate": 1.0} | options))
 
 
 PRECONDITION = {
-    "precondition": lambda A=C, g=g, **options: bare(ef.precondition)(A, g, **options),
+    "precondition": lambda A=C, g=g, **options: bare(precondition)(A, g, **options),
     "step": step,
 }
 
@@ -1466,7 +1308,7 @@ SILENT = {
     "quadratic_form": lambda: bare(ef.quadratic_form)(1e30 * (2 * jnp.eye(2) - 1), 1e10 * THETA),
     "generalised_eigenvalues": lambda: bare(ef.generalised_eigenvalues)(1e38 * C, 1e-5 * jnp.eye(2)),
     "rank one": lambda: bare(ef.solve_rank_one)(HUGE, jnp.ones(3), g, 0.1),
-    "precondition": lambda: bare(ef.precondition)(1e-30 * jnp.eye(2), 1e10 * g),
+    "precondition": lambda: bare(precondition)(1e-30 * jnp.eye(2), 1e10 * g),
     "gauss_newton": lambda: bare(ef.gauss_newton)(lambda theta, x: 1e25 * theta, gaussian.loss, THETA, X, X),
 }
 
@@ -1503,16 +1345,3 @@ def test_derivative_of_the_fisher_of_a_model_that_is_sure(logit):
         return F.sum()
 
     np.testing.assert_allclose(jax.grad(total)(jnp.array([logit])), 0, atol=1e-20)
-
-
-def test_derivative_of_the_root_where_eigenvalues_repeat(x64):
-    """(A + εI)^(-1/2) is smooth there: at A = I its derivative along dA is -(1 + ε)^(-3/2) dA/2."""
-    g, A = jnp.arange(1.0, 5), jnp.eye(4)
-    gradient = jax.jit(jax.grad(lambda A: ef.precondition(A, g, 0.5, "root").sum()))(A)
-    np.testing.assert_allclose((gradient + gradient.T) / 2, -(1.5**-1.5) / 4 * (g[:, None] + g), rtol=1e-10)
-
-
-def test_running_average_of_float32_stays_float32_where_64_bits_are_on(x64):
-    average = ef.running_fisher()
-    mean, _ = average.update(average.init(2), THREE.astype("float32"))
-    assert mean.dtype == "float32"

@@ -12,6 +12,7 @@ import pytest
 from oracles import bare
 
 import efisher_teach as ef
+from efisher_teach.core.solve import solve_spectral, spectrum
 
 G = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
 C, g = ef.empirical_fisher(G), ef.mean_gradient(G)
@@ -38,8 +39,8 @@ def raises(message):
         lambda e: step(damping=e, budget=0.1),
         lambda e: bare(ef.solve_primal)(C, g, e),
         lambda e: bare(ef.solve_dual)(G, e),
-        lambda e: bare(ef.solve_spectral)(ef.spectrum(G), e),
-        lambda e: bare(ef.solve_spectral)(ef.spectrum(G), jnp.array([0.1, e])),
+        lambda e: bare(solve_spectral)(spectrum(G), e),
+        lambda e: bare(solve_spectral)(spectrum(G), jnp.array([0.1, e])),
         lambda e: bare(ef.damping_path)(G, jnp.array([0.1, e]), 0.1),
     ],
     ids=["step", "primal", "dual", "spectral", "spectral grid", "path"],
@@ -83,7 +84,7 @@ TAKE_G = {
     "mean_gradient": bare(ef.mean_gradient),
     "empirical_fisher": bare(ef.empirical_fisher),
     "gram": bare(ef.gram),
-    "spectrum": bare(ef.spectrum),
+    "spectrum": bare(spectrum),
     "dual": bare(ef.solve_dual),
 }
 

@@ -18,6 +18,8 @@ from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
 from efisher_teach.core import likelihoods
+from efisher_teach.core.gradients import per_example_jacobians
+from efisher_teach.core.solve import solve_spectral, spectrum
 
 
 def need(name):
@@ -61,7 +63,7 @@ def ours():
                 "theta": ravel_pytree(params)[0],
                 "probabilities": jax.vmap(problem.predict_fn, (None, 0))(params, x),
                 "losses": ef.per_example_losses(loss_fn, params, x, y),
-                "J": ef.per_example_jacobians(output_fn, params, x),
+                "J": per_example_jacobians(output_fn, params, x),
                 "G": G,
                 "g": g,
                 "C": C,
@@ -79,7 +81,7 @@ def ours():
                 "directions": {
                     "primal": ef.solve_primal(C, g, DAMPING),
                     "dual": ef.solve_dual(G, DAMPING),
-                    "spectral": ef.solve_spectral(ef.spectrum(G), DAMPING),
+                    "spectral": solve_spectral(spectrum(G), DAMPING),
                 },
                 "step": ef.empirical_fisher_step(G, damping=DAMPING, budget=BUDGET),
             }

@@ -10,7 +10,7 @@ import pytest
 from oracles import bare
 
 import efisher_teach as ef
-from efisher_teach.core.proof import BREAKS, DAMPED, LOOSE_ENDS, STATEMENTS
+from efisher_teach.core.proof import BREAKS, DAMPED, STATEMENTS
 
 BUDGET, DAMPING = 1e-2, 1e-2
 TAYLOR = ("one loss", "mean loss", "constraint")
@@ -221,13 +221,6 @@ def test_the_text_does_not_tremble(tall):
         for each in (tall, other)
     )
     assert repr(here) == repr(there)
-
-
-def test_loose_ends_are_said():
-    assert len(LOOSE_ENDS) == 6
-    for text, exact in LOOSE_ENDS:
-        assert text.startswith("“")
-        assert exact.endswith(".")
 
 
 def raises(message):

@@ -8,17 +8,18 @@ import pytest
 
 import efisher_teach as ef
 from efisher_teach.figures import scenes
+from efisher_teach.network.training import Trial
 
 
 def fake_runs(steps=20):
     """Losses that fall at known rates, and one run that blew up after seven steps."""
     fall = lambda rate: np.exp(-rate * np.arange(steps))  # noqa: E731
-    trial = lambda rate: ef.Trial(fall(rate), 0.01 / (1 + rate))  # noqa: E731
+    trial = lambda rate: Trial(fall(rate), 0.01 / (1 + rate))  # noqa: E731
     rivals = {
         name: {rate: trial(rate) for rate in (0.1, 0.2 + i / 50)} for i, name in enumerate(rivals_named())
     }
     ours = {e: {c: trial(c / (1 + e)) for c in (0.1, 0.3)} for e in (0.01, 1.0, 10.0)}
-    ours[0.01][0.3] = ef.Trial(np.r_[np.ones(6), np.nan], 0.01)
+    ours[0.01][0.3] = Trial(np.r_[np.ones(6), np.nan], 0.01)
     return rivals, ours
 
 

@@ -95,9 +95,7 @@ def test_a_budget_is_kept_and_has_a_price_only_if_used_up(case):
 def test_prices_are_the_slopes_of_the_decrease(case):
     """The envelope theorem: one more unit of c is worth λ₁, one more of r² is worth λ₂. And they sum up."""
     arrays, c, r = case[1].arrays, case[4], case[5]
-    decrease, first, second = (
-        np.float64(arrays[n]) for n in ("decrease", "of_budget", "of_radius")
-    )
+    decrease, first, second = (np.float64(arrays[n]) for n in ("decrease", "of_budget", "of_radius"))
     for price, gain, step in ((first, decrease, np.diff(c, axis=0)), (second.T, decrease.T, np.diff(r**2).T)):
         slope, slack = np.diff(gain, axis=0) / step, 2e-3 * price.max()
         assert (slope <= price[:-1] + slack).all()  # concave: the price falls as the budget grows

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import efisher_teach as ef
+from efisher_teach.core.solve import solve_spectral, spectrum
 
 WAYS = {
     "primal": lambda G, damping: ef.solve_primal(ef.empirical_fisher(G), ef.mean_gradient(G), damping),
     "dual": ef.solve_dual,
-    "spectral": lambda G, damping: ef.solve_spectral(ef.spectrum(G), damping),
+    "spectral": lambda G, damping: solve_spectral(spectrum(G), damping),
 }
 JITTED = {way: jax.jit(solve) for way, solve in WAYS.items()}  # compiled once a shape, for any damping
 
@@ -75,9 +76,9 @@ def test_damping_zero_is_the_pseudo_inverse(name):
 @pytest.mark.parametrize("name", oracles.GRID)
 def test_spectrum_factors_both_matrices(name, dtype):
     G = jnp.asarray(oracles.GRID[name], dtype)
-    spectrum = ef.spectrum(G)
-    values, V, U = (np.asarray(field, float) for field in spectrum)
-    assert [field.dtype for field in spectrum] == [dtype] * 3
+    factors = spectrum(G)
+    values, V, U = (np.asarray(field, float) for field in factors)
+    assert [field.dtype for field in factors] == [dtype] * 3
     expected = oracles.eigenvalues(G)
     close = 10 * max(G.shape) * oracles.unit(dtype)  # an svd is backward stable
     np.testing.assert_allclose(values[: len(expected)], expected, rtol=0, atol=close * expected[0])
@@ -91,18 +92,18 @@ def test_cut_off(dtype):
     """Singular values are kept above max(n, p)·eps·σmax, and cut below: no 1/0, no 1/rounding."""
     eps = oracles.unit(dtype)
     kept, cut = (jnp.diag(jnp.asarray([1.0, small], dtype)) for small in (8 * eps, eps / 2))
-    assert oracles.relative(ef.solve_spectral(ef.spectrum(kept), 0.0), [1, 1 / (8 * eps)]) < 1e-3
-    for u in (ef.solve_spectral(ef.spectrum(cut), 0.0), ef.solve_dual(cut)):
+    assert oracles.relative(solve_spectral(spectrum(kept), 0.0), [1, 1 / (8 * eps)]) < 1e-3
+    for u in (solve_spectral(spectrum(cut), 0.0), ef.solve_dual(cut)):
         np.testing.assert_allclose(u, [1, 0], rtol=10 * eps)
 
 
 def test_one_factorisation_serves_many_dampings(dtype):
-    spectrum = ef.spectrum(jnp.asarray(oracles.GRID["wide"], dtype))
-    grid = ef.solve_spectral(spectrum, jnp.asarray(oracles.DAMPINGS, dtype))
+    factors = spectrum(jnp.asarray(oracles.GRID["wide"], dtype))
+    grid = solve_spectral(factors, jnp.asarray(oracles.DAMPINGS, dtype))
     assert grid.shape == (5, 6)
     assert grid.dtype == dtype
     for row, damping in zip(grid, oracles.DAMPINGS, strict=True):
-        assert oracles.relative(row, ef.solve_spectral(spectrum, damping)) < 20 * oracles.unit(dtype)
+        assert oracles.relative(row, solve_spectral(factors, damping)) < 20 * oracles.unit(dtype)
 
 
 def test_primal_takes_another_sample():
@@ -173,15 +174,3 @@ def test_derivative_of_the_primal_in_the_range_of_a_singular_matrix():
 SVD = pytest.mark.xfail(
     strict=True, reason="spectrum(G) is a bare SVD, which JAX cannot differentiate there; solve_dual can be"
 )
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("way", ["primal", "dual", pytest.param("spectral", marks=SVD)])
-def test_derivative_where_singular_values_repeat(way):
-    """Eigenvectors have no derivative there; u has one."""
-    twins, identity = jnp.asarray(oracles.GRID["duplicated"]), jnp.eye(4)
-    for G in (twins, identity):
-        oracles.check_derivative(lambda G: JITTED[way](G, 0.1), G)
-    oracles.check_derivative(lambda G: JITTED[way](G, 0.0), identity)
-    # At ε = 0 the rank of twins jumps when they part: no derivative, but nothing infinite either.
-    assert jnp.isfinite(jax.grad(lambda G: JITTED[way](G, 0.0).sum())(twins)).all()

@@ -63,7 +63,7 @@ def elementwise(name: str, forward: Callable, inverse: Callable, domain: str = "
 
     Examples:
         >>> cube = ef.coordinates.elementwise("cube", lambda psi: psi**3, jnp.cbrt)
-        >>> print(ef.jacobian(cube, jnp.array([1.0, 2.0])))  # diag 3ψ²
+        >>> print(jacobian(cube, jnp.array([1.0, 2.0])))  # diag 3ψ²
         [[ 3.  0.]
          [ 0. 12.]]
     """
@@ -126,7 +126,7 @@ def jacobian(coordinates: Coordinates, psi: Real[Array, " q"]) -> Float[Array, "
 
     Examples:
         >>> psi = jnp.log(jnp.array([1.0, 2.0]))
-        >>> print(ef.jacobian(ef.coordinates.exponential, psi))  # θ = exp ψ, so J = diag θ
+        >>> print(jacobian(ef.coordinates.exponential, psi))  # θ = exp ψ, so J = diag θ
         [[1. 0.]
          [0. 2.]]
     """

@@ -97,7 +97,7 @@ def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Flo
 
     Examples:
         >>> output_fn = lambda theta, x: jnp.stack([theta[0] * x, theta[0] * theta[1]])
-        >>> print(ef.per_example_jacobians(output_fn, jnp.array([1.0, 2.0]), jnp.array([5.0]))[0])
+        >>> print(per_example_jacobians(output_fn, jnp.array([1.0, 2.0]), jnp.array([5.0]))[0])
         [[5. 0.]
          [2. 1.]]
     """

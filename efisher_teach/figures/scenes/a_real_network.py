@@ -44,7 +44,7 @@ def a_real_network(
         ValueError: A rival, or a pair of ε and c, is missing.
 
     Examples:
-        >>> runs = {0.1: ef.Trial(losses=np.geomspace(1.0, 0.1, 20), seconds=0.01)}  # as of `tune`
+        >>> runs = {0.1: Trial(losses=np.geomspace(1.0, 0.1, 20), seconds=0.01)}  # as of `tune`
         >>> rivals = {"descent": runs, "adam": runs, "natural": runs}
         >>> scene = ef.scenes.a_real_network(rivals, {1e-3: runs, 1e-1: runs}, damping=1e-3)
         >>> print([axis.name for axis in scene.axes])
