@@ -1,5 +1,5 @@
 # Every command of the project. Each makes what it needs: no step before it.
-#   make lab   open the course        make test   all tests        make help   the rest
+#   make lab   open the course        make test   every fault that matters        make help   the rest
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV   := .venv
@@ -14,9 +14,9 @@ BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimizat
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 numpy
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
-MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_derivation.py tests/test_gram.py tests/test_optimizer.py tests/test_devices.py tests/test_cuda.py
+MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_curvature.py tests/test_solve.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_proof.py tests/test_gram.py tests/test_update.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-ends test-peers test-newest test-wheel lint notebooks site figures bench bench-peers bench-gpu bench-site bench-class binder lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-peers test-newest test-wheel mutants lint names notebooks site figures bench bench-peers bench-gpu bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -24,16 +24,24 @@ help: ## this list
 lab: $(VENV)/.lab ## open the course in JupyterLab
 	$(BIN)/jupyter lab $(ROOT) --ServerApp.ip=localhost notebooks/00_start_here.ipynb
 
-test: lint test-units test-notebooks test-browser ## all tests
+test: lint test-units test-notebooks test-browser ## every fault that matters, in ten minutes
 
-test-units: $(VENV)/.dev ## mathematics, scenes, explorer
-	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile $(HOOKS))
+test-units: $(VENV)/.dev ## mathematics, scenes, lessons, widgets
+	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser and not heavy" -n 2 --dist loadfile $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
-	@$(call timed,notebooks,$(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
+	@$(call timed,notebooks,$(ALONE) $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
 
-test-browser: $(VENV)/.dev ## a real JupyterLab in a real Chromium
-	@$(call timed,browser,$(BRISK) $(BIN)/python -m pytest -m browser -rs -n 2 --dist loadfile)
+test-browser: $(VENV)/.dev ## pages and a real JupyterLab in a real Chromium
+	@$(call timed,browser,$(BRISK) $(BIN)/python -m pytest -m "browser and not heavy" -rs -n 2 --dist loadfile)
+
+test-all: test test-heavy test-ends test-wheel test-peers ## the heavy rest, too: once a week, and before a release
+
+test-heavy: $(VENV)/.dev ## the fact sheet, devices, CUDA, every notebook in JupyterLab
+	@$(call timed,heavy,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m heavy -rs -n 2 --dist loadfile $(HOOKS))
+
+mutants: $(VENV)/.dev ## proof that the tests bite: each of these errors must be found
+	@$(call timed,mutants,$(ALONE) $(BRISK) $(BIN)/python tests/mutate.py)
 
 test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	@set -e; for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
@@ -51,7 +59,7 @@ test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlin
 test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in place of the pins
 	@env=$(VENV)-newest; rm -rf $$env && $(BIN)/uv venv -q --python $(BIN)/python $$env && \
 	  $(BIN)/uv pip install -q --python $$env/bin/python -e '.[lab,dev]'
-	@$(call timed,newest,$(VENV)-newest/bin/python -m pytest --rootdir=. -p no:cacheprovider tests/test_step.py tests/test_explorer.py tests/test_lesson.py tests/test_exercises.py && \
+	@$(call timed,newest,$(VENV)-newest/bin/python -m pytest --rootdir=. -p no:cacheprovider tests/test_step.py tests/test_explorer.py tests/test_cards.py tests/test_exercises.py && \
 	  $(VENV)-newest/bin/python -m pytest --nbval-lax --nbval-cell-timeout=300 -p no:cacheprovider notebooks)
 
 test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson; how to cite it
@@ -59,10 +67,13 @@ test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer
 	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep -q static/lesson.js
 	@set -e; env=$(VENV)-wheel; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt dist/*.whl pytest hypothesis
-	@$(call timed,wheel,cd tests && ../$(VENV)-wheel/bin/python -m pytest --rootdir=. -p no:cacheprovider test_explorer.py test_lesson.py)
+	@$(call timed,wheel,cd tests && ../$(VENV)-wheel/bin/python -m pytest --rootdir=. -p no:cacheprovider -m "not browser" test_explorer.py test_cards.py)
 
 lint: $(VENV)/.dev ## style, spelling, layers, types
 	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
+
+names: $(VENV)/.dev ## the table of public names, in docs/names.md
+	$(BIN)/python docs/names.py
 
 notebooks: $(VENV)/.dev ## run every notebook and store what it shows
 	$(BIN)/python notebooks/store.py
@@ -117,5 +128,6 @@ $(VENV)/.dev: $(VENV)/.lab requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
-# $(call timed,name,command): the command, then how long it took.
-timed = start=$$(date +%s); $(2); status=$$?; echo "-- $(1): $$(( $$(date +%s) - start )) s"; exit $$status
+# $(call timed,name,command): the command, then how long it took, by the clock and in CPU time (user, system).
+timed = start=$$(date +%s); $(2); status=$$?; times > $(VENV)/.times; \
+  echo "-- $(1): $$(( $$(date +%s) - start )) s, CPU $$(tail -n 1 $(VENV)/.times)"; exit $$status

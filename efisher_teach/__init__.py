@@ -13,7 +13,8 @@ Every public name has an example. Each of them starts from
 from typing import TYPE_CHECKING, Any
 
 from efisher_teach.core import coordinates, likelihoods
-from efisher_teach.core.coordinates import invariance_gap, pull_back, push_forward, step_in
+from efisher_teach.core.chart_step import invariance_gap, step_in
+from efisher_teach.core.coordinates import pull_back, push_forward
 from efisher_teach.core.gradients import (
     loss_changes,
     mean_gradient,

@@ -137,32 +137,6 @@ def linear_system(argument: str, A: Any, g: Any) -> tuple[jax.Array, jax.Array]:
     return A.astype(wider), g.astype(wider)
 
 
-def positive_definite(argument: str, A: jax.Array) -> None:
-    """A symmetric matrix whose smallest eigenvalue can be told from 0."""
-    if not is_concrete(A):
-        return
-    eigenvalues = np.linalg.eigvalsh(np.asarray(A, float))
-    if not eigenvalues[0] > len(A) * float(jnp.finfo(A.dtype).eps) * eigenvalues[-1]:
-        got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
-        action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
-        reject(argument, "positive definite", got, action)
-
-
-def log_likelihood(name: str, G: jax.Array, believed: jax.Array) -> None:
-    """A loss has the gradients of its negative log-likelihood, label by label."""
-    if not is_concrete(G, believed):
-        return
-    error, size = float(jnp.abs(G - believed).max()), float(jnp.abs(believed).max())
-    if error > float(jnp.finfo(G.dtype).eps) ** 0.5 * size:
-        raise ValueError(
-            f"`loss_fn` must be the negative log-likelihood -log p(y | x, θ) of the {name} likelihood, up to a "
-            f"constant; got gradients that differ from its by up to {error:.3g} (they are up to {size:.3g}). Only a "
-            "likelihood has a Fisher: leave weight decay, class weights and label smoothing out of the loss, check "
-            "factors such as the ½ of the squared loss, or give the likelihood that fits. The empirical Fisher exists "
-            "for any loss."
-        )
-
-
 def examples(x: Any, y: Any) -> int:
     """The number n of examples: the common first axis of x and y."""
     shapes: list[Any] = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves((x, y))]
@@ -317,101 +291,6 @@ def target(value: Any, n: int) -> jax.Array:
         reject("target", f"of shape ({n},), one number an example", f"shape {array.shape}", action)
     finite_rows("target", array, "Ask these examples for a finite decrease.")
     return array
-
-
-def weighted_rows(rows: Any, weights: Any, g: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Finite rows (m, p), a weight ≥ 0 for each, and a finite g (p,) that fits them."""
-    rows, weights, g = as_float("rows", rows), as_float("weights", weights), as_float("g", g)
-    if rows.ndim != 2 or 0 in rows.shape:
-        reject(
-            "rows", "2-D and non-empty, one gradient a row (m, p)", f"shape {rows.shape}", "Stack gradients."
-        )
-    if weights.shape != rows.shape[:1]:
-        reject("weights", f"of shape {rows.shape[:1]}, one a row", f"shape {weights.shape}", "Ravel it.")
-    if g.shape != rows.shape[1:]:
-        action = "Use a gradient of the same parameters."
-        reject("g", f"of shape {rows.shape[1:]}, as the rows are", f"shape {g.shape}", action)
-    for argument, array in (("rows", rows), ("weights", weights), ("g", g)):
-        finite_rows(argument, array, "It was computed from something that is not finite.")
-    if is_concrete(weights) and float(jnp.min(weights)) < 0:
-        reject(
-            "weights", "at least 0", f"{float(jnp.min(weights)):.3g}", "A squared gradient cannot count less."
-        )
-    return rows, weights.astype(rows.dtype), g.astype(rows.dtype)
-
-
-def costs(argument: str, power: jax.Array, still: jax.Array) -> None:
-    """A step that is not 0 costs something in the metric of a matrix."""
-    if is_concrete(power, still) and not still and not float(power) > 0:
-        got = f"uᵀ{argument}u = {float(power):.3g} for the direction u"
-        action = "No length of this step spends a budget: give a learning_rate, or add damping."
-        reject(argument, "positive along the step", got, action)
-
-
-def invertible(argument: str, value: Any) -> jax.Array:
-    """A square matrix (p, p) whose smallest singular value can be told from 0."""
-    A = as_float(argument, value)
-    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] == 0:
-        reject(argument, "square (p, p)", f"shape {A.shape}", "It maps p numbers to the p parameters.")
-    finite_rows(argument, A, "Every entry is a number.")
-    if is_concrete(A):
-        singular = np.linalg.svd(np.asarray(A, float), compute_uv=False)
-        if not singular[-1] > len(A) * float(jnp.finfo(A.dtype).eps) * singular[0]:
-            got = f"singular values from {singular[0]:.3g} to {singular[-1]:.3g}"
-            reject(
-                argument, "invertible", got, "Some step of the parameters could not be made in this chart."
-            )
-    return A
-
-
-def shift(value: Any, p: int) -> jax.Array:
-    """A finite number, or one for each of p parameters."""
-    array = as_float("shift", value)
-    if array.shape not in ((), (p,)):
-        reject(
-            "shift", f"a number, or of shape ({p},) as A has {p} rows", f"shape {array.shape}", "Ravel it."
-        )
-    finite_rows("shift", jnp.atleast_1d(array), "Every entry is a number.")
-    return array
-
-
-def curvature(value: Any, p: int) -> jax.Array:
-    """A symmetric matrix (p, p) of the parameters."""
-    A = symmetric("curvature", value)
-    if A.shape != (p, p):
-        reject("curvature", f"of shape ({p}, {p}), as params are", f"shape {A.shape}", "It is a matrix in θ.")
-    return A
-
-
-def finite_jacobian(name: str, J: jax.Array) -> None:
-    """A Jacobian without infinities."""
-    if is_concrete(J) and not jnp.isfinite(J).all():
-        action = "Choose another point."
-        reject("psi", f"a regular point of the chart {name!r}", "a Jacobian that is not finite", action)
-
-
-def inside(chart: str, theta: jax.Array, psi: jax.Array, back: jax.Array, J: jax.Array) -> None:
-    """A point that a chart can describe: there and back again, with a Jacobian of full row rank."""
-    if back.shape != theta.shape:
-        got, action = f"{theta.size} of them", "Choose a chart that fits."
-        reject("params", f"as many numbers as {chart} describes, {back.size}", got, action)
-    if not is_concrete(theta, psi, back, J):
-        return
-    eps, point = float(jnp.finfo(theta.dtype).eps), np.asarray(theta, float)
-    got = np.array2string(point, precision=3)
-    if not (np.isfinite(point).all() and np.isfinite(back).all()):
-        reject("params", f"inside {chart}", got, "Start elsewhere.")
-    regular = bool(np.isfinite(psi).all() and np.isfinite(J).all())
-    if regular:
-        # What there and back may lose to rounding: digits of θ, and of ψ as far as θ depends on them.
-        size = np.abs(point).max() + (np.abs(np.asarray(J, float)) @ np.abs(np.asarray(psi, float))).max()
-        if np.abs(point - back).max() > eps**0.5 * size:
-            reject("params", f"inside {chart}", got, "Start elsewhere.")
-        singular = np.linalg.svd(np.asarray(J, float), compute_uv=False)
-        regular = J.shape[0] <= J.shape[1] and singular[-1] > J.shape[0] * eps * singular[0]
-    if not regular:
-        got += ", where some step cannot be made in it"
-        reject("params", f"at a regular point of {chart}", got, "Start elsewhere.")
 
 
 def vector(argument: str, value: Any, p: int) -> jax.Array:

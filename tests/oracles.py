@@ -9,6 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
+import efisher_teach as ef
 from efisher_teach.core.precondition import precondition
 
 _rng = np.random.default_rng(7)
@@ -124,3 +125,18 @@ def preconditioned_step(A, g, damping=0.0, *, budget=None, learning_rate=None, f
     power = jnp.sum(u * (A @ u))
     rate = learning_rate if budget is None else jnp.sqrt(budget / power)
     return PreconditionedStep(-rate * u, jnp.asarray(rate), rate**2 * power, -rate * jnp.sum(g * u))
+
+
+class Outcome(NamedTuple):
+    changes: jax.Array
+    mean_change: jax.Array
+    budget_spent: jax.Array
+    worse: jax.Array
+
+
+def outcome(loss_fn, params, x, y, delta):
+    """What a step really did to the losses, beside what it predicted."""
+    changes = ef.loss_changes(loss_fn, params, x, y, delta)
+    return Outcome(
+        changes, jnp.mean(changes), jnp.mean(changes**2), jnp.mean(changes > 0, dtype=changes.dtype)
+    )

@@ -339,25 +339,6 @@ def test_invariance_gap_is_what_two_steps_differ_by(name, damping, x64):
 END = 0.2
 
 
-@cache
-def walking(name, form="full", fisher=False):
-    """160 steps of any learning rate, compiled once a chart; a walk of fewer steps is the beginning of it."""
-    options = {"form": form, "curvature_fn": natural if fisher else None}
-    walk = jax.jit(
-        lambda theta, rate: ef.trajectory_in(
-            CHARTS[name],
-            loss,
-            theta,
-            jnp.asarray(X),
-            jnp.asarray(Y),
-            steps=160,
-            learning_rate=rate,
-            **options,
-        )
-    )
-    return lambda steps, end=END: np.asarray(walk(jnp.asarray(THETA), end / steps)[steps])
-
-
 def flow(velocity, end=END):
     """Where dθ/dt = velocity(θ) leads, by somebody else's Runge-Kutta."""
     found = solve_ivp(lambda _, theta: velocity(theta), (0, end), THETA, rtol=1e-10, atol=1e-12)
@@ -373,51 +354,6 @@ def assert_halves(errors):
     first, second = errors[0] / errors[1], errors[1] / errors[2]
     assert abs(second - 2) < 0.1
     np.testing.assert_allclose(2 * second - first, 2, atol=0.02)
-
-
-@pytest.mark.parametrize("name", ["exponential", "cube", "polar", "weight norm"])
-def test_trajectories_meet_as_the_step_shrinks(name, x64):
-    """The gap at a fixed time halves with the step (facts 4.2), as does the distance to the one flow."""
-    end = flow(lambda theta: -direction(gradients_at(theta), np.eye(2)))
-    grid = (40, 80, 160)
-    direct, there = ([walking(chart)(steps) for steps in grid] for chart in ("identity", name))
-    assert np.linalg.norm(end - THETA) > 0.1
-    assert_halves([np.linalg.norm(theta - end) for theta in there])
-    gaps = [np.linalg.norm(a - b) for a, b in zip(direct, there, strict=True)]
-    assert gaps[0] > 1e-5
-    assert_halves(gaps)
-
-
-@pytest.mark.parametrize("name", ["exponential", "polar"])
-def test_gradient_descent_has_a_flow_for_each_chart(name, x64):
-    """dθ/dt = -JJᵀg: to this the trajectory converges, and the gap to that of θ stays."""
-    ends = []
-    for chart in ("identity", name):
-
-        def velocity(theta, chart=chart):
-            J = here(chart, theta)[1]
-            return -J @ J.T @ gradients_at(theta).mean(axis=0)
-
-        ends.append(flow(velocity, 1.0))
-        assert_halves(
-            [np.linalg.norm(walking(chart, "none")(steps, 1.0) - ends[-1]) for steps in (40, 80, 160)]
-        )
-    gaps = [
-        np.linalg.norm(walking(name, "none")(steps, 1.0) - walking("identity", "none")(steps, 1.0))
-        for steps in (40, 80, 160)
-    ]
-    assert np.linalg.norm(ends[1] - ends[0]) > 0.02
-    np.testing.assert_allclose(gaps, np.linalg.norm(ends[1] - ends[0]), rtol=0.1)
-
-
-def test_natural_gradient_has_one_flow_too(x64):
-    end = flow(lambda theta: -np.linalg.solve(fisher_at(theta), gradients_at(theta).mean(axis=0)))
-    direct, there = (
-        [walking(chart, fisher=True)(steps) for steps in (40, 80, 160)] for chart in ("identity", "polar")
-    )
-    for path in (direct, there):
-        assert_halves([np.linalg.norm(theta - end) for theta in path])
-    assert_halves([np.linalg.norm(a - b) for a, b in zip(direct, there, strict=True)])
 
 
 # 4.3: fewer examples than parameters.
@@ -781,9 +717,6 @@ def test_float32_stays_float32_where_64_bits_are_on(x64):
         for call in (ef.step_in, ef.invariance_gap):  # the dtypes, without the numbers
             found = jax.eval_shape(partial(call, charts.polar, damping=damping, budget=budget), theta, G)
             assert [field.dtype for field in found] == [jnp.float32] * 4
-        x, y = jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
-        walk = partial(ef.trajectory_in, charts.polar, loss, steps=2, damping=damping, budget=budget)
-        assert jax.eval_shape(walk, theta, x, y).dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", CHARTS)
@@ -807,7 +740,7 @@ def test_float32_is_enough(name):
 def test_parameters_are_any_pytree(x64):
     """Ravelled in the order of `jax.tree`; what comes back is flat."""
     tree = {"a": jnp.asarray(THETA[0]), "b": [jnp.asarray(THETA[1:])]}
-    G, x, y = jnp.asarray(gradients_at(THETA)), jnp.asarray(X), jnp.asarray(Y)
+    G = jnp.asarray(gradients_at(THETA))
     for field, value in zip(
         ef.step_in(charts.polar, tree, G, budget=BUDGET),
         ef.step_in(charts.polar, jnp.asarray(THETA), G, budget=BUDGET),
@@ -818,79 +751,9 @@ def test_parameters_are_any_pytree(x64):
     np.testing.assert_array_equal(
         np.array(ef.invariance_gap(charts.polar, tree, G, budget=BUDGET, damping=0.1)), np.array(flat)
     )
-    options = {"steps": 3, "learning_rate": RATE, "form": "none"}
-    split = ef.trajectory_in(
-        charts.exponential,
-        lambda tree, x, y: loss(jnp.r_[tree["a"], tree["b"][0]], x, y),
-        tree,
-        x,
-        y,
-        **options,
-    )
-    whole = ef.trajectory_in(charts.exponential, loss, jnp.asarray(THETA), x, y, **options)
-    np.testing.assert_allclose(split, whole, rtol=1e-14)
 
 
 # Trajectories.
-
-
-def walk(name, **options):
-    return np.asarray(
-        ef.trajectory_in(CHARTS[name], loss, jnp.asarray(THETA), jnp.asarray(X), jnp.asarray(Y), **options)
-    )
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("exponential", {"learning_rate": RATE}),
-        ("polar", {"budget": BUDGET, "damping": 0.05}),
-        ("affine", {"budget": BUDGET, "damping": 0.05, "metric_damping": True}),
-        ("logit", {"learning_rate": 0.3, "form": "diagonal root", "damping": 0.01}),
-        ("weight norm", {"budget": BUDGET}),
-    ],
-    ids=str,
-)
-def test_trajectory_is_made_of_steps(name, options, x64):
-    """A loop of `step_in` from θ to θ; its first row is the start and its second is one step.
-
-    (Undamped, weight norm is such a loop too, though its v grows where `inverse` would make it 1 again.)
-    """
-    path = walk(name, steps=4, **options)
-    assert path.shape == (5, 2)
-    np.testing.assert_array_equal(path[0], THETA)
-    theta = THETA
-    for row in path[1:]:
-        G = jnp.asarray(gradients_at(theta))
-        step = ef.step_in(CHARTS[name], jnp.asarray(theta), G, **options)
-        theta = theta + np.asarray(step.delta)
-        np.testing.assert_allclose(row, theta, rtol=1e-11)
-        if "budget" in options:
-            np.testing.assert_allclose(np.mean((G @ step.pushed) ** 2), BUDGET, rtol=1e-11)
-
-
-@pytest.mark.parametrize("metric", [False, True])
-def test_trajectory_carries_its_numbers_along(metric, x64):
-    """A loop in ψ, in NumPy: a redundant v, of another length after a step, is not made to fit again."""
-    path = walk("weight norm", steps=4, learning_rate=0.5, damping=0.05, metric_damping=metric)
-    psi, _ = here("weight norm")
-    for row in path[1:]:
-        G = gradients_at(psi[0] * psi[1:] / np.linalg.norm(psi[1:]))
-        psi = psi - 0.5 * direction(G, jacobian("weight norm", psi), 0.05, metric=metric)
-        np.testing.assert_allclose(row, psi[0] * psi[1:] / np.linalg.norm(psi[1:]), rtol=1e-11)
-    assert abs(np.linalg.norm(psi[1:]) - 1) > 1e-3
-
-
-def test_trajectory_with_a_curvature(x64):
-    """`curvature_fn` is asked at every θ, with parameters of the shape of θ."""
-    path = walk("polar", steps=3, budget=BUDGET, damping=0.1, curvature_fn=natural)
-    theta = THETA
-    for row in path[1:]:
-        G, (_, J) = gradients_at(theta), here("polar", theta)
-        u = direction(G, J, 0.1, curvature=fisher_at(theta))
-        psi = here("polar", theta)[0] - np.sqrt(BUDGET / np.mean((G @ J @ u) ** 2)) * u
-        theta = psi[0] * np.array([np.cos(psi[1]), np.sin(psi[1])])
-        np.testing.assert_allclose(row, theta, rtol=1e-11)
 
 
 # Errors.
@@ -903,15 +766,9 @@ def step_in(chart, params, G=G, **options):
     return bare(ef.step_in)(chart, jnp.asarray(params), G, **options or {"budget": BUDGET})
 
 
-def trajectory(chart=charts.identity, params=THETA, loss=loss, **options):
-    x, y = jnp.asarray(X, float), jnp.asarray(Y, float)
-    return bare(ef.trajectory_in)(chart, loss, jnp.asarray(params), x, y, **options)
-
-
 ENTER = {
     "step": step_in,
     "gap": lambda chart, params, G=G: bare(ef.invariance_gap)(chart, jnp.asarray(params), G, budget=BUDGET),
-    "trajectory": lambda chart, params, G=G: trajectory(chart, params, steps=2, budget=BUDGET),
 }
 
 
@@ -1036,7 +893,6 @@ def test_gradients_of_other_parameters():
 OPTIONS = {
     "step": lambda **options: step_in(charts.exponential, THETA, **options),
     "gap": lambda **options: bare(ef.invariance_gap)(charts.exponential, jnp.asarray(THETA), G, **options),
-    "trajectory": lambda **options: trajectory(steps=2, **options),
 }
 
 
@@ -1077,22 +933,6 @@ def test_curvature():
         step_in(charts.exponential, THETA, budget=0.1, form="root", curvature=-jnp.eye(2))
 
 
-@pytest.mark.parametrize("steps", [0, -1, 2.0, True])
-def test_steps(steps):
-    with raises(f"`steps` must be a whole number of at least 1; got {steps!r}."):
-        trajectory(steps=steps, budget=0.1)
-
-
-def test_trajectory_of_a_bad_model():
-    """Said by the gradients, before the first step."""
-    with raises(
-        "`loss_fn` must be a function that returns one number, the loss of one example; got shape (2,)"
-    ):
-        trajectory(loss=lambda theta, x, y: theta * x, steps=2, budget=0.1)
-    with raises("`loss_fn` must be finite; got NaN or infinity in 4 of 4 rows: 0, 1, 2, 3. Its gradient"):
-        trajectory(loss=lambda theta, x, y: jnp.log(theta[0] - 0.7), steps=2, budget=0.1)
-
-
 # θ = √ψ: below ψ = 0 there is no θ.
 ROOT = charts.elementwise("root", jnp.sqrt, jnp.square, "θ > 0")
 
@@ -1111,27 +951,6 @@ def test_a_step_out_of_the_chart(chart, sign, options):
 
 def squares(theta, x, y):
     return (x @ theta - y) ** 2 / 2
-
-
-@pytest.mark.parametrize(
-    ("chart", "loss", "options"),
-    [
-        # η is above 2/λmax: errors grow like 100ᵏ.
-        (charts.identity, squares, {"learning_rate": 100.0, "form": "none"}),
-        (charts.exponential, squares, {"learning_rate": 100.0}),  # exp ψ overflows
-        (ROOT, lambda theta, x, y: jnp.sum(theta), {"budget": 0.01, "form": "none"}),  # θ sinks below 0
-    ],
-    ids=["diverges", "overflows", "leaves the chart"],
-)
-def test_a_trajectory_that_is_not_finite(chart, loss, options):
-    with raises("From there on the trajectory diverges or leaves the chart: make it smaller.") as caught:
-        trajectory(chart, loss=loss, steps=60, **options)
-    first = re.match(
-        rf"`{next(iter(options))}` must be finite; got NaN or infinity in (\d+) of 61 rows: (\d+), ",
-        str(caught.value),
-    )
-    assert first
-    assert int(first[1]) + int(first[2]) == 61  # every row from the one that is named
 
 
 EXTREMES = [
@@ -1220,14 +1039,3 @@ def test_jacobian_that_is_not_finite():
 def test_what_does_not_fit_is_named(argument, call):
     with raises(f"`{argument}` must be "):
         call()
-
-
-@pytest.mark.parametrize(
-    "curvature",
-    [[[1.0, 5.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 0.0]], np.eye(3)],
-    ids=["skew", "singular", "shape"],
-)
-def test_curvature_of_a_trajectory(curvature, unhooked):
-    """The error that `step_in` raises at the start."""
-    with pytest.raises(ValueError, match="` must "):
-        trajectory(steps=2, budget=BUDGET, curvature_fn=lambda theta: jnp.asarray(curvature))

@@ -23,6 +23,8 @@ from efisher_teach.core.precondition import precondition
 from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.network.update import Report
 
+pytestmark = pytest.mark.heavy
+
 # Models for 6 examples of 4 numbers. They have every way into K.
 
 

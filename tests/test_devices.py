@@ -28,6 +28,8 @@ from jax.sharding import PartitionSpec as Spec
 import efisher_teach as ef
 from efisher_teach.network.update import Report
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[1]
 BOTH = ("examples", "parameters")
 MESHES = {

@@ -13,6 +13,8 @@ import efisher_teach as ef
 from efisher_teach.core.precondition import precondition
 from efisher_teach.core.problems import LINEAR, LOGISTIC, SOFTMAX
 
+pytestmark = pytest.mark.heavy
+
 
 class Matrices(NamedTuple):
     """All of them at one θ."""

@@ -1,11 +1,12 @@
 """The rooms: what may import what, what importing costs, and the habits that can be read off the source."""
 
 import ast
-import inspect
+import io
 import json
 import re
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,11 @@ import efisher_teach as ef
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "efisher_teach"
-MATHEMATICS = ["likelihoods", "gradients", "curvature", "_ways", "gram", "solve", "step", "optimizer"]
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = ["core", "network", "figures", "lessons", "browser"]
+MATHEMATICS = [path for room in ("core", "network") for path in sorted((PACKAGE / room).glob("*.py"))]
 PRODUCTS = {"dot", "matmul", "einsum", "vdot", "inner", "tensordot", "dot_general", "vecdot", "multi_dot"}
+CODE = 1500
 PURE = """
 import json, sys, jax
 before = dict(jax.config.values)
@@ -24,6 +28,10 @@ after = dict(jax.config.values)
 changed = [name for name in after if before.get(name) != after[name]]
 print(json.dumps({"changed": changed, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
+
+
+def named(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
 def test_import_loads_no_figures_and_changes_no_setting():
@@ -37,12 +45,22 @@ def test_import_loads_no_figures_and_changes_no_setting():
 
 
 def test_data_goes_one_way():
-    """The contracts in pyproject.toml."""
+    """The six contracts in pyproject.toml."""
     lint = Path(sys.executable).with_name("lint-imports")
     if not lint.exists():
         pytest.skip("import-linter is not installed here")
     result = subprocess.run([lint, "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert "Contracts: 6 kept, 0 broken." in result.stdout
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_says_in_three_lines_what_it_is_for(room):
+    docstring = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+    for_what, imports, begin = [line for line in docstring.splitlines() if line]
+    assert for_what.endswith((".", ":"))
+    assert imports.startswith("It may import")
+    assert begin.startswith("Begin with")
 
 
 def products(tree):
@@ -56,40 +74,119 @@ def products(tree):
             yield from (f"line {node.lineno}: {name.name}" for name in node.names if name.name in PRODUCTS)
 
 
-@pytest.mark.parametrize("module", MATHEMATICS)
-def test_every_product_states_its_precision(module):
-    """All go through `_precision.dot`: GPUs round float32 products to TF32 otherwise."""
-    assert list(products(ast.parse((PACKAGE / f"{module}.py").read_text()))) == []
+@named([path for path in MATHEMATICS if path.stem not in ("precision", "problems", "proof")])
+def test_every_product_states_its_precision(path):
+    """All go through `precision.dot`: GPUs round float32 products to TF32 otherwise. (The proof is in NumPy.)"""
+    assert list(products(ast.parse(path.read_text()))) == []
 
 
 def test_the_search_for_products_finds_them():
     source = "import jax.numpy as jnp\nfrom jax.numpy import dot\nA @ B\njnp.einsum('ij,j', A, b)\nA.dot(b)\nA @= B"
     assert len(list(products(ast.parse(source)))) == 5
-    assert "highest" in (PACKAGE / "_precision.py").read_text()
+    assert "highest" in (PACKAGE / "core" / "precision.py").read_text()
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
+@named(MODULES)
 def test_every_module_says_what_it_is(path):
     docstring = ast.get_docstring(ast.parse(path.read_text()))
     assert docstring
     assert docstring.splitlines()[0].rstrip().endswith((".", ":", "?", "!"))
 
 
-@pytest.mark.parametrize("name", ef.__all__)
-def test_public_names(name):
-    """They exist, and say what goes in and what comes out."""
-    value = getattr(ef, name)
-    assert value.__doc__
-    if inspect.isroutine(value):
-        for argument in inspect.signature(value).parameters:
-            assert re.search(rf"^ +{argument}: ", value.__doc__, re.MULTILINE), f"{name}: {argument}"
-        for section in (*["Args:"] * bool(inspect.signature(value).parameters), "Returns:"):
-            assert re.search(rf"^ +{section}$", value.__doc__, re.MULTILINE), f"{name}: {section}"
+def identifiers(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.arg | ast.keyword) and node.arg:
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
 
 
-def test_public_names_are_sorted_and_unknown_ones_are_refused():
+@named(MODULES)
+def test_words_have_one_meaning(path):
+    """The glossary, where names can hold it: ε is `damping`, θ is `params`, Gᵀw is `weighted_gradient`."""
+    source = path.read_text()
+    tree = ast.parse(source)
+    names = set(identifiers(tree))
+    assert "epsilon" not in names
+    assert {name for name in names if "pull" in name} <= {"pull_back", "every_example_pulls"}
+    if "lessons" not in path.parts and path.stem not in ("coordinates", "proof"):
+        assert "theta" not in names
+    keys = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    assert not keys & {"theta", "epsilon", "train", "sample"}
+    assert "func" not in {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not re.search(r"\d\.0 \+ 0 \* |\+ 0 \* [a-z]", source), "a constant is said as a constant"
+    assert not names & {"exec", "eval"}, "no code in strings"
+
+
+def private_reads(tree):
+    """Attributes that begin with an underscore, of anything but self and cls."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match(r"_[a-z]", node.attr):
+            owner = ast.unparse(node.value)
+            if owner not in ("self", "cls", "super()") and not node.attr.startswith("_repr_"):
+                yield f"line {node.lineno}: {owner}.{node.attr}"
+
+
+@named(MODULES)
+def test_what_is_private_is_read_in_its_class_only(path):
+    allowed = {
+        "._replace",
+        "._asdict",
+        "._field_defaults",
+        "._fields",
+    }  # of every NamedTuple: public in all but name
+    found = [each for each in private_reads(ast.parse(path.read_text())) if not each.endswith(tuple(allowed))]
+    assert found == []
+
+
+def code_lines(path):
+    """Lines that hold code: no blank ones, no comments, no docstrings."""
+    source = path.read_text()
+    documented = set()
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            documented |= set(range(node.lineno, node.end_lineno + 1))
+    skipped = (
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.COMMENT,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    )
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in skipped:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    return len(lines - documented)
+
+
+def test_core_is_read_in_an_evening():
+    assert sum(code_lines(path) for path in (PACKAGE / "core").glob("*.py")) <= CODE
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), ids=lambda path: path.stem
+)
+def test_a_lesson_has_one_name(path):
+    """Notebook, exercises and leading scene; "Start here" has the damping of 04 and no exercise file of its own."""
+    name = path.stem[3:]
+    if name != "start_here":
+        assert (PACKAGE / "lessons" / "course" / f"{name}.py").exists()
+        assert f"ef.scenes.{name}" in path.read_text()
+        assert hasattr(ef.scenes, name)
+
+
+def test_public_names_are_sorted_and_few_and_unknown_ones_are_refused():
     assert ef.__all__ == sorted(ef.__all__)
+    assert len(ef.__all__) <= 50
     with pytest.raises(AttributeError, match="has no attribute 'explain'"):
         ef.explain  # noqa: B018

@@ -12,6 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
 
+pytestmark = pytest.mark.heavy
+
 CELLS = nbformat.read(Path(__file__).parent.parent / "notebooks/10_your_model.ipynb", as_version=4).cells
 (MODEL,) = [cell.source for cell in CELLS if cell.source.startswith("# ↓ Your own model")]
 RECIPES = {

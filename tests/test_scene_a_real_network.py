@@ -52,7 +52,7 @@ def test_race_shows_the_best_of_each_and_the_run_of_the_sliders():
 def test_race_is_said_and_drawn():
     scene = scenes.a_real_network(*fake_runs(), damping=10.0)
     table = scenes.tabulate(scene)
-    _, artists = scenes.paint(scene, table, (0, 0, 0))
+    artists = scenes.paint(scene, table, (0, 0, 0)).artists
     said = {field for _, field, _, _ in Formatter().parse(scene.words) if field} - {
         "step",
         "damping",

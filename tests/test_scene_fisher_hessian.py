@@ -19,7 +19,7 @@ def case(request):
 def each(case):
     """Indices and arrays of every state, with x, y, the optimum, and the oracle's matrices at θ."""
     scene, table, bend = case
-    x, unit = (np.float64(scene.data[name]) for name in ("x", "unit"))
+    x, unit = np.float64(scene.data["problem"].x), np.float64(scene.data["unit"])
     square = x**2 - 1
     for index in np.ndindex(*(len(axis.values) for axis in scene.axes)):
         noise, misfit, distance = (axis.values[i] for axis, i in zip(scene.axes, index, strict=True))

@@ -20,7 +20,9 @@ import traitlets
 
 from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepare
 from efisher_teach.browser.rerun import settle
-from efisher_teach.figures.scene import DPI, Scene, Table, tabulate
+from efisher_teach.figures.ink import DPI
+from efisher_teach.figures.scene import Scene
+from efisher_teach.figures.table import Table, tabulate
 
 STATIC = Path(__file__).with_name("static")
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}

@@ -67,12 +67,12 @@ def per_example_gradients(
     """
     n = errors.scalar_loss(loss_fn, params, x, y)
     chunk_size = n if chunk_size is None else _chunk(chunk_size, n)
-    theta, unravel = ravel_pytree(params)
-    gradient = jax.grad(lambda theta, x, y: loss_fn(unravel(theta), x, y))
+    flat, unravel = ravel_pytree(params)
+    gradient = jax.grad(lambda flat, x, y: loss_fn(unravel(flat), x, y))
     if chunk_size == n:
-        G = jax.vmap(gradient, in_axes=(None, 0, 0))(theta, x, y)
+        G = jax.vmap(gradient, in_axes=(None, 0, 0))(flat, x, y)
     else:
-        G = lax.map(lambda example: gradient(theta, *example), (x, y), batch_size=chunk_size)
+        G = lax.map(lambda example: gradient(flat, *example), (x, y), batch_size=chunk_size)
     errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
 
@@ -102,9 +102,9 @@ def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Flo
          [2. 1.]]
     """
     errors.examples(x, None)
-    theta, unravel = ravel_pytree(params)
-    jacobian = jax.jacrev(lambda theta, x: jnp.ravel(output_fn(unravel(theta), x)))
-    J = jax.vmap(jacobian, in_axes=(None, 0))(theta, x)
+    flat, unravel = ravel_pytree(params)
+    jacobian = jax.jacrev(lambda flat, x: jnp.ravel(output_fn(unravel(flat), x)))
+    J = jax.vmap(jacobian, in_axes=(None, 0))(flat, x)
     errors.finite_rows("output_fn", J, "Its derivative overflows or is undefined at these examples.")
     return J
 
@@ -133,12 +133,12 @@ def loss_changes(
         >>> print(ef.loss_changes(loss_fn, 0.0, y, y, jnp.array([1.0])))  # to first order [-1 1]; curvature adds ½
         [-0.5  1.5]
     """
-    theta, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     delta = errors.as_float("delta", delta)
-    if delta.shape != theta.shape:
+    if delta.shape != flat.shape:
         got = f"shape {delta.shape}"
-        errors.reject("delta", f"of shape {theta.shape}, one number a parameter", got, "Use Step.delta.")
-    after = per_example_losses(loss_fn, unravel(theta + delta.astype(theta.dtype)), x, y)
+        errors.reject("delta", f"of shape {flat.shape}, one number a parameter", got, "Use Step.delta.")
+    after = per_example_losses(loss_fn, unravel(flat + delta.astype(flat.dtype)), x, y)
     changes = after - per_example_losses(loss_fn, params, x, y)
     errors.finite_rows("delta", changes, "It leads where these losses are infinite or undefined: shorten it.")
     return changes

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree, Real
 
@@ -146,7 +147,7 @@ def fisher(
         [[5.]]
     """
     n = errors.examples(x, None)
-    theta, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
     errors.finite_rows("output_fn", output, "The model overflows at these examples.")
     if sampled is None:
@@ -157,19 +158,19 @@ def fisher(
             errors.reject("key", "given where labels are sampled", "None", "Use e.g. jax.random.key(0).")
         keys = jax.random.split(key, (n, draws))
         labels = jax.vmap(jax.vmap(likelihood.sample, (0, None)))(keys, output)
-        weights = jnp.full((n, draws), 1 / draws, theta.dtype)
+        weights = jnp.full((n, draws), 1 / draws, flat.dtype)
 
     def label_gradients(loss, x, labels):
-        gradient = jax.grad(lambda theta, x, y: loss(unravel(theta), x, y))
-        return jax.vmap(jax.vmap(gradient, (None, None, 0)), (None, 0, 0))(theta, x, labels)
+        gradient = jax.grad(lambda flat, x, y: loss(unravel(flat), x, y))
+        return jax.vmap(jax.vmap(gradient, (None, None, 0)), (None, 0, 0))(flat, x, labels)
 
     G = label_gradients(loss_fn, x, labels)
     errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     few = jax.tree.map(lambda leaf: leaf[:8], (x, labels))
     believed = label_gradients(lambda params, x, y: likelihood.loss(output_fn(params, x), y), *few)
-    errors.log_likelihood(likelihood.name, G[:8], believed)
+    _require_log_likelihood(likelihood.name, G[:8], believed)
     # The weights on one side: their root would have no derivative where a label is all but impossible.
-    F = dot((weights[..., None] * G).reshape(-1, theta.size).T, G.reshape(-1, theta.size)) / n
+    F = dot((weights[..., None] * G).reshape(-1, flat.size).T, G.reshape(-1, flat.size)) / n
     errors.finite_result("loss_fn", F)
     return (F + F.T) / 2
 
@@ -236,9 +237,9 @@ def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Ar
         [[-2.]]
     """
     errors.scalar_loss(loss_fn, params, x, y)
-    theta, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
-    H = jax.hessian(lambda theta: jnp.mean(losses(unravel(theta), x, y)))(theta)
+    H = jax.hessian(lambda flat: jnp.mean(losses(unravel(flat), x, y)))(flat)
     errors.finite_rows("loss_fn", H, "Its second derivative is undefined at these params.")
     return (H + H.T) / 2
 
@@ -293,9 +294,35 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
     A, B = errors.symmetric("A", A), errors.symmetric("B", B)
     if A.shape != B.shape:
         errors.reject("B", f"of the shape of A, {A.shape}", f"shape {B.shape}", "Use the same parameters.")
-    errors.positive_definite("B", B)
+    _require_positive_definite("B", B)
     L = jnp.linalg.cholesky(B)
     half = jax.scipy.linalg.solve_triangular(L, A, lower=True)
     whole = jax.scipy.linalg.solve_triangular(L, half.T, lower=True)
     errors.finite_result("A", whole)
     return jnp.linalg.eigvalsh(whole)[::-1]
+
+
+def _require_positive_definite(argument: str, A: jax.Array) -> None:
+    """A symmetric matrix whose smallest eigenvalue can be told from 0."""
+    if not errors.is_concrete(A):
+        return
+    eigenvalues = np.linalg.eigvalsh(np.asarray(A, float))
+    if not eigenvalues[0] > len(A) * float(jnp.finfo(A.dtype).eps) * eigenvalues[-1]:
+        got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+        action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
+        errors.reject(argument, "positive definite", got, action)
+
+
+def _require_log_likelihood(name: str, G: jax.Array, believed: jax.Array) -> None:
+    """A loss has the gradients of its negative log-likelihood, label by label."""
+    if not errors.is_concrete(G, believed):
+        return
+    error, size = float(jnp.abs(G - believed).max()), float(jnp.abs(believed).max())
+    if error > float(jnp.finfo(G.dtype).eps) ** 0.5 * size:
+        raise ValueError(
+            f"`loss_fn` must be the negative log-likelihood -log p(y | x, θ) of the {name} likelihood, up to a "
+            f"constant; got gradients that differ from its by up to {error:.3g} (they are up to {size:.3g}). Only a "
+            "likelihood has a Fisher: leave weight decay, class weights and label smoothing out of the loss, check "
+            "factors such as the ½ of the squared loss, or give the likelihood that fits. The empirical Fisher exists "
+            "for any loss."
+        )

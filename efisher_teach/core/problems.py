@@ -230,7 +230,7 @@ def _descend(loss_fn, steps, params, x, y, rate):
     gradient = jax.grad(lambda params: jnp.mean(jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)))
 
     def move(params, _):
-        return jax.tree.map(lambda theta, g: theta - rate * g, params, gradient(params)), None
+        return jax.tree.map(lambda leaf, g: leaf - rate * g, params, gradient(params)), None
 
     return lax.scan(move, params, length=steps)[0]
 

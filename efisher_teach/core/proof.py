@@ -488,7 +488,7 @@ def _damped(proof):
     audited = empirical_fisher_step(jnp.asarray(G), damping=damping, budget=proof.budget)
     found = two_budget_step(jnp.asarray(G), proof.budget, proof.radius)
     scale = np.sqrt(proof.metric_budget / (g @ proof.times_inverse(damping)))
-    pull = proof.times_C(delta) + 2 * proof.half * damping * delta
+    slope = proof.times_C(delta) + 2 * proof.half * damping * delta
     ridge = _ridge(G, np.full(len(G), -proof.asked), damping)
     length, limit = np.linalg.norm(delta), rate * np.sqrt(proof.rho) / (2 * np.sqrt(damping))
     note = "ε does not follow from the problem: it needs one of the next four"
@@ -496,7 +496,7 @@ def _damped(proof):
     yield _equation("metric", rate, scale, "steps are measured by C + εI: c' > c")
     note = f"‖Δ‖ = {proof.radius:.4g} is the radius that makes this ε"
     yield _equation("two budgets", delta, np.asarray(found.delta), note)
-    yield _equation("penalty", -pull, rate * g, "the slope is 0 at Δ: (C + εI)Δ = -ηg")
+    yield _equation("penalty", -slope, rate * g, "the slope is 0 at Δ: (C + εI)Δ = -ηg")
     note = f"every example is asked for the decrease η = {proof.asked:.4g}"
     yield _equation("ridge regression", delta, ridge, note)
     note = "for g and C of the same examples, whatever the spectrum"

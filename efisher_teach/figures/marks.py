@@ -38,18 +38,18 @@ class Mark(NamedTuple):
     """The letter of the panel in the scene's mosaic."""
     color: str
     """May end in two digits of opacity."""
-    size: float
+    size: float | int
     """Points: the width of a line, the diameter of a dot."""
-    dashes: tuple[float, ...] = ()
+    dashes: tuple[float | int, ...] = ()
     """Lengths on and off, in widths of the line; none for a solid line."""
 
 
-def line(panel: str, color: str, width: float = 2.0, *, dashes: tuple[float, ...] = ()) -> Mark:
+def line(panel: str, color: str, width: float | int = 2.0, *, dashes: tuple[float | int, ...] = ()) -> Mark:
     """A line through points (N, 2), or several lines (N, M, 2)."""
     return Mark("line", panel, color, width, dashes)
 
 
-def dots(panel: str, color: str, size: float = 7.0) -> Mark:
+def dots(panel: str, color: str, size: float | int = 7.0) -> Mark:
     """Round markers with a white rim, at points (2,) or (N, 2)."""
     return Mark("dots", panel, color, size)
 
@@ -136,6 +136,8 @@ def key(axes: Axes, corner: str, *entries: tuple[str, str]) -> list[Text]:
     return legend.get_texts()
 
 
-def label(axes: Axes, x: float, y: float, text: str, color: str, *, ha: str = "left", va: str) -> Text:
+def label(
+    axes: Axes, x: float | int, y: float | int, text: str, color: str, *, ha: str = "left", va: str
+) -> Text:
     """Write a word beside what it names, in the colour of that."""
     return axes.text(x, y, text, color=INK.get(color, color), fontsize=10, fontweight="bold", ha=ha, va=va)

@@ -124,10 +124,10 @@ def scale_by_empirical_fisher(
     errors.decay_and_memory(decay, memory)
 
     def init(params):
-        theta, _ = ravel_pytree(params)
+        flat, _ = ravel_pytree(params)
         m = memory or 0
         return ScaleByEmpiricalFisherState(
-            jnp.zeros((m, theta.size), theta.dtype), jnp.zeros(m, theta.dtype), jnp.zeros((), theta.dtype)
+            jnp.zeros((m, flat.size), flat.dtype), jnp.zeros(m, flat.dtype), jnp.zeros((), flat.dtype)
         )
 
     def update(updates, state, params=None):

@@ -98,7 +98,7 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     require_two_parameters(problem)
     params, chosen = jnp.asarray(problem.params, float), _chart(chart)
     psi, back, J = _there_and_back(chosen, params)
-    errors.inside(f"the chart {chart!r} ({chosen.domain})", params, psi, back, J)
+    coordinates.require_inside(f"the chart {chart!r} ({chosen.domain})", params, psi, back, J)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
