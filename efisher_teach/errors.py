@@ -291,29 +291,3 @@ def target(value: Any, n: int) -> jax.Array:
         reject("target", f"of shape ({n},), one number an example", f"shape {array.shape}", action)
     finite_rows("target", array, "Ask these examples for a finite decrease.")
     return array
-
-
-def vector(argument: str, value: Any, p: int) -> jax.Array:
-    """A finite vector with one number a parameter."""
-    array = as_float(argument, value)
-    if array.shape != (p,):
-        reject(argument, f"of shape ({p},), one number a parameter", f"shape {array.shape}", "Ravel it.")
-    finite_rows(argument, array, "Every entry is a number.")
-    return array
-
-
-def computes_in_float64(*results: Any) -> None:
-    """A loss that was given float64 answers in float64."""
-    for result in results:
-        if result.dtype != np.float64:
-            action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
-            reject("loss_fn", "a function that computes in float64 here", f"{result.dtype}", action)
-
-
-def meets(argument: str, rho: float) -> None:
-    """A matrix in which the gradient costs something."""
-    if not rho > 0:
-        action = "In this matrix every part of the gradient costs nothing: there is no step to derive."
-        reject(
-            argument, "a matrix with g in its range, at least in part", f"gᵀ{argument}⁺g = {rho:.3g}", action
-        )

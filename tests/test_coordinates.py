@@ -15,7 +15,7 @@ from scipy.integrate import solve_ivp
 
 import efisher_teach as ef
 from efisher_teach.core import coordinates as charts
-from efisher_teach.core.coordinates import ChartStep
+from efisher_teach.core.chart_step import ChartStep
 from efisher_teach.core.likelihoods import bernoulli
 
 # Four examples of logistic regression, and a θ that every chart can describe.

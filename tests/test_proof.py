@@ -10,7 +10,8 @@ import pytest
 from oracles import bare
 
 import efisher_teach as ef
-from efisher_teach.core.proof import BREAKS, DAMPED, STATEMENTS
+from efisher_teach.core.premises import BREAKS
+from efisher_teach.core.statements import DAMPED, STATEMENTS
 
 BUDGET, DAMPING = 1e-2, 1e-2
 TAYLOR = ("one loss", "mean loss", "constraint")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.core.proof import STATEMENTS
+from efisher_teach.core.statements import STATEMENTS
 from efisher_teach.figures import scenes
 from efisher_teach.figures.scenes.proof import BUDGETS, NAMES, proof
 

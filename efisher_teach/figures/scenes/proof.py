@@ -13,8 +13,10 @@ import numpy as np
 from matplotlib.ticker import NullLocator
 
 from efisher_teach import errors
+from efisher_teach.core.premises import BREAKS
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.proof import BREAKS, STATEMENTS, TOLERANCE, Ledger, ledger
+from efisher_teach.core.proof import ledger
+from efisher_teach.core.statements import STATEMENTS, TOLERANCE, Ledger
 from efisher_teach.figures.ink import (
     CANDIDATE,
     CONSTRAINT,
