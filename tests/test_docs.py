@@ -1,5 +1,6 @@
 """What the papers of the project say is true: the README's example runs, links lead on."""
 
+import importlib.util
 import json
 import re
 import tomllib
@@ -84,6 +85,14 @@ def test_one_version():
     assert f"## [{ef.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_names_are_those_of_the_package():
+    """A second run of `make names` changes nothing."""
+    spec = importlib.util.spec_from_file_location("names", ROOT / "docs" / "names.py")
+    names = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(names)
+    assert names.PAGE.read_text() == names.page()
+
+
 def test_workflows_call_make_targets():
     """They have nothing of their own: what fails there can be run here."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -92,14 +101,20 @@ def test_workflows_call_make_targets():
     }
     assert set(files) == {"ci", "release", "site", "weekly"}
     matrix = files["ci"]["jobs"]["test"]["strategy"]["matrix"]
-    assert {"lint", "test-units", "test-notebooks", "test-browser", "test-ends", "test-peers"} <= set(
-        matrix["target"]
-    )
-    assert {*matrix["target"], *(each["target"] for each in matrix["include"])} <= targets
-    steps = [step for file in files.values() for job in file["jobs"].values() for step in job["steps"]]
-    called = re.findall(r"make ([a-z-]+)", " ".join(step.get("run", "") for step in steps))
-    assert called
-    assert set(called) <= targets
+    assert {"lint", "test-units", "test-notebooks", "test-browser"} <= set(matrix["target"]) <= targets
+    runs = {
+        name: re.findall(
+            r"make ([a-z-]+)",
+            " ".join(step.get("run", "") for job in file["jobs"].values() for step in job["steps"]),
+        )
+        for name, file in files.items()
+    }
+    assert {"test-all", "mutants"} <= {
+        *runs["weekly"],
+        *files["weekly"]["jobs"]["all"]["strategy"]["matrix"]["target"],
+    }
+    assert "test-all" in runs["release"]
+    assert {each for called in runs.values() for each in called} <= targets
 
 
 def test_make_targets_named_in_papers_exist():
