@@ -1,4 +1,4 @@
-"""The Gram matrix K: how much each pair of examples pulls the same way, from G or, without ever forming G, from a loss.
+"""The Gram matrix K of a loss, how much each pair of examples asks for the same step, without ever forming G.
 
 The idea of `loss_gram`: the weights of a dense layer z = Wx have the gradient δxᵀ, δ = ∂ℓ/∂z, an outer product. Two of
 these have the inner product ⟨δxᵀ, δ′x′ᵀ⟩ = (δᵀδ′)(xᵀx′). With the inputs X (n, a) and the errors D (n, b) of a layer,
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +33,11 @@ from efisher_teach.core.precision import dot
 from efisher_teach.network.strategies import Rows, at_least_float32, choose_strategy
 from efisher_teach.network.trace import evaluate, trace_gradients
 
-NUMBERS = 2**26  # how many may be held beside what the loss itself needs: 256 MiB in float32
+NUMBERS = 2**26  # that may be held beyond those of the loss itself: 256 MiB in float32
 
 
 class Leaf(NamedTuple):
-    """How one array of the parameters enters K.
+    """The part of one array of the parameters in K.
 
     Examples:
         >>> layer = {"W": jnp.ones((20, 10)), "b": jnp.zeros(20)}
@@ -53,7 +53,7 @@ class Leaf(NamedTuple):
     way: str
     """"factors": its gradients are never formed; "rows": all are; "columns" or "blocks": a part of them at a time."""
     why: str
-    """What the trace shows."""
+    """The reason, as the trace shows it."""
 
 
 @partial(register_dataclass, data_fields=["losses", "K", "weighted_gradient"], meta_fields=["leaves"])
@@ -75,7 +75,7 @@ class LossGram:
     weighted_gradient: Callable[[Float[Array, " n"]], PyTree]
     """w ↦ Gᵀw, shaped like the parameters: with w = (K + εI)⁻¹1/n it is the direction (C + εI)⁻¹g."""
     leaves: tuple[Leaf, ...]
-    """How each array of the parameters was treated, and why."""
+    """The treatment of each array of the parameters, and the reason."""
 
 
 def loss_gram(
@@ -89,7 +89,7 @@ def loss_gram(
         params: The parameters θ, any pytree of floating-point arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
-        chunk_size: How many dense gradients to hold at once where a layer needs them; None means 256 MiB of them,
+        chunk_size: The number of dense gradients to hold at once where a layer needs them; None means 256 MiB of them,
             or as many numbers as the factors have.
 
     Returns:
@@ -109,8 +109,8 @@ def loss_gram(
         [1.  0.5]
     """
     errors.scalar_loss(loss_fn, params, x, y)
-    errors.floating("params", params)
-    errors.hashable("loss_fn", loss_fn)
+    _check_floating("params", params)
+    check_hashable("loss_fn", loss_fn)
     chunk_size = None if chunk_size is None else errors.at_least_one("chunk_size", chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
     if errors.is_concrete(result.K):
@@ -122,71 +122,100 @@ def loss_gram(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _loss_gram(loss_fn, chunk_size, params, x, y):
-    arrays, n = jax.tree.leaves(params), len(jax.tree.leaves((x, y))[0])
-    limit = NUMBERS if chunk_size is None else chunk_size * sum(array.size for array in arrays)
-    trace = trace_gradients(loss_fn, params, *_first(x, y))
+    n, first = len(jax.tree.leaves((x, y))[0]), jax.tree.map(lambda leaf: leaf[0], (x, y))
+    limit = NUMBERS if chunk_size is None else chunk_size * sum(leaf.size for leaf in jax.tree.leaves(params))
+    trace = trace_gradients(loss_fn, params, *first)
     loss, *gradients = trace.jaxpr.outvars
-    layers = [choose_strategy(trace, out, n, limit) for out in gradients]
-    dense = [layer for layer in layers if isinstance(layer, Rows)]
-    width = sum(layer.size for layer in dense)
-    beside = sum(layer.size for layer in layers if not isinstance(layer, Rows)) if chunk_size is None else 0
-    in_blocks = n * width > max(limit, n * beside)  # too many rows: made again, a block of examples at a time
-    held = [i for i, layer in enumerate(layers) if not (in_blocks and isinstance(layer, Rows))]
+    strategies = [choose_strategy(trace, gradient, n, limit) for gradient in gradients]
 
-    def examine(x, y, chosen):
-        """The loss of one example, and what these layers need of it."""
-        read = evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, x, y)))
-        needed = [layer.read_example(lambda var: at_least_float32(read(var))) for layer in chosen]
-        return at_least_float32(read(loss)), needed
+    rows = [strategy for strategy in strategies if isinstance(strategy, Rows)]
+    width = sum(strategy.size for strategy in rows)
+    factors = sum(strategy.size for strategy in strategies) - width
+    # Too many rows are made a block of examples at a time, again for each pair of blocks.
+    by_blocks = n * width > max(limit, n * factors if chunk_size is None else 0)
+    places = [i for i, each in enumerate(strategies) if not (by_blocks and isinstance(each, Rows))]
+    at_once = [strategies[i] for i in places]
 
-    losses, factors_of = jax.vmap(lambda x, y: examine(x, y, [layers[i] for i in held]))(x, y)
-    read = evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, *_first(x, y))))
-    common = [layers[i].read_common(read) for i in held]
+    def values(x, y):
+        return evaluate(trace.jaxpr, trace.constants, jax.tree.leaves((params, x, y)))
+
+    def read_examples(strategies, x, y):
+        """The losses, and what these strategies need of each example."""
+
+        def read_example(x, y):
+            read = values(x, y)
+            needed = [
+                strategy.read_example(lambda var: at_least_float32(read(var))) for strategy in strategies
+            ]
+            return at_least_float32(read(loss)), needed
+
+        return jax.vmap(read_example)(x, y)
+
+    losses, needed = read_examples(at_once, x, y)
+    constants = [strategy.read_constant(values(*first)) for strategy in at_once]
     K = jnp.zeros((n, n), losses.dtype)
-    for i, factors, constant in zip(held, factors_of, common, strict=True):
-        K = K + layers[i].inner_products(factors, constant, limit)
-    if in_blocks:
-        rows = jax.vmap(lambda x, y: jnp.concatenate(examine(x, y, dense)[1]))
-        K = K + _in_blocks(rows, x, y, max(1, limit // (2 * width)))
+    for strategy, of_examples, constant in zip(at_once, needed, constants, strict=True):
+        K = K + strategy.inner_products(of_examples, constant, limit)
+    if by_blocks:
+        size = max(1, limit // (2 * width))
+        K = K + _by_blocks(lambda x, y: jnp.concatenate(read_examples(rows, x, y)[1], axis=1), x, y, size)
 
-    def combine(params, x, y, factors_of, common, weights):
+    def combine(params, x, y, needed, constants, weights):
+        """Gᵀw, array by array where the strategy has a cheap way, by one more backward pass otherwise."""
         arrays, tree = jax.tree.flatten(params)
-        if in_blocks or any(
-            layer.weighted_gradient is None for layer in layers
-        ):  # one more backward pass, for these
+        if by_blocks or any(strategy.weighted_gradient is None for strategy in strategies):
             arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights))
-        for i, factors, constant in zip(held, factors_of, common, strict=True):
-            if direct := layers[i].weighted_gradient:
-                arrays[i] = (
-                    direct(factors, constant, weights).reshape(arrays[i].shape).astype(arrays[i].dtype)
-                )
+        for i, of_examples, constant in zip(places, needed, constants, strict=True):
+            if strategies[i].weighted_gradient is not None:
+                array = strategies[i].weighted_gradient(of_examples, constant, weights)
+                arrays[i] = array.reshape(arrays[i].shape).astype(arrays[i].dtype)
         return jax.tree.unflatten(tree, arrays)
 
     names = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
-    ways = ["blocks" if in_blocks and isinstance(layer, Rows) else layer.way for layer in layers]
-    leaves = tuple(map(Leaf, names, ways, [layer.why for layer in layers]))
-    return LossGram(losses, K / n, Partial(jax.jit(combine), params, x, y, factors_of, common), leaves)
+    ways = ["blocks" if by_blocks and isinstance(each, Rows) else each.way for each in strategies]
+    leaves = tuple(map(Leaf, names, ways, [strategy.why for strategy in strategies]))
+    return LossGram(losses, K / n, Partial(jax.jit(combine), params, x, y, needed, constants), leaves)
 
 
-def _first(x, y):
-    return jax.tree.map(lambda leaf: leaf[0], (x, y))
-
-
-def _in_blocks(rows, x, y, size):
+def _by_blocks(make_rows, x, y, size):
     """RRᵀ of rows that are made again for each pair of blocks of examples."""
     n = len(jax.tree.leaves((x, y))[0])
     blocks = ceil(n / size)
     index = jnp.minimum(jnp.arange(blocks * size), n - 1)  # the last block may repeat the last example
 
     def block(i):
-        return rows(*jax.tree.map(lambda leaf: leaf[lax.dynamic_slice_in_dim(index, i * size, size)], (x, y)))
+        chosen = lax.dynamic_slice_in_dim(index, i * size, size)
+        return make_rows(*jax.tree.map(lambda leaf: leaf[chosen], (x, y)))
 
-    def add(i, K):
+    def add_row_of_blocks(i, K):
         R = block(i)
-        return lax.fori_loop(
-            0, i + 1, lambda j, K: lax.dynamic_update_slice(K, dot(R, block(j).T), (i * size, j * size)), K
-        )
 
-    K = jnp.zeros((blocks * size, blocks * size), jax.eval_shape(rows, x, y).dtype)
-    K = lax.fori_loop(0, blocks, add, K)[:n, :n]
+        def add_block(j, K):
+            return lax.dynamic_update_slice(K, dot(R, block(j).T), (i * size, j * size))
+
+        return lax.fori_loop(0, i + 1, add_block, K)
+
+    K = jnp.zeros((blocks * size, blocks * size), jax.eval_shape(make_rows, x, y).dtype)
+    K = lax.fori_loop(0, blocks, add_row_of_blocks, K)[:n, :n]
     return jnp.tril(K) + jnp.tril(K, -1).T
+
+
+def check_hashable(argument: str, function: Any) -> None:
+    """A function that JAX can remember having compiled."""
+    try:
+        hash(function)
+    except TypeError:
+        action = "Wrap it in a function: lambda params, x, y: loss(params, x, y)."
+        errors.reject(argument, "hashable, as it is compiled once", type(function).__name__, action)
+
+
+def _check_floating(argument, tree):
+    """A pytree whose leaves are all floating-point arrays, and at least one."""
+    leaves, _ = tree_flatten_with_path(tree)
+    if not leaves:
+        errors.reject(argument, "a pytree of floating-point arrays", "no array at all", "Give at least one.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
+            got = f"{getattr(leaf, 'dtype', type(leaf).__name__)} at {keystr(path) or 'the root'}"
+            action = "Only these have a gradient: close over the others in loss_fn (in equinox: partition and combine)."
+            errors.reject(argument, "a pytree of floating-point arrays", got, action)

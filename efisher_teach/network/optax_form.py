@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class OptaxReport(NamedTuple):
-    """What is known of a step of another optimizer.
+    """The report of a step by another optimizer.
 
     Examples:
         >>> import optax
@@ -44,7 +44,7 @@ def optax_update(
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
         optimizer: Such as `optax.adam(1e-3)`.
-        params: Where it starts, for its state.
+        params: The start, from which its state is made.
 
     Returns:
         `update` and its start `(params, state)`, as `update((params, state), x, y) -> ((params, state), OptaxReport)`.
@@ -86,7 +86,7 @@ class ScaleByEmpiricalFisherState(NamedTuple):
     weights: Float[Array, " m"]
     """(1 - β)βᵗ⁻ˢ/n for a row of batch s; 0 where nothing is stored yet."""
     total: Float[Array, ""]
-    """1 - βᵗ: what the weights of all batches, also of forgotten ones, sum to."""
+    """1 - βᵗ: the sum of the weights of all batches, also of forgotten ones."""
 
 
 def scale_by_empirical_fisher(
@@ -101,8 +101,8 @@ def scale_by_empirical_fisher(
     Args:
         damping: ε ≥ 0 without, ε > 0 with a running average; also a traced value, as of `optax.inject_hyperparams`.
         decay: β in [0, 1) of the running average C̄ₜ = Σₛ βᵗ⁻ˢ Cₛ / Σₛ βᵗ⁻ˢ over batches; 0 takes C of this batch only.
-        memory: m, how many past per-example gradients C̄ is made of, at least n; the oldest are forgotten, which leaves
-            out terms of C̄. The state holds m × p numbers. Needed where decay > 0.
+        memory: m, the number of past per-example gradients that C̄ is made of, at least n; the oldest are forgotten,
+            which leaves out terms of C̄. The state holds m × p numbers. Needed where decay > 0.
 
     Returns:
         An `optax.GradientTransformation`.
@@ -121,7 +121,7 @@ def scale_by_empirical_fisher(
     import optax
 
     damping = errors.one_number("damping", errors.damping(damping))
-    errors.decay_and_memory(decay, memory)
+    _check_average(decay, memory)
 
     def init(params):
         flat, _ = ravel_pytree(params)
@@ -136,7 +136,9 @@ def scale_by_empirical_fisher(
         n, m = len(G), len(state.rows)
         if m == 0:
             return unravel(dot(G.T, solve_gram(gram(G), damping))), state
-        errors.fits_memory(n, m)
+        if n > m:
+            action = "Make memory a few batches large, or the batches smaller."
+            errors.reject("updates", f"of at most {m} examples, the memory", f"{n} examples", action)
         state = ScaleByEmpiricalFisherState(
             jnp.concatenate([G, state.rows])[:m],
             jnp.concatenate([jnp.full(n, (1 - decay) / n, G.dtype), decay * state.weights])[:m],
@@ -149,3 +151,16 @@ def scale_by_empirical_fisher(
         return unravel(dot(R.T, solve_gram(dot(R, R.T), damping, target))), state
 
     return optax.GradientTransformation(init, update)
+
+
+def _check_average(decay, memory):
+    """A factor that a running average forgets by, and the number of rows that it is made of."""
+    if errors.is_concrete(decay) and not 0 <= decay < 1:
+        errors.reject(
+            "decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches."
+        )
+    if errors.is_concrete(decay) and decay > 0 and memory is None:
+        action = "It is how many past per-example gradients are kept, e.g. ten batches of them."
+        errors.reject("memory", "a number of rows where decay is given", "None", action)
+    if memory is not None:
+        errors.at_least_one("memory", memory)

@@ -1,10 +1,11 @@
 """Strategies: how the gradient of one array of parameters enters the Gram matrix.
 
-A strategy first reads what it needs from the trace of one example (`read_example`), and what is the same for all
-examples (`read_common`). The former, `size` numbers an example, comes back with all examples on the first axis, for the
-layer's part of nK (`inner_products`) and, where that is cheap, for its part of Gᵀw (`weighted_gradient`).
+A strategy reads from the trace what it needs of one example (`read_example`: `size` numbers), and what is the same for
+all of them (`read_constant`). The former comes back with the n examples on its first axis, for the array's part of nK
+(`inner_products`) and, where that is cheap, its part of Gᵀw (`weighted_gradient`).
 """
 
+from collections.abc import Callable
 from functools import partial
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -14,155 +15,123 @@ import jax.numpy as jnp
 from jax import lax
 
 from efisher_teach.core.precision import dot, einsum
-from efisher_teach.network.trace import Trace, convolve, move, terms, varies
+from efisher_teach.network.trace import Move, Term, Trace, apply_moves, convolve
+
+Read = Callable[[Any], jax.Array]  # from a variable of the trace to its value
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
-    """At least float32: K is a sum of many products, and small differences in it count."""
+    """Raise the precision to float32 or more: K is a sum of many products, and small differences in it count."""
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-class Side(NamedTuple):
-    """One factor of a product: a variable, and its axes in the order h, T, free."""
-
-    var: Any
-    axes: tuple[int, ...]
-    free: int
-    """How many numbers the free axes have."""
-
-
-class Product(NamedTuple):
-    """Outer products of two sides, for each of `heads` heads, and how the entries are moved afterwards."""
-
-    left: Side
-    right: Side
-    made: Any
-    """The shape and dtype that the products make, (*h, *a, *b), before the moves."""
-    heads: int
-    moves: tuple
-
-    def fits(self, other: "Product") -> bool:
-        """Whether the two may be added before their entries are moved."""
-        shapes = [(each.made, each.heads, each.left.free, each.right.free) for each in (self, other)]
-        steps = [[(move.primitive, move.params) for move in each.moves] for each in (self, other)]
-        return shapes[0] == shapes[1] and steps[0] == steps[1]
-
-
-def choose_strategy(trace: Trace, out: Any, n: int, limit: int) -> "Rows | Products | Convolution":
-    """The cheapest strategy that is exact for a gradient, where `limit` numbers may be held beside the loss's own."""
-    found = terms(trace, out)
-    constants = tuple(term for term in found if not varies(trace, term.var))
-    made = [term for term in found if varies(trace, term.var)]
-    names = {term.equation.primitive.name if term.equation else "the data" for term in made}
-    if names == {"dot_general"} and any(_both_vary(trace, term.equation) for term in made):
-        products = [_product(term.equation, term.moves) for term in made]
-        first = products[0]
-        if all(product.fits(first) for product in products):
-            h, a, b = first.heads, first.left.free, first.right.free
-            T = sum(prod(product.left.var.aval.shape) // (h * a) for product in products)
+def choose_strategy(trace: Trace, gradient: Any, n: int, limit: int) -> "Rows | Products | Convolution":
+    """The cheapest strategy that is exact, where `limit` numbers may be held beyond those of the loss itself."""
+    terms = trace.terms(gradient)
+    constants = tuple(term for term in terms if not trace.varies(term.var))
+    varying = [term for term in terms if trace.varies(term.var)]
+    names = {term.equation.primitive.name if term.equation else "the data" for term in varying}
+    if names == {"dot_general"} and any(_both_vary(trace, term.equation) for term in varying):
+        lefts, rights, layouts = zip(*map(_outer_products, varying), strict=True)
+        if all(layout == layouts[0] for layout in layouts):
+            h, a, b = layouts[0].shape
+            T = sum(side.size for side in lefts) // (h * a)
             pays = T**2 * (a + b) <= a * b and n**2 * T**2 <= max(limit, n**2)  # K has n² in any case
             why = f"{T} outer product{'s' * (T > 1)} of {a} and {b} numbers" + f", {h} times" * (h > 1)
-            return Products(tuple(products), constants, why, "factors" if pays else "columns")
-    if names == {"conv_general_dilated"} and len(made) == 1:
-        settings = made[0].equation.params
+            return Products(lefts, rights, layouts[0], constants, why, "factors" if pays else "columns")
+    if names == {"conv_general_dilated"} and len(varying) == 1:
+        settings = varying[0].equation.params
         if settings["feature_group_count"] == settings["batch_group_count"] == 1:
-            return Convolution(made[0].equation, made[0].moves, constants)
-    return Rows(out, "made by " + ", ".join(sorted(names)) if names else "the same for every example")
-
-
-def _both_vary(trace, equation):
-    """Whether the factors belong to the example, both. In the gradient of a bias, one is the weights that follow."""
-    return all(varies(trace, var) and var.aval.size for var in equation.invars)
-
-
-def _product(equation, moves) -> Product:
-    """A batched matrix product as outer products, with their axes in the order h, T, free."""
-    contracted, together = equation.params["dimension_numbers"]
-    sides, dimensions = [], []
-    for var, T, h in zip(equation.invars, contracted, together, strict=True):
-        rest = tuple(axis for axis in range(var.aval.ndim) if axis not in (*T, *h))
-        sides.append(Side(var, (*h, *T, *rest), prod(var.aval.shape[axis] for axis in rest)))
-        dimensions.append(len(rest))
-    made, h = equation.outvars[0].aval, len(together[0])
-    while moves and moves[0].primitive.name == "transpose":  # where it swaps the sides, so do we
-        between = h + dimensions[0]
-        if moves[0].params["permutation"] != (*range(h), *range(between, made.ndim), *range(h, between)):
-            break
-        sides, dimensions, made, moves = sides[::-1], dimensions[::-1], moves[0].outvars[0].aval, moves[1:]
-    return Product(*sides, made, prod(made.shape[:h]), moves)
+            return Convolution(varying[0].equation, varying[0].moves, constants)
+    return Rows(gradient, "made by " + ", ".join(sorted(names)) if names else "the same for every example")
 
 
 class Rows(NamedTuple):
     """The gradient itself, as a row of G."""
 
-    out: Any
+    gradient: Any
     why: str
     way: str = "rows"
 
     @property
     def size(self) -> int:
-        """Numbers that are held for each example."""
-        return self.out.aval.size
+        """The numbers of an example."""
+        return self.gradient.aval.size
 
-    def read_example(self, read):
+    def read_example(self, read: Read) -> jax.Array:
         """The gradient of one example."""
-        return jnp.ravel(read(self.out))
+        return jnp.ravel(read(self.gradient))
 
-    def read_common(self, read):
-        """Nothing: a row holds all of a gradient."""
-        return ()
+    def read_constant(self, read: Read) -> None:
+        """Nothing: a row is the whole gradient."""
 
-    def inner_products(self, rows, common, limit):
-        """RRᵀ."""
+    def inner_products(self, rows, constant, limit):
+        """RRᵀ of the rows R."""
         return dot(rows, rows.T)
 
-    def weighted_gradient(self, rows, common, weights):
+    def weighted_gradient(self, rows, constant, weights):
         """Rᵀw."""
         return dot(weights, rows)
 
 
-class Products(NamedTuple):
-    """A sum of T outer products, for each of h heads: factors A (h, T, a) and D (h, T, b)."""
+class Side(NamedTuple):
+    """One factor of outer products: a variable, and its axes in the order heads, products, factor."""
 
-    products: tuple[Product, ...]
-    constants: tuple
+    var: Any
+    axes: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """The numbers of an example."""
+        return self.var.aval.size
+
+    def read(self, read: Read, h: int, length: int) -> jax.Array:
+        """The factors (h, T, length) of one example."""
+        return lax.transpose(read(self.var), self.axes).reshape(h, -1, length)
+
+
+class Layout(NamedTuple):
+    """The form of outer products. Products of one layout can be added."""
+
+    shape: tuple[int, int, int]
+    """(h, a, b): a × b numbers for each of h heads."""
+    made: Any
+    """The same as an array, before the moves: (*h, *a, *b)."""
+    moves: tuple[Move, ...]
+    """How its entries get to their places in the gradient."""
+
+
+class Products(NamedTuple):
+    """A sum of T outer products for each of h heads: of factors A (h, T, a) and D (h, T, b)."""
+
+    lefts: tuple[Side, ...]
+    rights: tuple[Side, ...]
+    layout: Layout
+    constants: tuple[Term, ...]
     why: str
     way: str
 
     @property
-    def made(self) -> Any:
-        """The shape and dtype of the sum, before the moves."""
-        return self.products[0].made
-
-    @property
-    def moves(self) -> tuple:
-        """How the entries of the sum are moved to where the gradient has them."""
-        return self.products[0].moves
-
-    @property
     def size(self) -> int:
-        """Numbers that are held for each example."""
-        sides = [side for product in self.products for side in (product.left, product.right)]
-        return sum(prod(side.var.aval.shape) for side in sides)
+        """The numbers of an example."""
+        return sum(side.size for side in (*self.lefts, *self.rights))
 
-    def read_example(self, read):
+    def read_example(self, read: Read) -> tuple[jax.Array, jax.Array]:
         """The factors A and D of one example."""
-        lefts, rights = zip(*((product.left, product.right) for product in self.products), strict=True)
-        return [self._stacked(read, sides) for sides in (lefts, rights)]
+        h, a, b = self.layout.shape
+        A = jnp.concatenate([side.read(read, h, a) for side in self.lefts], axis=1)
+        return A, jnp.concatenate([side.read(read, h, b) for side in self.rights], axis=1)
 
-    def _stacked(self, read, sides):
-        h = self.products[0].heads
-        arrays = [lax.transpose(read(side.var), side.axes).reshape(h, -1, side.free) for side in sides]
-        return jnp.concatenate(arrays, axis=1)
-
-    def read_common(self, read):
-        """The part V (h, a, b) of the gradient that is the same for all examples, or None."""
-        first = self.products[0]
-        shape = first.heads, first.left.free, first.right.free
-        return _common(self, read).reshape(shape) if self.constants else None
+    def read_constant(self, read: Read) -> jax.Array | None:
+        """V (h, a, b), the part of the gradient that is the same for every example, or None."""
+        if not self.constants:
+            return None
+        return _before_moves(self.constants, self.layout.made, self.layout.moves, read).reshape(
+            self.layout.shape
+        )
 
     def inner_products(self, factors, V, limit):
-        """Σ_st (a_sᵀa_t)(d_sᵀd_t) over heads, from the factors, or column by column where that is cheaper."""
+        """Σ_st (a_sᵀa′_t)(d_sᵀd′_t) by the factors, or by the columns of R where that is cheaper."""
         A, D = factors
         (n, h, T, a), b = A.shape, D.shape[-1]
         if self.way == "columns":
@@ -171,7 +140,7 @@ class Products(NamedTuple):
             def rows(D, V):
                 return einsum("nhta,nhtb->nhab", A, D) + V
 
-            return _in_columns(rows, D, 3, V, 2, limit // (n * h * a))
+            return _by_columns(rows, D, 3, V, 2, limit // (n * h * a))
         K = jnp.zeros((n, n), A.dtype)
         for head in range(h):
             P, Q = (dot(rows, rows.T) for rows in (factor[:, head].reshape(n * T, -1) for factor in factors))
@@ -182,43 +151,42 @@ class Products(NamedTuple):
         return K + along[:, None] + along + jnp.sum(V**2)
 
     def weighted_gradient(self, factors, V, weights):
-        """Aᵀ diag(w) D, moved to where the gradient has it."""
+        """Aᵀ diag(w) D for each head, moved to where the gradient has it."""
         A, D = factors
         n, h, T, _ = A.shape
         D = D * weights[:, None, None, None]
         heads = [dot(A[:, head].reshape(n * T, -1).T, D[:, head].reshape(n * T, -1)) for head in range(h)]
         total = jnp.stack(heads) if V is None else jnp.stack(heads) + V * jnp.sum(weights)
-        return move(self.moves, total.reshape(self.made.shape))
+        return apply_moves(self.layout.moves, total.reshape(self.layout.made.shape))
 
 
 class Convolution(NamedTuple):
-    """A convolution of the inputs with the errors: its columns can be made apart, channel by channel."""
+    """A convolution of the inputs with the errors, which can be made channel by channel."""
 
     equation: Any
-    moves: tuple
-    constants: tuple
+    moves: tuple[Move, ...]
+    constants: tuple[Term, ...]
     why: str = "a convolution"
     way: str = "columns"
 
-    weighted_gradient = None  # as dear as one more backward pass, which gives it for all
-
-    @property
-    def made(self) -> Any:
-        """The shape and dtype of the convolution, before the moves."""
-        return self.equation.outvars[0].aval
+    weighted_gradient = None  # it would cost one more backward pass, and that gives Gᵀw of all arrays
 
     @property
     def size(self) -> int:
-        """Numbers that are held for each example."""
-        return sum(prod(var.aval.shape) for var in self.equation.invars)
+        """The numbers of an example."""
+        return sum(var.aval.size for var in self.equation.invars)
 
-    def read_example(self, read):
-        """Both inputs of the convolution for one example."""
-        return tuple(map(read, self.equation.invars))
+    def read_example(self, read: Read) -> tuple[jax.Array, jax.Array]:
+        """The inputs and the errors of one example."""
+        left, right = self.equation.invars
+        return read(left), read(right)
 
-    def read_common(self, read):
-        """The part of the gradient that is the same for all examples."""
-        return _common(self, read) if self.constants else jnp.zeros(self.made.shape)
+    def read_constant(self, read: Read) -> jax.Array:
+        """V, the part of the gradient that is the same for every example."""
+        made = self.equation.outvars[0].aval
+        return (
+            _before_moves(self.constants, made, self.moves, read) if self.constants else jnp.zeros(made.shape)
+        )
 
     def inner_products(self, factors, V, limit):
         """RRᵀ, some channels at a time."""
@@ -226,20 +194,47 @@ class Convolution(NamedTuple):
         numbers = self.equation.params["dimension_numbers"]
         rows = jax.vmap(partial(convolve, self.equation.params | {"preferred_element_type": None}))
         axis, channel = 1 + numbers.rhs_spec[0], numbers.out_spec[1]
-        width = limit // (len(left) * self.made.size // self.made.shape[channel])
-        return _in_columns(lambda right, V: rows(left, right) + V, right, axis, V, channel, width)
+        width = limit // (len(left) * V.size // V.shape[channel])
+        return _by_columns(lambda right, V: rows(left, right) + V, right, axis, V, channel, width)
 
 
-def _common(layer, read):
-    """The terms of a gradient that are the same for every example, as they are before the moves."""
-    there = partial(move, layer.moves)
-    V = jnp.asarray(sum(move(term.moves, read(term.var)) for term in layer.constants))
-    V = V.astype(jax.eval_shape(there, layer.made).dtype)
-    return at_least_float32(jax.linear_transpose(there, layer.made)(V)[0])
+def _both_vary(trace, equation):
+    """True where both factors belong to the example. In the gradient of a bias, one is the weights that follow."""
+    return all(trace.varies(var) and var.aval.size for var in equation.invars)
 
 
-def _in_columns(rows, right, axis, V, channel, width):
-    """RRᵀ of rows that are made from a factor and a constant, some columns at a time."""
+def _outer_products(term: Term) -> tuple[Side, Side, Layout]:
+    """A batched matrix product as outer products: what it batches are heads, what it sums over are products."""
+    sides, ranks, lengths = [], [], []
+    for var, summed, heads in zip(
+        term.equation.invars, *term.equation.params["dimension_numbers"], strict=True
+    ):
+        rest = tuple(axis for axis in range(var.aval.ndim) if axis not in (*summed, *heads))
+        sides.append(Side(var, (*heads, *summed, *rest)))
+        ranks.append(len(rest))
+        lengths.append(prod(var.aval.shape[axis] for axis in rest))
+    made, moves, h = term.equation.outvars[0].aval, term.moves, len(heads)
+    while (
+        moves and moves[0].primitive.name == "transpose"
+    ):  # one that exchanges the sides is made by exchanging them
+        middle = h + ranks[0]
+        if moves[0].settings["permutation"] != (*range(h), *range(middle, made.ndim), *range(h, middle)):
+            break
+        sides, ranks, lengths = sides[::-1], ranks[::-1], lengths[::-1]
+        made, moves = jax.eval_shape(partial(apply_moves, moves[:1]), made), moves[1:]
+    return sides[0], sides[1], Layout((prod(made.shape[:h]), *lengths), made, moves)
+
+
+def _before_moves(constants, made, moves, read):
+    """The sum of the terms that are the same for every example, in the form that is `made` before the moves."""
+    forward = partial(apply_moves, moves)
+    V = jnp.asarray(sum(apply_moves(term.moves, read(term.var)) for term in constants))
+    V = V.astype(jax.eval_shape(forward, made).dtype)
+    return at_least_float32(jax.linear_transpose(forward, made)(V)[0])
+
+
+def _by_columns(rows, right, axis, V, channel, width):
+    """RRᵀ of the rows `rows(right, V)`, which are made `width` columns at a time: these axes of `right` and V."""
     size = right.shape[axis]
     parts = ceil(size / max(1, min(width, size)))
     width = ceil(size / parts)

@@ -1,7 +1,7 @@
-"""Reading a gradient off its trace: which operations made it, and the value of anything on the way.
+"""The trace of a gradient: the operations that made it, and the value of any variable on the way.
 
-JAX traces the loss and the gradients of ONE example into a list of equations. Here the calls in that list are opened
-(jit, checkpoint), so that each gradient can be followed back to the product that made it.
+JAX traces the loss and the gradients of ONE example into a list of equations. Here the calls in that list (jit,
+checkpoint) are opened, so that each gradient can be followed back to the product that made it.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,36 @@ from jax import lax
 from jax.extend.core import Literal
 from jaxtyping import PyTree
 
-CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"}  # their names in any JAX
-MOVES = {"transpose", "reshape", "squeeze", "copy", "convert_element_type"}  # they keep inner products
+CALLS = {
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "checkpoint",
+    "remat2",
+}  # their names in all versions of JAX
+MOVES = {
+    "transpose",
+    "reshape",
+    "squeeze",
+    "copy",
+    "convert_element_type",
+}  # operations that keep inner products
+
+
+class Move(NamedTuple):
+    """An operation that only moves entries, by value: two are equal where they do the same."""
+
+    primitive: Any
+    settings: dict
+
+
+class Term(NamedTuple):
+    """A part of a gradient: a variable, the equation that made it, and how its entries are moved from there on."""
+
+    var: Any
+    equation: Any
+    moves: tuple[Move, ...]
 
 
 class Trace(NamedTuple):
@@ -26,17 +54,22 @@ class Trace(NamedTuple):
     varying: set
     """The variables that depend on the example."""
 
+    def varies(self, var: Any) -> bool:
+        """True for a variable that depends on the example."""
+        return not isinstance(var, Literal) and var in self.varying
 
-class Term(NamedTuple):
-    """A part of a gradient: a variable, the equation that made it, and how its entries are moved from there on."""
-
-    var: Any
-    equation: Any
-    moves: tuple
+    def terms(self, var: Any, moves: tuple[Move, ...] = ()) -> list[Term]:
+        """The terms that a gradient is a sum of, each followed back through moves as far as it can be."""
+        equation = self.made_by.get(var) if self.varies(var) else None
+        if equation and equation.primitive.name == "add_any":
+            return [term for part in equation.invars for term in self.terms(part, moves)]
+        if equation and equation.primitive.name in MOVES:
+            return self.terms(equation.invars[0], (Move(equation.primitive, equation.params), *moves))
+        return [Term(var, equation, moves)]
 
 
 def trace_gradients(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Trace:
-    """The trace of `jax.value_and_grad(loss_fn)`: its outputs are the loss and the gradients, leaf by leaf."""
+    """Trace `jax.value_and_grad(loss_fn)`; the outputs are the loss and the gradients, leaf by leaf."""
     nested = jax.make_jaxpr(jax.value_and_grad(loss_fn))(params, x, y)
 
     def opened(*inputs):
@@ -48,13 +81,13 @@ def trace_gradients(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> 
     trace = Trace(closed.jaxpr, closed.consts, made_by, varying)
     for equation in closed.jaxpr.eqns:
         made_by.update((out, equation) for out in equation.outvars)
-        if any(varies(trace, var) for var in equation.invars):
+        if any(trace.varies(var) for var in equation.invars):
             varying.update(equation.outvars)
     return trace
 
 
 def evaluate(jaxpr: Any, constants: Any, inputs: Any) -> Callable[[Any], Any]:
-    """Run a trace; what comes back gives the value of any variable of it. Unused ones cost nothing under jit."""
+    """Run a trace, and return a function from its variables to their values. Unused ones cost nothing under jit."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *inputs), strict=True))
 
     def read(var):
@@ -85,29 +118,14 @@ def convolve(settings: dict, left: Any, right: Any) -> Any:
     """
     numbers = settings["dimension_numbers"]
     batch, channel, *space = numbers.out_spec
-    turned = numbers._replace(out_spec=(1, 0, *range(2, 2 + len(space))))
-    out = lax.conv_general_dilated_p.bind(left, right, **settings | {"dimension_numbers": turned})
+    channels_first = numbers._replace(out_spec=(1, 0, *range(2, 2 + len(space))))
+    out = lax.conv_general_dilated_p.bind(left, right, **settings | {"dimension_numbers": channels_first})
     order = [channel, batch, *space]
     return lax.transpose(out, [order.index(axis) for axis in range(out.ndim)])
 
 
-def varies(trace: Trace, var: Any) -> bool:
-    """Whether a variable depends on the example."""
-    return not isinstance(var, Literal) and var in trace.varying
-
-
-def terms(trace: Trace, var: Any, moves: tuple = ()) -> list[Term]:
-    """Follow a gradient back through moves and sums, as far as it can be followed."""
-    equation = trace.made_by[var] if varies(trace, var) and var in trace.made_by else None
-    if equation and equation.primitive.name == "add_any":
-        return [term for part in equation.invars for term in terms(trace, part, moves)]
-    if equation and equation.primitive.name in MOVES:
-        return terms(trace, equation.invars[0], (equation, *moves))
-    return [Term(var, equation, moves)]
-
-
-def move(moves: tuple, value: Any) -> Any:
-    """Move the entries of a value as a gradient's were moved."""
-    for equation in moves:
-        value = equation.primitive.bind(value, **equation.params)
+def apply_moves(moves: tuple[Move, ...], value: Any) -> Any:
+    """Move the entries of a value as those of a gradient were moved."""
+    for move in moves:
+        value = move.primitive.bind(value, **move.settings)
     return value

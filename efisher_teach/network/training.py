@@ -19,10 +19,11 @@ from jaxtyping import Array, PyTree
 from efisher_teach import errors
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
+ALL_EXAMPLES = "For all examples, leave it out."
 
 
 class Fit(NamedTuple):
-    """Where a loop of updates arrived.
+    """The outcome of a loop of updates.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
@@ -38,9 +39,9 @@ class Fit(NamedTuple):
     best: PyTree
     """The parameters with the lowest reported loss. Where batches are small, that is a matter of luck, too."""
     reports: Any
-    """What the updates reported, with the steps on the first axis (NumPy); () before the first one."""
+    """The reports of the updates, with the steps on the first axis (NumPy); () before the first one."""
     stopped: str
-    """Why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
+    """The reason why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
 
 
 def fit(
@@ -61,17 +62,17 @@ def fit(
     Args:
         update: `update(params, x, y) -> (params, report)`, of `make_update` or any other; the report is a NamedTuple
             with a `loss`, that before the step. A state of its own (of Adam, say) may be part of `params`.
-        params: Where to start, any pytree of arrays.
+        params: The start, any pytree of arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
-        steps: How many updates, those of a checkpoint included.
-        batch_size: How many examples a step sees; None means all. Each pass goes through a new order of the examples,
-            and leaves out the rest that does not fill a batch.
+        steps: The number of updates, those of a checkpoint included.
+        batch_size: The number of examples that a step sees; None means all. Each pass goes through a new order of the
+            examples, and leaves out the rest that does not fill a batch.
         key: A `jax.random.key`, for the order of the examples. Needed for batches.
         callbacks: Each is called as `callback(step, params, report)` after a step, and ends the loop by returning True.
         checkpoint: A file (.npz). If it exists, the loop goes on from there, as if it had never stopped; it is written
             every half minute and at the end, also of an interruption or an error.
-        progress: Whether to show a progress bar.
+        progress: True shows a progress bar.
 
     Returns:
         A `Fit`; also after an interruption (Ctrl-C, or the stop button of a notebook) and after a loss or step that is
@@ -91,41 +92,32 @@ def fit(
 
     n, steps, callbacks = errors.examples(x, y), errors.at_least_one("steps", steps), tuple(callbacks)
     if batch_size is not None:
-        batch_size = errors.batch(batch_size, n, key)
-    path, saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
-    run, reports = _Run(params, params, math.inf, 0), []
-    if path is not None:
-        errors.folder("checkpoint", path)
+        batch_size = _checked_batch_size(batch_size, n, key)
+    path, last_saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
+    if path is not None and not path.parent.is_dir():
+        errors.reject("checkpoint", "in a folder that exists", f"{path}", "Make the folder first.")
+    run, reports, reason = _Run(params, params, math.inf, 0), [], None
     if path is not None and path.exists():
-        _, report = jax.eval_shape(update, params, x, y)
-        run, reports = _load(path, run, report)
-    stopped = "all steps done"
+        run, reports = _load(path, run, jax.eval_shape(update, params, x, y)[1])
     try:
         with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
             for batch in _batches(x, y, n, batch_size, key, range(run.steps, steps)):
                 moved, report = update(run.params, *batch)
-                loss = float(report.loss)
-                best = (run.params, loss) if loss < run.best_loss else (run.best, run.best_loss)
                 reports.append(jax.device_get(report))
-                run = _Run(moved, *best, run.steps + 1)
-                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
+                run = run.after_step(moved, float(report.loss))
+                bar.set_postfix(loss=f"{float(report.loss):.4g}", refresh=False)
                 bar.update()
-                if not (math.isfinite(loss) and getattr(report, "finite", True)):
-                    stopped = "not finite"
+                if reason := _reason_to_stop(run.steps - 1, moved, report, callbacks):
                     break
-                wishes = [callback(run.steps - 1, moved, report) for callback in callbacks]
-                if any(wishes):
-                    stopped = "by a callback"
-                    break
-                if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    _save(path, run, _stack(reports))
-                    saved = time.monotonic()
+                if path is not None and time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    _save(path, run, reports)
+                    last_saved = time.monotonic()
     except KeyboardInterrupt:
-        stopped = "interrupted"
+        reason = "interrupted"
     finally:
         if path is not None and run.steps:
-            _save(path, run, _stack(reports[: run.steps]))
-    return Fit(run.params, run.best, _stack(reports[: run.steps]), stopped)
+            _save(path, run, reports)
+    return Fit(run.params, run.best, _stack(reports, run.steps), reason or "all steps done")
 
 
 class Trial(NamedTuple):
@@ -142,7 +134,7 @@ class Trial(NamedTuple):
     losses: np.ndarray
     """Of each step (steps,): the mean loss of its batch, before it."""
     seconds: float
-    """What one step took, without compiling."""
+    """The duration of one step, without compiling."""
 
 
 def tune(
@@ -166,7 +158,7 @@ def tune(
         steps: As in `fit`.
         batch_size: As in `fit`.
         key: As in `fit`.
-        progress: Whether to show a progress bar, over the settings.
+        progress: True shows a progress bar, over the settings.
 
     Returns:
         A `Trial` of each setting.
@@ -201,6 +193,22 @@ class _Run(NamedTuple):
     best_loss: Any
     steps: Any
 
+    def after_step(self, params, loss):
+        """The run after one more step; `loss` is that before it."""
+        best = (self.params, loss) if loss < self.best_loss else (self.best, self.best_loss)
+        return _Run(params, *best, self.steps + 1)
+
+
+def _checked_batch_size(size, n, key):
+    size = errors.at_least_one("batch_size", size, ALL_EXAMPLES)
+    if size > n:
+        errors.reject("batch_size", f"at most {n}, the number of examples", f"{size}", ALL_EXAMPLES)
+    if key is None:
+        errors.reject(
+            "key", "a jax.random.key where batch_size is given", "None", "Use e.g. jax.random.key(0)."
+        )
+    return size
+
 
 def _batches(x, y, n, size, key, steps):
     """The examples of each step. They depend on the key and the step only: a resumed run sees the same."""
@@ -216,32 +224,53 @@ def _batches(x, y, n, size, key, steps):
         yield jax.tree.map(lambda leaf, chosen=chosen: leaf[chosen], (x, y))
 
 
-def _stack(reports):
-    return jax.tree.map(lambda *values: np.stack(values), *reports) if reports else ()
+def _reason_to_stop(step, params, report, callbacks):
+    """The reason to end the loop after a step, or None. Every callback is called."""
+    if not (math.isfinite(report.loss) and getattr(report, "finite", True)):
+        return "not finite"
+    answers = [callback(step, params, report) for callback in callbacks]
+    return "by a callback" if any(answers) else None
+
+
+def _stack(reports, steps):
+    """The reports of the finished steps: an interrupted one may have left its own."""
+    return jax.tree.map(lambda *values: np.stack(values), *reports[:steps]) if steps else ()
 
 
 def _save(path, run, reports):
-    """Written beside and put in place, so that a crash leaves the old file or the new one."""
-    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((run, reports))]
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
+    """Write another file and rename it, so that a crash leaves the old file or the new one."""
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((run, _stack(reports, run.steps)))]
+    new = path.with_name(path.name + ".new")
+    with new.open("wb") as file:
         np.savez(file, *arrays)
-    beside.replace(path)
+    new.replace(path)
 
 
 def _load(path, start, report):
     """A run as it was saved, and its reports."""
     leaves, tree = jax.tree.flatten((start, report))
-    saved: list[Any]
+    saved, wanted = [], _described(jax.tree.leaves(start))
     try:
         with np.load(path) as file:
             saved = list(file.values())
+        found = _described(saved)
+        fits = found[: len(wanted)] == wanted and len(found) == len(leaves)
     except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
-        saved = [error]
-    errors.same_arrays("checkpoint", path, saved, jax.tree.leaves(start), len(leaves))
+        found, fits = [f"{type(error).__name__}: {error}"], False
+    if not fits:
+        requirement = "a file of these parameters: " + ", ".join(wanted)
+        action = "Give another file name, or delete the file to start anew."
+        errors.reject("checkpoint", requirement, f"{', '.join(found)} in {path}", action)
     # NumPy does not know bfloat16 and gives back bytes.
     saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]
     run, stacked = jax.tree.unflatten(tree, saved)
     params, best = jax.tree.map(jnp.asarray, (run.params, run.best))
     reports = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(int(run.steps))]
     return _Run(params, best, float(run.best_loss), int(run.steps)), reports
+
+
+def _described(arrays):
+    """The precision and shape of each."""
+    dtypes = [np.asarray(array).dtype for array in arrays]
+    names = ["bfloat16" if dtype.kind == "V" else str(dtype) for dtype in dtypes]
+    return [f"{name}{list(np.shape(array))}" for name, array in zip(names, arrays, strict=True)]

@@ -6,15 +6,14 @@ formed, so that a step costs little more than the gradient. The budget costs not
 Beside it: the natural-gradient update, to compare with.
 """
 
-import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
 from efisher_teach import errors
@@ -23,16 +22,12 @@ from efisher_teach.core.likelihoods import Likelihood
 from efisher_teach.core.precision import dot
 from efisher_teach.core.solve import solve_gram
 from efisher_teach.core.step import rate_of
-from efisher_teach.network.gram import loss_gram
-
-if TYPE_CHECKING:
-    pass
-
-EXAMPLES, PARAMETERS = "examples", "parameters"  # the axes of a mesh that `make_update` knows
+from efisher_teach.network import devices
+from efisher_teach.network.gram import check_hashable, loss_gram
 
 
 class Report(NamedTuple):
-    """What an update did. `fit` puts a leading axis, the steps, on every field.
+    """The outcome of an update. `fit` puts a leading axis, the steps, on every field.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
@@ -44,7 +39,7 @@ class Report(NamedTuple):
     loss: Float[Array, "*steps"]
     """The mean loss before the step."""
     actual_decrease: Float[Array, "*steps"] | None
-    """What the mean loss of these examples really fell by; None if not measured."""
+    """The measured decrease of the mean loss of these examples; None if not measured."""
     predicted_decrease: Float[Array, "*steps"]
     """-gᵀΔ, the same to first order."""
     budget_spent: Float[Array, "*steps"]
@@ -56,8 +51,8 @@ class Report(NamedTuple):
     residual: Float[Array, "*steps"]
     """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved."""
     finite: Bool[Array, "*steps"]
-    """Whether the step is finite, and the loss after it if it was measured. If not, the parameters were left as they
-    were."""
+    """True if the step is finite, and the loss after it where that was measured. If not, the parameters were left as
+    they were."""
 
 
 def make_update(
@@ -82,7 +77,7 @@ def make_update(
         learning_rate: η > 0, instead of a budget.
         mesh: Devices to share the work. Its axis "examples" splits x and y, its axis "parameters" every parameter
             array that it can; one of them or both. The result is the same on any mesh.
-        measure: Whether to evaluate the loss once more, after the step. This costs about a third of a gradient.
+        measure: True evaluates the loss once more, after the step. This costs about a third of a gradient.
 
     Returns:
         `update(params, x, y) -> (params, Report)`, for x and y with one example a row, to be called anywhere, also
@@ -101,36 +96,33 @@ def make_update(
         >>> print(params, f"{report.predicted_decrease:.3f}, in truth {report.actual_decrease:.3f}")
         [-0.1  -0.05] 0.100, in truth 0.097
     """
-    errors.hashable("loss_fn", loss_fn)
-    damping, budgeted, scale = _settings(damping, budget, learning_rate)
-    if mesh is not None:
-        errors.mesh_axes(mesh, (EXAMPLES, PARAMETERS))
-        mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
+    check_hashable("loss_fn", loss_fn)
+    damping, budgeted, scale = _numbers(damping, budget, learning_rate)
+    mesh = None if mesh is None else devices.automatic(mesh)
 
     def update(params, x, y):
-        # The mesh's own axes, automatic ones, also where the caller has set a mesh of another kind.
-        with contextlib.nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return _update((loss_fn, budgeted, mesh, measure), params, x, y, damping, scale)
+        with devices.inside(mesh):
+            return _update(loss_fn, budgeted, mesh, measure, params, x, y, damping, scale)
 
     return update
 
 
-@partial(jax.jit, static_argnums=0)
-def _update(settings, params, x, y, damping, scale):
-    loss_fn, budgeted, mesh, measure = settings
-    if mesh is not None:
-        errors.multiple("x and y", errors.examples(x, y), mesh.shape.get(EXAMPLES, 1))
-    x, y = _spread(mesh, (x, y), lambda leaf: (EXAMPLES,))
-    params = _spread(mesh, params, partial(_longest_axis, mesh))
+@partial(jax.jit, static_argnames=("loss_fn", "budgeted", "mesh", "measure"))
+def _update(loss_fn, budgeted, mesh, measure, params, x, y, damping, scale):
+    x, y = devices.split_examples(mesh, x, y)
+    params = devices.split_parameters(mesh, params)
     known = loss_gram(loss_fn, params, x, y)
-    K, n = _spread(mesh, known.K, lambda leaf: ()), len(known.losses)
-    found = _solve(K, jnp.full(n, 1 / n, K.dtype), n, damping, budgeted, scale)
-    moved = jax.tree.map(jnp.add, params, known.weighted_gradient(-found.learning_rate * found.coefficients))
-    moved = _spread(mesh, moved, partial(_longest_axis, mesh))
-    return _accept(loss_fn, params, moved, x, y, jnp.mean(known.losses), found, measure)
+    K, n = devices.copy_to_all(mesh, known.K), len(known.losses)
+    solution = _solve(K, jnp.full(n, 1 / n, K.dtype), n, damping, scale, budgeted)
+    delta = known.weighted_gradient(-solution.learning_rate * solution.coefficients)
+    moved = devices.split_parameters(mesh, jax.tree.map(jnp.add, params, delta))
+    loss = jnp.mean(known.losses)
+    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else None
+    return _accept(params, moved, solution, loss, after)
 
 
-def _settings(damping, budget, learning_rate):
+def _numbers(damping, budget, learning_rate):
+    """ε; whether a budget is given; c or η."""
     damping = errors.one_number("damping", errors.damping(damping))
     budgeted, scale = errors.budget_or_rate(budget, learning_rate, damping.dtype)
     # Without weak types, which JAX gives to Python's numbers: other numbers are then no reason to compile again.
@@ -138,7 +130,7 @@ def _settings(damping, budget, learning_rate):
     return damping, budgeted, scale
 
 
-class _Solved(NamedTuple):
+class _Solution(NamedTuple):
     """A direction u = Rᵀα, and what is known of the step -ηu without forming it."""
 
     coefficients: Array
@@ -149,7 +141,7 @@ class _Solved(NamedTuple):
     residual: Array
 
 
-def _solve(K, target, n, damping, budgeted, scale):
+def _solve(K, target, n, damping, scale, budgeted):
     """u = (A + εI)⁻¹g for the matrix A = RᵀR/n and the gradient g = Rᵀt, from K = RRᵀ/n alone."""
     K = lax.optimization_barrier(K)  # made once, not again for each use
     damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
@@ -163,7 +155,7 @@ def _solve(K, target, n, damping, budgeted, scale):
     rate = rate_of(scale, cost, is_zero, budgeted=budgeted)
     left_over = target - dot(K, coefficients) - damping * coefficients  # (A + εI)u - g is -Rᵀ of it
     size = jnp.where(is_zero, 1, jnp.sum(target * dot(K, target)))  # ‖g‖²/n
-    return _Solved(
+    return _Solution(
         coefficients=coefficients,
         learning_rate=rate,
         budget_spent=rate**2 * cost,
@@ -173,44 +165,24 @@ def _solve(K, target, n, damping, budgeted, scale):
     )
 
 
-def _accept(loss_fn, params, moved, x, y, loss, found, measure):
-    """The step, if it is finite, and the report."""
-    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else loss
-    finite = jnp.isfinite(loss) & jnp.isfinite(after) & jnp.isfinite(found.squared_length)
+def _accept(params, moved, solution, loss, after):
+    """The parameters after the step, or before it where it is not finite; and the report."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(solution.squared_length)
+    finite = finite if after is None else finite & jnp.isfinite(after)
     for leaf in jax.tree.leaves(moved):
         if jnp.finfo(leaf.dtype).bits < 32:  # a step of finite length may still be too long for these
             finite &= jnp.all(jnp.isfinite(leaf))
     report = Report(
         loss=loss,
-        actual_decrease=loss - after if measure else None,
-        predicted_decrease=found.learning_rate * found.damped_agreement,
-        budget_spent=found.budget_spent,
-        learning_rate=found.learning_rate,
-        damped_agreement=found.damped_agreement,
-        residual=found.residual,
+        actual_decrease=None if after is None else loss - after,
+        predicted_decrease=solution.learning_rate * solution.damped_agreement,
+        budget_spent=solution.budget_spent,
+        learning_rate=solution.learning_rate,
+        damped_agreement=solution.damped_agreement,
+        residual=solution.residual,
         finite=finite,
     )
     return jax.tree.map(partial(jnp.where, finite), moved, params), report
-
-
-def _spread(mesh, tree, axes_of):
-    """Every array spread over the devices; JAX moves the data."""
-    if mesh is None:
-        return tree
-
-    def spread(leaf):
-        axes = [axis if axis in mesh.axis_names else None for axis in axes_of(leaf)]
-        return lax.with_sharding_constraint(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
-
-    return jax.tree.map(spread, tree)
-
-
-def _longest_axis(mesh, leaf):
-    """The names of its axes: the longest one that the devices can share evenly is split, if there is one."""
-    parts = mesh.shape.get(PARAMETERS, 1)
-    axes = [axis for axis in range(leaf.ndim) if leaf.shape[axis] % parts == 0]
-    longest = max(axes, key=lambda axis: leaf.shape[axis], default=None)
-    return [PARAMETERS if axis == longest else None for axis in range(leaf.ndim)]
 
 
 def make_natural_update(
@@ -248,35 +220,38 @@ def make_natural_update(
         >>> print(params, f"{report.loss:.2f}")  # one step of Newton's method: the solution; the loss was 1.25
         [-1. -2.] 1.25
     """
-    damping, budgeted, scale = _settings(damping, budget, learning_rate)
-    return lambda params, x, y: _natural(
-        (output_fn, likelihood, budgeted, measure), params, x, y, damping, scale
-    )
+    damping, budgeted, scale = _numbers(damping, budget, learning_rate)
+
+    def update(params, x, y):
+        return _natural_update(output_fn, likelihood, budgeted, measure, params, x, y, damping, scale)
+
+    return update
 
 
-@partial(jax.jit, static_argnums=0)
-def _natural(settings, params, x, y, damping, scale):
-    output_fn, likelihood, budgeted, measure = settings
+@partial(jax.jit, static_argnames=("output_fn", "likelihood", "budgeted", "measure"))
+def _natural_update(output_fn, likelihood, budgeted, measure, params, x, y, damping, scale):
     n = errors.examples(x, y)
 
     def loss_fn(params, x, y):
         return likelihood.loss(output_fn(params, x), y)
 
-    def rows(x, y):  # ∂z of Σₖ wₖ∇ℓₖ∇ℓₖᵀ = BᵀB, and t with Bᵀt = ∂ℓ/∂z
-        z = output_fn(params, x)
+    def factors(x, y):
+        """B with Σₖ wₖ∇ℓₖ∇ℓₖᵀ = BᵀB for the gradients ∂ℓₖ/∂z of every label, and t with Bᵀt = ∂ℓ/∂z."""
+        z, gradient = output_fn(params, x), jax.grad(likelihood.loss)
         labels, weights = likelihood.labels(z)
-        believed = jax.vmap(jax.grad(likelihood.loss), in_axes=(None, 0))(z, labels)
+        believed = jax.vmap(gradient, in_axes=(None, 0))(z, labels)
         B = jnp.sqrt(weights)[:, None] * believed.reshape(len(weights), -1)
-        return B.reshape(believed.shape), dot(
-            jnp.linalg.pinv(B.T), jnp.ravel(jax.grad(likelihood.loss)(z, y))
-        )
+        return B.reshape(believed.shape), dot(jnp.linalg.pinv(B.T), jnp.ravel(gradient(z, y)))
 
-    B, target = jax.vmap(rows)(x, y)
+    B, target = jax.vmap(factors)(x, y)
     labels = B.shape[1]
     B, target = B.reshape(n * labels, *B.shape[2:]), target.reshape(n * labels) / n
     x_of_row = jax.tree.map(lambda leaf: jnp.repeat(leaf, labels, axis=0), x)
     known = loss_gram(lambda params, x, b: jnp.sum(b * output_fn(params, x)), params, x_of_row, B)
-    found = _solve(labels * known.K, target, n, damping, budgeted, scale)
-    moved = jax.tree.map(jnp.add, params, known.weighted_gradient(-found.learning_rate * found.coefficients))
+    # F is a mean over n examples, K over n × labels rows.
+    solution = _solve(labels * known.K, target, n, damping, scale, budgeted)
+    delta = known.weighted_gradient(-solution.learning_rate * solution.coefficients)
+    moved = jax.tree.map(jnp.add, params, delta)
     loss = jnp.mean(per_example_losses(loss_fn, params, x, y))
-    return _accept(loss_fn, params, moved, x, y, loss, found, measure)
+    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else None
+    return _accept(params, moved, solution, loss, after)
