@@ -51,7 +51,8 @@ from efisher_teach.network.training import fit, tune
 from efisher_teach.network.update import make_natural_update, make_update
 
 if TYPE_CHECKING:
-    from efisher_teach.browser.cards import check, environment, given, guesses, lab_record, predict
+    from efisher_teach.browser.cards import check, given, guesses, lab_record, predict
+    from efisher_teach.browser.environment import environment
     from efisher_teach.browser.explorer import Explorer
     from efisher_teach.figures import scenes
 
@@ -107,7 +108,7 @@ __all__ = [
     "two_budget_step",
     "weighted_gradient",
 ]
-CARDS = {"check", "environment", "given", "guesses", "lab_record", "predict"}
+CARDS = {"check", "given", "guesses", "lab_record", "predict"}
 
 
 def __getattr__(name: str) -> Any:
@@ -115,6 +116,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "Explorer":
         return importlib.import_module("efisher_teach.browser.explorer").Explorer
+    if name == "environment":
+        return importlib.import_module("efisher_teach.browser.environment").environment
     if name in CARDS:
         return getattr(importlib.import_module("efisher_teach.browser.cards"), name)
     if name == "scenes":

@@ -1,47 +1,28 @@
-"""What makes a scene live: the widget, its picture and its words, and the page that needs no kernel.
+"""What makes a scene live: the widget, its picture and its words.
 
-The whole table goes to the browser once (`_pack`), and the browser (static/explorer.js) moves what moves. So a drag
+The whole table goes to the browser once (`pack`), and the browser (static/explorer.js) moves what moves. So a drag
 never waits for the kernel, and picture, words and browser show one table.
 """
 
 import inspect
-import json
-from base64 import b64encode
 from collections.abc import Callable
-from math import isclose
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 
 import anywidget
 import ipywidgets
-import numpy as np
 import traitlets
 
+from efisher_teach.browser.controls import AxisValue, Cancelled, describe, unmoved
 from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepare
-from efisher_teach.browser.rerun import settle
+from efisher_teach.browser.page import STATIC, bundle, without_bytes, write_page
+from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
 
-STATIC = Path(__file__).with_name("static")
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
-
-
-class _Place(traitlets.Float):
-    """A place on an axis: any finite number, which stands for the table's nearest value."""
-
-    def validate(self, obj, value):
-        value = super().validate(obj, value)
-        if not np.isfinite(value):
-            raise traitlets.TraitError(
-                f"`{self.name}` must be finite; got {value}. Its axis takes numbers only."
-            )
-        return value
-
-
-class _Cancelled(Exception):  # noqa: N818  # nothing went wrong: the reader has asked for something else
-    """Raised in a builder by `progress`."""
 
 
 class Explorer(anywidget.AnyWidget):
@@ -74,59 +55,62 @@ class Explorer(anywidget.AnyWidget):
 
     _esm = STATIC / "explorer.js"
     _css = STATIC / "explorer.css"
-    _reply = traitlets.Dict().tag(sync=True)
-    _busy = traitlets.Int(0).tag(sync=True)
-    _progress = traitlets.Float(-1).tag(sync=True)
-    _asked = traitlets.Unicode("wide").tag(sync=True)
+    reply = traitlets.Dict().tag(sync=True)
+    """All that the browser shows, in one message that is replaced as a whole."""
+    awaited = traitlets.Int(0).tag(sync=True)
+    """The serial number of the reply that was last asked for."""
+    progress = traitlets.Float(-1).tag(sync=True)
+    """The part of a long computation that is done; −1 where none runs."""
+    form = traitlets.Unicode("wide").tag(sync=True)
+    """"narrow" from the moment when a view has no room for the wide form."""
 
-    controls: dict[str, Any] = {}  # noqa: RUF012  # of one that failed to come to life, too, `close` is called
+    controls: dict[str, Any] = {}  # noqa: RUF012  # `close` is called even where `__init__` has failed
     panel = _row = None
     _shown: Shown | None = None
 
     def __init__(self, scene: Scene | Callable[..., Scene], **controls: Any):
         if isinstance(scene, Scene) and controls:
-            raise TypeError(
-                "`scene` must be a function of the controls' values, as controls are given; got a Scene."
-            )
-        self._build = (lambda: scene) if isinstance(scene, Scene) else scene
-        self._slow = "progress" in inspect.signature(self._build).parameters
+            needed = "a function of the controls' values, as controls are given"
+            raise TypeError(f"`scene` must be {needed}; got a Scene.")
+        build = (lambda: scene) if isinstance(scene, Scene) else scene
+        self._is_slow = "progress" in inspect.signature(build).parameters
+        self._build = build if self._is_slow else lambda progress, **values: build(**values)
         self._lock = RLock()  # JupyterLab may call from several threads
-        self._serial = self._turn = 0
+        self._serial = self._request = 0
         self.controls = controls
-        self._good = self._first = {name: control.value for name, control in controls.items()}
-        first = self._build(**self._good, **({"progress": lambda part: None} if self._slow else {}))
+        self._initial_values = self._values = {name: control.value for name, control in controls.items()}
+        first = self._build(progress=lambda part: None, **self._values)
         self._shown = prepare(first, tabulate(first), ("wide",))
-        for axis in first.axes:
-            if hasattr(Explorer, axis.name):
-                raise ValueError(
-                    f"`{axis.name}` cannot name an axis: explorers have that already. Rename it."
-                )
-        # No echo: one of where the reader was a moment ago would pull back the hand that has gone on.
-        place = {"sync": True, "echo_update": False}
-        self.add_traits(**{axis.name: _Place(axis.default).tag(**place) for axis in first.axes})
-        super().__init__(_reply=self._answer(self._shown))
+        for name in [axis.name for axis in first.axes if hasattr(Explorer, axis.name)]:
+            raise ValueError(f"`{name}` cannot name an axis: explorers have that already. Rename it.")
+        # No echo: one of where the reader was a moment ago would take back the hand that has gone on.
+        tags = {"sync": True, "echo_update": False}
+        self.add_traits(**{axis.name: AxisValue(axis.default).tag(**tags) for axis in first.axes})
+        super().__init__(reply=self._next_reply(self._shown, self._values))
         self._row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
         self.panel = ipywidgets.VBox([self._row, self]) if controls else self
         for control in controls.values():
-            control.observe(self._recompute, names="value")
-        self.observe(self._reform, names="_asked")
-        self.on_msg(self._told)
-        settle(self)
+            control.observe(self._on_control, names="value")
+        self.observe(self._on_form, names="form")
+        self.on_msg(self._on_button)
+        close_widgets_of_earlier_run(self)
 
-    def _now(self) -> Shown:
+    @property
+    def shown(self) -> Shown:
+        """The scene of this moment, its table, its drawings and its words."""
         if not self._shown:
             raise RuntimeError("This explorer is closed: its cell ran again. Use the new one.")
         return self._shown
 
     @property
     def scene(self) -> Scene:
-        """The scene that is shown now."""
-        return self._now().scene
+        """The scene that is shown."""
+        return self.shown.scene
 
     @property
     def table(self) -> Table:
         """The whole response of the scene over its axes."""
-        return self._now().table
+        return self.shown.table
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -136,9 +120,8 @@ class Explorer(anywidget.AnyWidget):
     @property
     def state(self) -> dict[str, float]:
         """The current state, as the table has it: {axis: value}."""
-        return {
-            axis.name: float(axis.values[i]) for axis, i in zip(self.scene.axes, self.indices, strict=True)
-        }
+        places = zip(self.scene.axes, self.indices, strict=True)
+        return {axis.name: float(axis.values[place]) for axis, place in places}
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -148,7 +131,7 @@ class Explorer(anywidget.AnyWidget):
     @property
     def words(self) -> str:
         """The current state in words, the same that the browser shows."""
-        return self._now().say(self.indices)
+        return self.shown.say(self.indices)
 
     def restore(self, **state: Any) -> None:
         """Set axes and controls by name; "Copy state" below the figure gives the line that restores what it shows.
@@ -156,11 +139,11 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             ValueError: A name is neither an axis nor a control.
         """
-        axes = [axis.name for axis in self.scene.axes]
+        known = [*(axis.name for axis in self.scene.axes), *self.controls]
         for name, value in state.items():
-            if name not in axes and name not in self.controls:
-                known = ", ".join([*axes, *self.controls])
-                raise ValueError(f"`{name}` must be an axis or a control of this explorer; it has: {known}.")
+            if name not in known:
+                has = ", ".join(known)
+                raise ValueError(f"`{name}` must be an axis or a control of this explorer; it has: {has}.")
             if name in self.controls:
                 self.controls[name].value = value
             else:
@@ -189,9 +172,7 @@ class Explorer(anywidget.AnyWidget):
             ratio: Pixels a CSS pixel.
             caption: Whether the words stand below the picture.
         """
-        with self._lock:
-            caption_words = self.words if caption else ""
-            return draw_whole(self._now(), self.indices, "png", DPI * ratio / RATIO, caption_words)
+        return self._as_file("png", DPI * ratio / RATIO, self.words if caption else "")
 
     def save(self, path: str | Path) -> None:
         """Write the figure in its current state, drawn by matplotlib; or, as .html, the live page of `to_html`.
@@ -207,156 +188,116 @@ class Explorer(anywidget.AnyWidget):
         if kind == "html":
             return self.to_html(path)
         if kind not in KINDS:
-            raise ValueError(
-                f"`path` must end in .png, .svg, .pdf or .html; got '{path.name}'. Rename the file."
-            )
-        with self._lock:
-            path.write_bytes(draw_whole(self._now(), self.indices, kind, DPI))
+            known = ".png, .svg, .pdf or .html"
+            raise ValueError(f"`path` must end in {known}; got '{path.name}'. Rename the file.")
+        path.write_bytes(self._as_file(kind))
 
     def to_html(self, path: str | Path) -> None:
-        """Write a page that holds this explorer, with no kernel behind it and no request to any host.
+        """Write a page with this explorer: its axes are live, with no kernel and no request to any host."""
+        write_page(Path(path), self.scene.title, self.for_page()["reply"])
 
-        Its axes are live; controls of the kernel are said as they stand.
-        """
-        page = (STATIC / "page.html").read_text()
-        # one pass over the template: what is put in may itself contain a mark
-        parts = {
-            "title": self.scene.title,
-            "css": (STATIC / "explorer.css").read_text(),
-            "js": (STATIC / "explorer.js").read_text(),
-            "reply": self._for_page(),
-        }
-        for piece in page.split("<!--")[1:]:
-            name = piece.partition("-->")[0]
-            page = page.replace(f"<!--{name}-->", parts[name], 1)
-        Path(path).write_text(page, encoding="utf-8")
-
-    def _for_page(self) -> str:
-        """All that `mount` in static/explorer.js needs, as JSON that may stand in a script of a page."""
+    def for_page(self) -> dict[str, Any]:
+        """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs."""
         with self._lock:
-            shown = prepare(self.scene, self.table, self._forms(narrow=True), self._shown)
-            reply = pack(shown) | {
+            shown = prepare(self.scene, self.table, self._forms("narrow"), self._shown)
+            stand = {
                 "serial": 1,
                 "error": "",
-                "controls": self._said(),
+                "controls": describe(self.controls, self._values),
                 "state": self.state,
             }
-        return json.dumps(reply, default=lambda data: b64encode(data).decode()).replace("</", "<\\/")
+            return without_bytes({"reply": pack(shown) | stand, "picture": self.to_png(ratio=1)})
 
     def close(self) -> None:
         """End the widget, and free the table and the figures."""
         for control in self.controls.values():
-            control.unobserve(self._recompute, names="value")
+            control.unobserve(self._on_control, names="value")
         for box in {self._row, self.panel} - {self, None}:
             box.layout.close()
             box.close()
         self.layout.close()
         super().close()
         self._shown = None
-        self.set_trait("_reply", {})
+        self.set_trait("reply", {})
 
     def _repr_mimebundle_(self, **kwargs) -> Any:
         """The live widget; the picture and the words where there is no kernel; the words for the tests."""
-        shown: Any = super() if self.panel is self else self.panel
-        view = shown._repr_mimebundle_(**kwargs)
-        data, metadata = view if isinstance(view, tuple) else (view, {})
+        view: Any = super() if self.panel is self else self.panel
         title = self.scene.title
         words = f"{title}{'' if title.endswith('?') else '.'} {self.words}"
         picture = {"width": int(100 * self.scene.size[0]), "alt": words}
         stored = {"text/plain": words, "image/png": self.to_png(caption=True)}
-        return data | stored, metadata | {"image/png": picture}
+        return bundle(self, view._repr_mimebundle_(**kwargs), stored, {"image/png": picture})
 
-    def _recompute(self, _change) -> None:
-        """A control has moved: compute its scene, beside the notebook if that is slow."""
+    def _as_file(self, kind: str, dpi: float = DPI, caption: str = "") -> bytes:
+        with self._lock:
+            return draw_whole(self.shown, self.indices, kind, dpi, caption)
+
+    def _on_control(self, _change) -> None:
+        """Compute the scene for new values of the controls, beside the notebook if that takes long."""
         with self._lock:
             values = {name: control.value for name, control in self.controls.items()}
-            if all(_same(value, self._good[name]) for name, value in values.items()):
+            if unmoved(values, self._values):
                 return
-            self._turn += 1
-            self._busy = self._serial + 1
-            job = (values, self._turn)
-        if self._slow:
-            Thread(target=self._compute, args=job, daemon=True).start()
-        else:
-            self._compute(*job)
+            self._request += 1
+            self.awaited = self._serial + 1
+            job = Thread(target=self._compute, args=(values, self._request), daemon=True)
+        job.start() if self._is_slow else job.run()
 
-    def _compute(self, values: dict[str, Any], turn: int) -> None:
-        """Answer a control with one atomic reply, or say what is wrong and set the controls back."""
+    def _compute(self, values: dict[str, Any], request: int) -> None:
+        """Answer a control with one reply, unless there is a newer request; or say what is wrong."""
 
         def progress(part: float) -> None:
-            if turn != self._turn:
-                raise _Cancelled
-            self._progress = float(part)
+            if request != self._request:
+                raise Cancelled
+            self.progress = float(part)
 
         try:
-            scene = self._build(**values, **({"progress": progress} if self._slow else {}))
+            scene = self._build(progress=progress, **values)
             table = tabulate(scene)
             with self._lock:
-                if turn != self._turn:
+                if request != self._request:
                     return
-                shown = prepare(scene, table, self._forms(), self._shown)
-                reply = self._answer(shown, values)
-                self._good, self._shown, self._progress, self._reply = values, shown, -1.0, reply
-        except _Cancelled:
+                shown = prepare(scene, table, self._forms(self.form), self._shown)
+                reply = self._next_reply(shown, values)
+                self._values, self._shown, self.progress, self.reply = values, shown, -1.0, reply
+        except Cancelled:
             return
         except Exception as error:  # whatever the builder raises is for the reader, not for a log
             with self._lock:
-                if turn == self._turn:
+                if request == self._request:
                     self._go_back(f"{type(error).__name__}: {error}")
 
     def _go_back(self, error: str) -> None:
         """Say what is wrong, and set the controls back to what is shown."""
         self._serial += 1
-        self._progress = -1.0
-        self._reply = self._reply | {"serial": self._serial, "error": error}
-        for name, value in self._good.items():
+        self.progress = -1.0
+        self.reply = self.reply | {"serial": self._serial, "error": error}
+        for name, value in self._values.items():
             self.controls[name].value = value
 
-    def _reform(self, _change) -> None:
-        """A view is narrow: draw that form too, from now on."""
+    def _on_form(self, _change) -> None:
+        """Draw the narrow form too, from now on: a view has no room for the wide one."""
         with self._lock:
-            self._shown = prepare(self.scene, self.table, self._forms(), self._shown)
-            self._reply = self._answer(self._shown)
+            self._shown = prepare(self.scene, self.table, self._forms(self.form), self._shown)
+            self.reply = self._next_reply(self._shown, self._values)
 
-    def _forms(self, *, narrow: bool = False) -> tuple[str, ...]:
-        return (
-            ("wide", "narrow")
-            if self._now().scene.narrow and (narrow or self._asked == "narrow")
-            else ("wide",)
-        )
+    def _forms(self, smallest: str) -> tuple[str, ...]:
+        return ("wide", "narrow") if self.scene.narrow and smallest == "narrow" else ("wide",)
 
-    def _told(self, _widget, message: dict[str, Any], _buffers) -> None:
-        """What the bar of buttons asks of the kernel."""
+    def _on_button(self, _widget, message: dict[str, Any], _buffers) -> None:
+        """Do what a button of the bar asks of the kernel."""
         if kind := message.get("save"):
-            with self._lock:
-                data = draw_whole(self._now(), self.indices, kind, DPI)
-            self.send({"file": f"figure.{kind}", "kind": KINDS[kind]}, [data])
+            self.send({"file": f"figure.{kind}", "kind": KINDS[kind]}, [self._as_file(kind)])
         elif message.get("reset"):
-            for name, value in self._first.items():
-                self.controls[name].value = value
+            self.restore(**self._initial_values)
         elif message.get("cancel"):
             with self._lock:
-                self._turn += 1  # what still computes learns of it at its next `progress`
+                self._request += 1  # what still computes learns of it at its next `progress`
                 self._go_back("")
 
-    def _said(self, values: dict[str, Any] | None = None) -> list[dict[str, str]]:
-        """The controls: how each is named, how it stands, and its value as Python."""
-        found = []
-        for name, value in (values or self._good).items():
-            label = self.controls[name].description or name
-            said = getattr(self.controls[name], "label", None) or f"{value}"
-            found.append({"name": name, "label": label, "said": said, "code": repr(value)})
-        return found
-
-    def _answer(self, shown: Shown, values: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _next_reply(self, shown: Shown, values: dict[str, Any]) -> dict[str, Any]:
         """Everything that the browser needs to show a scene, in one message."""
         reply = pack(shown)
         self._serial += 1
-        return reply | {"serial": self._serial, "error": "", "controls": self._said(values)}
-
-
-def _same(value: Any, other: Any) -> bool:
-    """Whether a control stands where it stood: a slider in the browser answers 0.01 with 0.009999999999999998."""
-    if isinstance(value, float) and isinstance(other, float):
-        return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
-    return value == other
+        return reply | {"serial": self._serial, "error": "", "controls": describe(self.controls, values)}
