@@ -133,7 +133,7 @@ class Client:
                     data = data[begin : later[0] if later else None]
                 message = json.loads(data)
                 answer = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
-                self.serial = max(self.serial, answer.get("state", {}).get("_reply", {}).get("serial", 0))
+                self.serial = max(self.serial, answer.get("state", {}).get("reply", {}).get("serial", 0))
                 self.messages.put(message)
 
     def receive(self, timeout):

@@ -66,7 +66,7 @@ SCENE = """
 scene = gallery.GALLERY[{name!r}]()
 start = time.perf_counter()
 shown = ef.Explorer(scene)
-took[{name!r}] = [time.perf_counter() - start, len(shown._reply["forms"]["wide"]["table"]) / 1000]
+took[{name!r}] = [time.perf_counter() - start, len(shown.reply["forms"]["wide"]["table"]) / 1000]
 shown
 """
 

@@ -16,7 +16,7 @@ from efisher_teach.figures.table import view
 def explorer(request):
     """In both forms, where it has two."""
     explorer = gallery.explorer(request.param)
-    explorer._asked = "narrow"
+    explorer.form = "narrow"
     return explorer
 
 
@@ -65,10 +65,10 @@ def drawn_at(artist):
 
 
 def test_packed_points_are_where_matplotlib_draws_them(explorer):
-    scene, reply = explorer.scene, explorer._reply
+    scene, reply = explorer.scene, explorer.reply
     assert set(reply["forms"]) == ({"wide", "narrow"} if scene.narrow else {"wide"})
     for name, form in reply["forms"].items():
-        found, drawn = unpack(reply, form), explorer._shown.forms[name].painting.artists
+        found, drawn = unpack(reply, form), explorer.shown.forms[name].painting.artists
         assert found.keys() == drawn.keys()
         for state in gallery.states(scene):
             arrays = view(scene, explorer.table, state)
@@ -88,7 +88,7 @@ def test_packed_points_are_where_matplotlib_draws_them(explorer):
 
 
 def test_layers_are_drawn_in_matplotlib_order(explorer):
-    for name, form in explorer._reply["forms"].items():
-        artists = explorer._shown.forms[name].painting.artists
+    for name, form in explorer.reply["forms"].items():
+        artists = explorer.shown.forms[name].painting.artists
         orders = [artists[layer["name"]].get_zorder() for layer in form["layers"]]
         assert orders == sorted(orders)

@@ -65,7 +65,7 @@ def test_race_is_said_and_drawn():
         "After 8 steps the training loss is 0.45 with SGD, 0.41 with Adam and 0.38"
     )
     assert "ε = 1, c = 0.1" in explorer.words
-    assert len(explorer._reply["forms"]["wide"]["table"]) < 20_000
+    assert len(explorer.reply["forms"]["wide"]["table"]) < 20_000
 
 
 @pytest.mark.parametrize(

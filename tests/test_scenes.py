@@ -184,7 +184,7 @@ def test_words_are_dark_enough(name):
 @pytest.mark.parametrize("name", gallery.BARE)
 def test_packed_tables_are_small(name):
     scene, _ = gallery.shown(name)
-    reply = ef.Explorer(scene)._reply
+    reply = ef.Explorer(scene).reply
     assert len(reply["forms"]["wide"]["table"]) <= 100_000
     assert len(reply["words"]) <= 200_000
 

@@ -1,6 +1,6 @@
 // The browser's half of the explorer: it draws what moves over matplotlib's picture, from one packed table.
 //
-// A reply holds everything: pictures, tables, the looks of the layers, the words. `open` unpacks one form of it (wide
+// A reply holds everything: pictures, tables, the looks of the layers, the words. `unpack` unpacks one form of it (wide
 // or narrow); `Figure` shows it. The browser knows no axes and no scales: every point is a figure pixel already, in
 // eighths. `render` is anywidget's entry, with a kernel; `mount` shows the same figure on a page without one.
 
@@ -10,7 +10,7 @@ function inflate(bytes) {
 }
 
 /** A picture as an image. */
-async function develop(bytes) {
+async function decodePicture(bytes) {
   const picture = new Image();
   picture.src = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
   picture.alt = "";
@@ -20,7 +20,7 @@ async function develop(bytes) {
 }
 
 /** Whether two pictures are the same, byte by byte. */
-function alike(one, other) {
+function sameBytes(one, other) {
   const [bytes, others] = [one, other].map(({ buffer, byteOffset, byteLength }) => new Uint8Array(buffer, byteOffset, byteLength));
   return bytes.length === others.length && bytes.every((byte, i) => byte === others[i]);
 }
@@ -29,9 +29,9 @@ function alike(one, other) {
  * Unpack a form of a reply: the picture as an image, the table as numbers, each layer with its own part of it. The
  * image of the form that was open last serves again where the picture is the same.
  */
-async function open(form, steps, last) {
-  const developing = last && alike(last.bytes, form.picture) ? last.picture : develop(form.picture);
-  const [inflated, picture] = await Promise.all([inflate(form.table).arrayBuffer(), developing]);
+async function unpack(form, steps, last) {
+  const decoding = last && sameBytes(last.bytes, form.picture) ? last.picture : decodePicture(form.picture);
+  const [inflated, picture] = await Promise.all([inflate(form.table).arrayBuffer(), decoding]);
   const bytes = new Uint8Array(inflated); // all low bytes, then all high ones
   const high = bytes.length / 2;
   const layers = form.layers.map((layer) => {
@@ -217,7 +217,7 @@ const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 
 /**
  * One view: a figure, a slider an axis, the words, and a bar of buttons. The host is told what happens:
- * `moved(name, value)`, `want(form)`, and, where there is a kernel, `send(message)`.
+ * `moved(name, value)`, `wantForm(form)`, and, where there is a kernel, `send(message)`.
  */
 class Figure {
   constructor(parent, host) {
@@ -234,11 +234,11 @@ class Figure {
     this.words = element("p", "ef-words", this.root);
     this.error = element("p", "ef-error", this.root, { role: "alert" });
     this.bar = element("div", "ef-bar", this.root);
-    this.live = element("div", "ef-live", this.root, { "aria-live": "polite" });
+    this.spoken = element("div", "ef-live", this.root, { "aria-live": "polite" });
     this.state = [];
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.root);
-    this.point();
+    this.listenToPointer();
   }
 
   close() {
@@ -251,40 +251,40 @@ class Figure {
   /** The form that there is room for. */
   fitting(reply) {
     const narrow = reply.narrow && this.root.clientWidth && this.root.clientWidth < 600;
-    if (narrow && !reply.forms.narrow) this.host.want("narrow");
+    if (narrow && !reply.forms.narrow) this.host.wantForm("narrow");
     return narrow && reply.forms.narrow ? "narrow" : "wide";
   }
 
   /** Show a reply, whole, at the given values of its axes. The last one wins, however long each takes to unpack. */
   async show(reply, values) {
     const form = this.fitting(reply);
-    const opening = open(reply.forms[form], reply.steps, this.shown);
+    const unpacking = unpack(reply.forms[form], reply.steps, this.shown);
     this.latest = reply;
-    const [opened, sentence] = await Promise.all([opening, inflate(reply.words).json()]);
+    const [unpacked, sentence] = await Promise.all([unpacking, inflate(reply.words).json()]);
     if (this.latest !== reply) return;
-    this.opened = { [form]: opening };
+    this.unpacking = { [form]: unpacking };
     this.scene = reply;
     this.sentence = sentence;
     this.root.setAttribute("aria-label", reply.title);
     this.error.textContent = reply.error;
-    const names = JSON.stringify([reply.axes.map((axis) => [axis.name, axis.said.length]), reply.handles, reply.presets]);
-    if (names !== this.names) this.build(reply);
-    this.names = names;
+    const controls = JSON.stringify([reply.axes.map((axis) => [axis.name, axis.said.length]), reply.handles, reply.presets]);
+    if (controls !== this.builtFor) this.build(reply);
+    this.builtFor = controls;
     this.state = reply.axes.map((axis) => nearest(axis.values, values()[axis.name] ?? axis.start));
-    this.put(form, opened);
+    this.display(form, unpacked);
     this.root.dataset.serial = reply.serial;
   }
 
   /** Use a form's picture and layers. */
-  put(form, opened) {
+  display(form, unpacked) {
     this.form = form;
-    this.shown = opened;
-    const [width, height] = opened.size;
+    this.shown = unpacked;
+    const [width, height] = unpacked.size;
     this.sheet.style.width = `${width}px`;
     this.paper.style.aspectRatio = `${width} / ${height}`;
-    if (opened.picture.parentNode !== this.paper) {
+    if (unpacked.picture.parentNode !== this.paper) {
       this.paper.querySelector("img")?.remove();
-      this.paper.prepend(opened.picture);
+      this.paper.prepend(unpacked.picture);
     }
     this.paint();
   }
@@ -295,8 +295,8 @@ class Figure {
     if (!scene) return;
     const form = this.fitting(scene);
     if (form === this.form) return this.paint();
-    const opened = await (this.opened[form] ??= open(scene.forms[form], scene.steps));
-    if (this.scene === scene && this.fitting(scene) === form && this.form !== form) this.put(form, opened);
+    const unpacked = await (this.unpacking[form] ??= unpack(scene.forms[form], scene.steps));
+    if (this.scene === scene && this.fitting(scene) === form && this.form !== form) this.display(form, unpacked);
   }
 
   /** Sliders, grips and buttons of a scene. */
@@ -314,7 +314,7 @@ class Figure {
       }); // prettier-ignore
       const said = element("output", "", row);
       const play = axis.play ? button("▶", `play ${axis.label}`, row, () => this.play(i)) : undefined;
-      input.addEventListener("input", () => this.take(i, Number(input.value)));
+      input.addEventListener("input", () => this.moveTo(i, Number(input.value)));
       return { input, said, play };
     });
     this.grips.replaceChildren();
@@ -329,20 +329,20 @@ class Figure {
       });
       return node;
     };
-    this.held = scene.handles.map((handle) => grip(handle.label, (direction) => this.nudge(handle, direction)));
+    this.handleGrips = scene.handles.map((handle) => grip(handle.label, (direction) => this.nudge(handle, direction)));
     if (scene.orbit) {
       const { azimuth, elevation } = scene.orbit;
-      grip("turn the figure", ([x, y]) => (this.take(azimuth, this.state[azimuth] - x), this.take(elevation, this.state[elevation] + y)));
+      grip("turn the figure", ([x, y]) => (this.moveTo(azimuth, this.state[azimuth] - x), this.moveTo(elevation, this.state[elevation] + y)));
     }
     this.bar.replaceChildren();
     if (scene.presets.length) {
-      const turn = (by) => this.preset(((this.chosen ?? (by > 0 ? -1 : 0)) + by + scene.presets.length) % scene.presets.length);
+      const turn = (by) => this.preset(((this.chosenPreset ?? (by > 0 ? -1 : 0)) + by + scene.presets.length) % scene.presets.length);
       button("‹", "the view before", this.bar, () => turn(-1));
       button("›", "the next view", this.bar, () => turn(1));
-      this.preset_said = element("span", "ef-preset", this.bar, { "aria-live": "polite" });
-      this.preset_said.textContent = `${scene.presets.length} views`;
+      this.presetText = element("span", "ef-preset", this.bar, { "aria-live": "polite" });
+      this.presetText.textContent = `${scene.presets.length} views`;
     }
-    this.chosen = undefined;
+    this.chosenPreset = undefined;
     element("span", "ef-space", this.bar);
     button("Reset", "back to the first state", this.bar, () => this.reset());
     button("Copy state", "copy a line of Python that restores this state", this.bar, () => this.copy());
@@ -352,7 +352,7 @@ class Figure {
   }
 
   /** The reader moved axis i: what plays or glides stops. */
-  take(i, place) {
+  moveTo(i, place) {
     this.stop();
     this.set(i, Math.min(Math.max(place, 0), this.scene.axes[i].values.length - 1));
   }
@@ -386,7 +386,7 @@ class Figure {
     const ratio = (this.paper.clientWidth * devicePixelRatio) / shown.size[0];
     const [width, height] = shown.size.map((side) => Math.round(side * ratio));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    this.ink(canvas.getContext("2d"), width, height);
+    this.drawMoving(canvas.getContext("2d"), width, height);
     this.inputs.forEach(({ input, said }, i) => {
       const text = scene.axes[i].said[state[i]];
       if (input.valueAsNumber !== state[i]) input.value = state[i];
@@ -394,19 +394,19 @@ class Figure {
       input.setAttribute("aria-valuetext", text);
     });
     scene.handles.forEach((handle, i) => {
-      const [x, y] = this.at(handle, state);
-      Object.assign(this.held[i].style, { left: `${(100 * x) / shown.size[0]}%`, top: `${(100 * y) / shown.size[1]}%` });
+      const [x, y] = this.handleAt(handle, state);
+      Object.assign(this.handleGrips[i].style, { left: `${(100 * x) / shown.size[0]}%`, top: `${(100 * y) / shown.size[1]}%` });
     });
     const words = say(this.sentence, state);
     this.words.textContent = words;
     this.paper.setAttribute("aria-label", `${scene.title}${scene.title.endsWith("?") ? "" : "."} ${words}`);
     clearTimeout(this.speaking); // a screen reader hears where the reader stops, not every place on the way
-    this.speaking = setTimeout(() => (this.live.textContent = words), 500);
+    this.speaking = setTimeout(() => (this.spoken.textContent = words), 500);
     this.root.dataset.state = state.join();
   }
 
   /** Draw what moves. */
-  ink(context, width, height) {
+  drawMoving(context, width, height) {
     const { shown, state } = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
@@ -431,7 +431,7 @@ class Figure {
   }
 
   /** Where a handle is in a state. */
-  at(handle, state) {
+  handleAt(handle, state) {
     return points(this.shown.layers.find(({ name }) => name === handle.points), state, this.turned(state));
   }
 
@@ -490,12 +490,12 @@ class Figure {
   preset(i) {
     const { axes, presets } = this.scene;
     const { name, state, says, asks } = presets[i];
-    this.chosen = i;
+    this.chosenPreset = i;
     this.glide(axes.map((axis) => nearest(axis.values, state[axis.name] ?? axis.start)));
-    this.preset_said.replaceChildren();
-    element("b", "", this.preset_said).textContent = `${i + 1} of ${presets.length}: ${name}. `;
-    this.preset_said.append(says);
-    if (asks) element("i", "", this.preset_said).textContent = ` ${asks}`;
+    this.presetText.replaceChildren();
+    element("b", "", this.presetText).textContent = `${i + 1} of ${presets.length}: ${name}. `;
+    this.presetText.append(says);
+    if (asks) element("i", "", this.presetText).textContent = ` ${asks}`;
   }
 
   reset() {
@@ -521,7 +521,7 @@ class Figure {
     const context = sheet.getContext("2d");
     const ink = document.createElement("canvas");
     Object.assign(ink, { width: sheet.width, height: sheet.height });
-    this.ink(ink.getContext("2d"), sheet.width, sheet.height);
+    this.drawMoving(ink.getContext("2d"), sheet.width, sheet.height);
     context.drawImage(this.shown.picture, 0, 0, sheet.width, sheet.height);
     context.drawImage(ink, 0, 0);
     sheet.toBlob((blob) => download(blob, "figure.png"));
@@ -529,7 +529,7 @@ class Figure {
 
   /** The handle's point moves one place to where a key points. */
   nudge(handle, [dx, dy]) {
-    const [x, y] = this.at(handle, this.state);
+    const [x, y] = this.handleAt(handle, this.state);
     let best;
     let most = 0;
     for (const axis of handle.axes) {
@@ -537,16 +537,16 @@ class Figure {
         const state = [...this.state];
         state[axis] += by;
         if (!(state[axis] in this.scene.axes[axis].values)) continue;
-        const [px, py] = this.at(handle, state);
+        const [px, py] = this.handleAt(handle, state);
         const gain = ((px - x) * dx + (py - y) * dy) / (Math.hypot(px - x, py - y) || 1);
         if (gain > most + 1e-9) [best, most] = [[axis, state[axis]], gain];
       }
     }
-    if (best) this.take(...best);
+    if (best) this.moveTo(...best);
   }
 
   /** Drag a handle: its axes take the places whose point is nearest to the pointer. Elsewhere, a drag turns a solid. */
-  point() {
+  listenToPointer() {
     const { canvas } = this;
     const where = (event) => {
       const box = canvas.getBoundingClientRect();
@@ -558,7 +558,7 @@ class Figure {
       const [x, y] = where(event);
       const reach = event.pointerType === "touch" ? 28 : 16;
       const distance = (handle) => {
-        const [px, py] = this.at(handle, this.state);
+        const [px, py] = this.handleAt(handle, this.state);
         return Math.hypot(px - x, py - y);
       };
       const handle = this.scene.handles.toSorted((one, other) => distance(one) - distance(other))[0];
@@ -589,7 +589,7 @@ class Figure {
         const [low, high] = [values[0], values.at(-1)];
         let value = values[grasp.state[axis]] + 0.6 * pixels;
         if (axis === azimuth) value = low + ((((value - low) % (high - low)) + (high - low)) % (high - low));
-        this.take(axis, nearest(values, value));
+        this.moveTo(axis, nearest(values, value));
       };
       turn(azimuth, grasp.from[0] - x);
       turn(elevation, y - grasp.from[1]);
@@ -615,7 +615,7 @@ class Figure {
     let least = Infinity;
     const search = ([axis, ...rest]) => {
       if (axis === undefined) {
-        const [px, py] = this.at(handle, state);
+        const [px, py] = this.handleAt(handle, state);
         const distance = (px - x) ** 2 + (py - y) ** 2;
         if (distance < least) [best, least] = [[...state], distance];
         return;
@@ -623,7 +623,7 @@ class Figure {
       for (state[axis] = 0; state[axis] < axes[axis].values.length; state[axis]++) search(rest);
     };
     search(handle.axes);
-    for (const axis of handle.axes) this.take(axis, best[axis]);
+    for (const axis of handle.axes) this.moveTo(axis, best[axis]);
   }
 }
 
@@ -634,35 +634,35 @@ function render({ model, el }) {
     model.save_changes();
   };
   let waiting; // on the way the kernel hears five times a second where the reader is, and always where they stop
-  const heard = () => {
+  const tellKernel = () => {
     if (waiting) model.save_changes();
     waiting = clearTimeout(waiting);
   };
   const figure = new Figure(el, {
     moved(name, value) {
       model.set(name, value);
-      waiting ??= setTimeout(heard, 200);
+      waiting ??= setTimeout(tellKernel, 200);
     },
-    want: (form) => model.get("_asked") !== form && save("_asked", form),
-    send: (message) => (heard(), model.send(message)),
+    wantForm: (form) => model.get("form") !== form && save("form", form),
+    send: (message) => (tellKernel(), model.send(message)),
   });
   const listening = [];
   const listen = (event, callback) => {
     model.on(event, callback);
     listening.push([event, callback]);
   };
-  const values = () => Object.fromEntries(model.get("_reply").axes.map(({ name }) => [name, model.get(name)]));
-  const busy = () => figure.busy(model.get("_busy"), model.get("_progress"));
-  const receive = () => figure.show(model.get("_reply"), values).then(busy);
-  listen("change:_reply", receive);
-  listen("change:_busy", busy);
-  listen("change:_progress", busy);
+  const values = () => Object.fromEntries(model.get("reply").axes.map(({ name }) => [name, model.get(name)]));
+  const busy = () => figure.busy(model.get("awaited"), model.get("progress"));
+  const receive = () => figure.show(model.get("reply"), values).then(busy);
+  listen("change:reply", receive);
+  listen("change:awaited", busy);
+  listen("change:progress", busy);
   listen("msg:custom", ({ file, kind }, [bytes]) => download(new Blob([bytes], { type: kind }), file));
-  for (const { name } of model.get("_reply").axes) listen(`change:${name}`, () => figure.follow(name, model.get(name)));
+  for (const { name } of model.get("reply").axes) listen(`change:${name}`, () => figure.follow(name, model.get(name)));
   receive();
   return () => {
     for (const [event, callback] of listening) model.off(event, callback);
-    heard();
+    tellKernel();
     figure.close();
   };
 }
@@ -672,7 +672,7 @@ function mount(parent, reply) {
   const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   reply.words = bytes(reply.words);
   for (const form of Object.values(reply.forms)) Object.assign(form, { picture: bytes(form.picture), table: bytes(form.table) });
-  const figure = new Figure(parent, { moved: () => {}, want: () => {} });
+  const figure = new Figure(parent, { moved: () => {}, wantForm: () => {} });
   figure.show(reply, () => reply.state);
   if (!reply.controls.length) return;
   const fixed = element("p", "ef-fixed", figure.root);

@@ -68,7 +68,7 @@ function render({ model, el }) {
     root.dataset.state = model.get("state");
   };
   const ask = () => {
-    const held = form?.contains(document.activeElement);
+    const hadFocus = form?.contains(document.activeElement);
     form?.remove();
     const asked = model.get("form");
     form = null;
@@ -78,7 +78,7 @@ function render({ model, el }) {
       form.addEventListener("click", () => send({ more: true }));
     }
     if (form) root.append(form);
-    if (held) (form?.matches("button") ? form : text).focus();
+    if (hadFocus) (form?.matches("button") ? form : text).focus();
   };
   const watched = { "change:html": say, "change:state": say, "change:form": ask };
   for (const [event, react] of Object.entries(watched)) model.on(event, react);
