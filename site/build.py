@@ -1,24 +1,24 @@
 """Make a page without a server of every notebook: `make site` writes _site/. Every axis of every figure is live in it.
 
-The notebooks are run; what their cells show is taken from the kernel as JSON that the page's scripts mount, the same
-scripts that JupyterLab runs. nbconvert makes the HTML, MathJax the formulas, pdoc the reference of the library; all of
-it lies in the folder, and no page asks a host for anything.
+The notebooks are run; with what their cells show comes, as a MIME type of our own, what the page's scripts mount: the
+same scripts that JupyterLab runs. nbconvert makes the HTML, MathJax the formulas, pdoc the reference of the library;
+all of it lies in the folder, and no page asks a host for anything.
 """
 
 import argparse
-import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from base64 import b64decode, b64encode
-from html import escape
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 
 import nbformat
+from jinja2 import FileSystemLoader
+from markupsafe import Markup
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
@@ -26,11 +26,10 @@ from PIL import Image
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from efisher_teach.lessons.course import QUESTIONS
+from efisher_teach.browser.page import MIME, SWITCH, TEMPLATES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-STATIC = ROOT / "efisher_teach" / "browser" / "static"
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAPERS = sorted((ROOT / "docs").glob("*.md"))
 LIVE = "application/vnd.jupyter.widget-view+json"
@@ -38,74 +37,45 @@ HOME = "https://github.com/efisher-teach/efisher_teach"
 BINDER = "https://mybinder.org/v2/gh/efisher-teach/efisher_teach/main?urlpath=lab/tree/notebooks/"
 COLAB = "https://colab.research.google.com/github/efisher-teach/efisher_teach/blob/main/notebooks/"
 DROPPED = ("ef.guesses()", "ef.environment()")  # say something about a kernel only
-
-# Run last: what stands behind each widget that a cell has shown, by the widget's name: the question, and the figure.
-ASK = """
-import json
-from base64 import b64encode
-from ipywidgets.widgets.widget import _instances
-from efisher_teach.browser.explorer import Explorer
-from efisher_teach.browser.cards import Gate, Prediction
-
-_figures = [each for each in _instances.values() if isinstance(each, Explorer)]
-_png = {{each: b64encode(each.to_png(ratio=1)).decode() for each in _figures}}
-_shown = {{each.panel.model_id: ["", (each._for_page(), _png[each])] for each in _figures}}
-_gates = [each for each in _instances.values() if isinstance(each, Gate)]
-_shown |= {{each.model_id: [each._question.name, _shown[each._figure.panel.model_id][1]] for each in _gates}}
-_asked = [each for each in _instances.values() if isinstance(each, Prediction)]
-_shown |= {{each.model_id: [each._question.name, None] for each in _asked}}
-open({path!r}, "w").write(json.dumps(_shown))
-"""
+LATE = ("explorer", "cards", "environment")  # what the package imports late, pdoc finds only by its name
+SITE = TEMPLATES.overlay(loader=FileSystemLoader(HERE))
+SITE.globals["code_style"] = lambda style: Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
+PARTS = SITE.get_template("parts.html").module
 
 
 def run(path: Path) -> nbformat.NotebookNode:
-    """A notebook, run; its figures and questions are HTML that the scripts of the page bring to life."""
+    """Run a notebook; its figures and questions become HTML that the scripts of the page bring to life."""
     book = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as folder:
-        found = Path(folder) / "shown.json"  # megabytes: not by way of an output
-        book.cells.append(nbformat.v4.new_code_cell(ASK.format(path=str(found))))
-        NotebookClient(
-            book,
-            timeout=300,
-            coalesce_streams=True,
-            store_widget_state=False,  # every figure a second time: `found` has what the page needs
-            resources={"metadata": {"path": path.parent}},
-        ).execute()
-        shown = json.loads(found.read_text())
-    book.cells.pop()
+    NotebookClient(
+        book,
+        timeout=300,
+        coalesce_streams=True,
+        store_widget_state=False,  # every figure a second time: the outputs have what the page needs
+        resources={"metadata": {"path": path.parent}},
+    ).execute(env=os.environ | {SWITCH: "1"})
     figures = 0
     for output in (output for cell in book.cells for output in cell.get("outputs", [])):
         data = output.get("data", {})
-        question, figure = shown.get(data.pop(LIVE, {}).get("model_id"), ["", None])
-        if figure:
+        data.pop(LIVE, None)
+        about = data.pop(MIME, {})
+        if "reply" in about:
             figures += 1
-            reply, picture = json.loads(figure[0]), lighter(figure[1])
-            for form in reply["forms"].values():
-                form["picture"] = lighter(form["picture"])
-            reply = json.dumps(reply).replace("</", "<\\/")
-            about = {"id": f"figure-{figures}", "gate": escape(question), "words": escape(data["text/plain"])}
-            output.data = {"text/html": FIGURE.format(**about, picture=picture, reply=reply)}
-        elif question:
-            about = json.dumps(QUESTIONS[question]._asdict() | {"sure": QUESTIONS[question].chance})
-            output.data = {"text/html": QUESTION.format(about=escape(about), folded=data["text/html"])}
+            for form in about["reply"]["forms"].values():
+                form["picture"] = in_256_colours(form["picture"])
+            picture, gate = in_256_colours(about["picture"]), about.get("gate", "")
+            figure = PARTS.figure(figures, gate, data["text/plain"], picture, about["reply"])
+            output.data = {"text/html": str(figure)}
+        elif "question" in about:
+            output.data = {"text/html": str(PARTS.question(about["question"], data["text/html"]))}
     return book
 
 
-def lighter(picture: str) -> str:
-    """A PNG, as base64, in 256 colours: what figures of lines and words have, and a third of the bytes."""
+def in_256_colours(picture: str) -> str:
+    """Reduce a PNG, as base64, to what figures of lines and words have, and a third of the bytes."""
     out = BytesIO()
     image = Image.open(BytesIO(b64decode(picture))).convert("RGB")
     image.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return b64encode(out.getvalue()).decode()
-
-
-FIGURE = """<figure class="ef-page" id="{id}" data-gate="{gate}" data-words="{words}">
-<img alt="{words}" src="data:image/png;base64,{picture}"></figure>
-<script type="application/json" data-for="{id}">{reply}</script>"""
-QUESTION = '<div class="ef-question" data-about="{about}">{folded}</div>'
-CHECKED = (
-    '<p class="ef-card">Your answer is checked where a kernel runs: <a href="{}">run it for real</a>.</p>'
-)
 
 
 def trim(book: nbformat.NotebookNode, name: str) -> None:
@@ -117,14 +87,14 @@ def trim(book: nbformat.NotebookNode, name: str) -> None:
     ]
     for cell in book.cells:
         if cell.metadata.get("part") == "stub":
-            link = nbformat.v4.new_output("display_data", {"text/html": CHECKED.format(BINDER + name)})
+            link = nbformat.v4.new_output("display_data", {"text/html": str(PARTS.checked(BINDER + name))})
             cell.outputs = [output for output in cell.outputs if output.output_type == "stream"] + [link]
         elif cell.cell_type == "markdown":
             cell.source = relink(cell.source)
 
 
 def relink(text: str) -> str:
-    """Links of notebooks and papers, as they are in the site."""
+    """Turn links of notebooks and papers into those of the site."""
 
     def new(match):
         link = match[1]
@@ -143,91 +113,71 @@ def relink(text: str) -> str:
 
 
 def title(book: nbformat.NotebookNode) -> str:
-    """Of a notebook, from its first line."""
+    """The title of a notebook, from its first line."""
     return book.cells[0].source.partition("\n")[0].removeprefix("# ")
 
 
-def page(heading: str, body: str, around: str = "") -> str:
-    """A whole page about `body`."""
-    live = 'class="ef-' in body
-    parts = {
-        "title": escape(heading),
-        "around": around,
-        "body": body,
-        "code": HtmlFormatter(style="default").get_style_defs(".highlight"),
-        "dark": HtmlFormatter(style="github-dark").get_style_defs(".highlight"),
-        "css": "".join((STATIC / f"{part}.css").read_text() for part in ("explorer", "lesson"))
-        if live
-        else "",
-        "explorer": (STATIC / "explorer.js").read_text() if live else "",
-        "lesson": (STATIC / "lesson.js").read_text() if live else "",
-        "math": '<script defer src="assets/mathjax.js"></script>' if "$" in body else "",
-    }
-    template = (HERE / "page.html").read_text()
-    return re.sub(r"<!--(\w+)-->", lambda mark: parts[mark[1]], template)
+def write_page(path: Path, heading: str, body: str, around: str = "") -> None:
+    """Write a whole page about `body`, which is HTML."""
+    parts = {"title": heading, "body": Markup(body), "around": around, "live": 'class="ef-' in body}
+    path.write_text(SITE.get_template("page.html").render(parts), encoding="utf-8")
+
+
+def write_assets(out: Path) -> None:
+    """Put the pictures, the style and MathJax into the site."""
+    assets = out / "assets"
+    shutil.copytree(ROOT / "docs" / "images", assets)
+    shutil.copy(files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js", assets / "mathjax.js")
+    shutil.copy(HERE / "site.css", assets)
+
+
+def write_notebook(out: Path, path: Path) -> None:
+    """Run a notebook, and write its page."""
+    print(path.name, flush=True)
+    book = run(path)
+    trim(book, path.name)
+    hidden = ("exclude_anchor_links", "exclude_input_prompt", "exclude_output_prompt")
+    exporter = HTMLExporter(
+        template_name="basic", config=Config({"HTMLExporter": dict.fromkeys(hidden, True)})
+    )
+    body, _ = exporter.from_notebook_node(book)
+    links = PARTS.run_it(BINDER + path.name, COLAB + path.name)
+    write_page(out / f"{path.stem}.html", title(book), body, links)
+
+
+def write_contents(out: Path) -> None:
+    """Write the page that leads to all notebooks."""
+    books = []
+    for path in BOOKS:
+        book = nbformat.read(path, as_version=4)
+        minutes = re.search(r"\*\*(\d+) minutes", book.cells[0].source)[1]
+        about = {"page": f"{path.stem}.html", "number": path.name[:2], "title": title(book)}
+        books.append(about | {"minutes": minutes})
+    index = SITE.get_template("index.html").render(books=books, home=HOME)
+    write_page(out / "index.html", "What is the empirical Fisher for?", index)
+
+
+def write_reference(out: Path) -> None:
+    """Write the reference of the library."""
+    modules = ["efisher_teach", *(f"efisher_teach.browser.{name}" for name in LATE)]
+    command = [sys.executable, "-m", "pdoc", "--docformat", "google", "-o", out / "api", *modules]
+    subprocess.run(command, check=True)
 
 
 def build(out: Path, only: list[str]) -> None:
     """Write the site: all pages, or those whose names begin with one of `only`, for a look at it."""
     shutil.rmtree(out, ignore_errors=True)
-    assets = out / "assets"
-    assets.mkdir(parents=True)
-    for picture in (ROOT / "docs" / "images").iterdir():
-        shutil.copy(picture, assets)
-    shutil.copy(files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js", assets / "mathjax.js")
-    shutil.copy(HERE / "site.css", assets)
-    exporter = HTMLExporter(
-        template_name="basic",
-        config=Config(
-            {
-                "HTMLExporter": {
-                    "exclude_anchor_links": True,
-                    "exclude_input_prompt": True,
-                    "exclude_output_prompt": True,
-                }
-            }
-        ),
-    )
-    lines = []
+    out.mkdir(parents=True)
+    write_assets(out)
     for path in BOOKS:
-        book = nbformat.read(path, as_version=4)
-        minutes, name = re.search(r"\*\*(\d+) minutes", book.cells[0].source)[1], f"{path.stem}.html"
-        lines.append(
-            f'<li><a href="{name}">{path.name[:2]} {escape(title(book))}</a> <span>{minutes} min</span></li>'
-        )
-        if only and not path.name.startswith(tuple(only)):
-            continue
-        print(path.name, flush=True)
-        book = run(path)
-        trim(book, path.name)
-        body, _ = exporter.from_notebook_node(book)
-        real = f'<a href="{BINDER}{path.name}">Run it for real: Binder</a> <a href="{COLAB}{path.name}">Colab</a>'
-        (out / name).write_text(page(title(book), body, real), encoding="utf-8")
+        if not only or path.name.startswith(tuple(only)):
+            write_notebook(out, path)
     for path in PAPERS:
         text = relink(path.read_text())
-        name = f"{path.stem}.html"
-        (out / name).write_text(page(text.partition("\n")[0][2:], markdown2html(text)), encoding="utf-8")
-    index = (
-        (HERE / "index.html")
-        .read_text()
-        .replace("<!--notebooks-->", "\n".join(lines))
-        .replace("<!--home-->", HOME)
-    )
-    (out / "index.html").write_text(page("What is the empirical Fisher for?", index), encoding="utf-8")
+        write_page(out / f"{path.stem}.html", text.partition("\n")[0][2:], markdown2html(text))
+    write_contents(out)
     if not only:
-        reference = [
-            sys.executable,
-            "-m",
-            "pdoc",
-            "--docformat",
-            "google",
-            "-o",
-            out / "api",
-            "efisher_teach",
-            "efisher_teach.browser.explorer",  # what the package imports late, pdoc finds only here
-            "efisher_teach.browser.cards",
-        ]
-        subprocess.run(reference, check=True)
+        write_reference(out)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,7 @@ class Card(anywidget.AnyWidget, _Follower):
     state = traitlets.Unicode().tag(sync=True)
     seen = traitlets.Dict().tag(sync=True)
     """What the browser tells: where it runs."""
-    words = ""
-    folded = ""
+    words = folded = ""
 
     def for_page(self) -> dict[str, Any]:
         """Nothing: the stored HTML is all that a page needs."""
