@@ -7,21 +7,29 @@ from types import SimpleNamespace
 import ipywidgets
 import jax.numpy as jnp
 import pytest
+from frontend import run_cell, tell
 
 import efisher_teach as ef
-from efisher_teach.browser import cards, rerun
+from efisher_teach.browser import cards
+from efisher_teach.browser.page import MIME, SWITCH
+from efisher_teach.browser.record import RECORD
 from efisher_teach.lessons.course import QUESTIONS, Question
 
 
 @pytest.fixture(autouse=True)
 def fresh():
     """A record as after the kernel's start."""
-    cards.RECORD.guesses = cards.RECORD.attempts = cards.RECORD.hints = {}
+    RECORD.clear()
 
 
-def tell(card, **message):
-    """What the browser would send."""
-    card._handle_custom_msg(message, [])
+@pytest.fixture(scope="module")
+def problem():
+    return ef.descend(ef.breast_cancer(), steps=3)
+
+
+@pytest.fixture
+def figure(problem):
+    return ef.Explorer(ef.scenes.the_best_step(problem))
 
 
 def stored(card):
@@ -48,7 +56,7 @@ def test_a_guess_opens_the_answer(guess, mark):
     assert mark in card.html
     assert "It is &lt;b&gt;. See <code>C</code>." in card.html
     assert card.form == {}
-    assert cards.RECORD.guesses == {"plain": {"guess": guess, "sure": 80.0, "right": guess == 2}}
+    assert RECORD.guesses == {"plain": {"guess": guess, "sure": 80.0, "right": guess == 2}}
 
 
 @pytest.mark.parametrize(("guess", "right"), [(5.5, False), (6, True), (8, True), (8.5, False)])
@@ -56,7 +64,7 @@ def test_a_number_is_right_within_its_bounds(guess, right):
     card = ef.predict(NUMBER)
     assert (card.form["low"], card.form["high"]) == (0, 10)
     tell(card, guess=guess, sure=10)
-    assert cards.RECORD.guesses["number"]["right"] is right
+    assert RECORD.guesses["number"]["right"] is right
     assert f"{guess:.4g} of them" in card.html
 
 
@@ -65,33 +73,23 @@ def test_a_guess_is_made_once_and_outlives_its_cell():
     again = ef.predict(PLAIN)
     assert "✗" in again.html
     tell(again, guess=2, sure=50)
-    assert cards.RECORD.guesses["plain"]["guess"] == 1
+    assert RECORD.guesses["plain"]["guess"] == 1
 
 
-def test_a_figure_opens_with_the_guess():
-    card, figure = (
-        ef.predict(PLAIN),
-        ef.Explorer(ef.scenes.the_best_step(ef.descend(ef.breast_cancer(), steps=3))),
-    )
-    gate = card.opens(figure)
-    (closed,) = gate.children
-    assert isinstance(closed, cards.Card)
+def test_a_figure_opens_with_the_guess_and_brings_its_controls(problem, figure):
+    budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.04)
+    controlled = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
+    card = ef.predict(PLAIN)
+    gates = card.opens(figure), card.opens(controlled)
+    for gate in gates:
+        (closed,) = gate.children
+        assert isinstance(closed, cards.Card)
     tell(card, guess=2, sure=50)
-    assert gate.children == (figure,)
+    assert [gate.children for gate in gates] == [(figure,), (controlled.panel,)]
     assert card.opens(figure).children == (figure,)  # a cell that runs again after the guess
 
 
-def test_controls_come_with_their_figure():
-    problem = ef.descend(ef.breast_cancer(), steps=3)
-    budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.04)
-    figure = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
-    gate = ef.predict(PLAIN).opens(figure)
-    tell(ef.predict(PLAIN), guess=2, sure=50)
-    assert gate.children == (figure.panel,)
-
-
-def test_a_closed_figure_is_stored_as_picture_and_words():
-    figure = ef.Explorer(ef.scenes.the_best_step(ef.descend(ef.breast_cancer(), steps=3)))
+def test_a_closed_figure_is_stored_as_picture_and_words(figure, monkeypatch):
     gate = ef.predict(PLAIN).opens(figure)
     data, metadata = gate._repr_mimebundle_()
     theirs, about = figure._repr_mimebundle_()
@@ -99,26 +97,25 @@ def test_a_closed_figure_is_stored_as_picture_and_words():
     assert data["image/png"] == theirs["image/png"]
     assert metadata["image/png"] == about["image/png"]
     assert data[cards.LIVE]["model_id"] == gate.model_id != theirs[cards.LIVE]["model_id"]
+    assert MIME not in data
+    monkeypatch.setenv(SWITCH, "1")
+    assert stored(gate)[MIME] == figure.for_page() | {"gate": "plain"}
 
 
-def test_without_a_kernel_the_answer_is_folded():
+def test_without_a_kernel_the_answer_is_folded(monkeypatch):
     data = stored(ef.predict(PLAIN))
     folded = re.search(r"<details>(.*?)</details>", data["text/html"])[1]
     assert "It is &lt;b&gt;" in folded
     assert "It is" not in data["text/plain"]
     assert "2. c & d" in data["text/plain"]
     assert "<li>a &lt; b</li>" in data["text/html"]
-
-
-def test_unknown_questions_are_refused():
-    with pytest.raises(
-        ValueError, match=r"`question` must be a question of the course; got 'why'\. It has: .*along −g"
-    ):
-        ef.predict("why")
+    assert MIME not in data
+    monkeypatch.setenv(SWITCH, "1")
+    assert stored(ef.predict(PLAIN))[MIME] == {"question": PLAIN._asdict() | {"sure": 50}}
 
 
 @pytest.mark.parametrize(
-    ("guesses", "says"),
+    ("guesses", "summary"),
     [
         ([], "No guess yet"),
         ([(1, 80)], "0 of 1 guesses right, 0 %; you were 80 % sure on average: surer than right"),
@@ -126,25 +123,27 @@ def test_unknown_questions_are_refused():
         ([(2, 50)], "1 of 1 guesses right, 100 %; you were 50 % sure on average: better than you thought"),
     ],
 )
-def test_the_summary_follows_the_guesses(guesses, says):
-    summary = ef.guesses()
+def test_the_summary_follows_the_guesses(guesses, summary):
+    card = ef.guesses()
     for guess, sure in guesses:
         tell(ef.predict(PLAIN), guess=guess, sure=sure)
-    assert says in summary.html
-    assert says in stored(summary)["text/plain"]
+    assert summary in card.html
+    assert summary in stored(card)["text/plain"]
 
 
 def empirical_fisher(G):
     return G.T @ G / len(G)
 
 
-def test_a_right_answer():
+def test_a_right_answer_stays_passed():
     card = ef.check(empirical_fisher)
     assert card.state == "right"
     assert "✓ empirical_fisher: Right" in stored(card)["text/plain"]
     assert card.form == {}
-    assert cards.RECORD.attempts["empirical_fisher"]["passed"]
-    assert "return G.T @ G / len(G)" in cards.RECORD.attempts["empirical_fisher"]["code"]
+    assert "return G.T @ G / len(G)" in RECORD.attempts["empirical_fisher"]["code"]
+    ef.check(lambda G: G, "empirical_fisher")
+    kept = RECORD.attempts["empirical_fisher"]
+    assert (kept["passed"], kept["state"], kept["tries"]) == (True, "wrong", 2)
 
 
 def test_a_named_mistake_and_hints_by_the_button():
@@ -157,15 +156,8 @@ def test_a_named_mistake_and_hints_by_the_button():
         assert f"Hint {place}:" in card.html
     assert card.form == {}
     tell(card, more=True)
-    assert cards.RECORD.hints["empirical_fisher"] == 3
+    assert RECORD.hints["empirical_fisher"] == 3
     assert "Hint 3:" in ef.check(lambda G: G, "empirical_fisher").html  # they stay
-
-
-def test_passed_stays_passed():
-    ef.check(empirical_fisher)
-    ef.check(lambda G: G, "empirical_fisher")
-    kept = cards.RECORD.attempts["empirical_fisher"]
-    assert (kept["passed"], kept["state"], kept["tries"]) == (True, "wrong", 2)
 
 
 def raises(G):
@@ -185,7 +177,7 @@ def interrupted(G):
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (raises, "It stopped with RuntimeError: &lt;script&gt;alert(1)&lt;/script&gt;. In line "),
         (leaves, "It stopped with SystemExit"),
@@ -204,17 +196,23 @@ def interrupted(G):
         (print, "Write it where the stub has"),
     ],
 )
-def test_no_answer_raises_out_of_the_cell(answer, says):
+def test_no_answer_raises_out_of_the_cell(answer, message):
     card = ef.check(answer, "empirical_fisher")
-    assert says in card.html
+    assert message in card.html
     assert "<script>" not in card.html + stored(card)["text/html"]
     assert "<b>" not in card.html
     assert card.state != "right"
 
 
-def test_unknown_exercises_are_said_not_raised():
+def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
     assert "There is no exercise named raises. There are: " in ef.check(raises).html
     assert "There is no exercise named int" in ef.check(3).html
+    with pytest.raises(ValueError, match=r"`question` must be one .*; got 'why'\. It has: .*along −g"):
+        ef.predict("why")
+    with pytest.raises(ValueError, match="`exercise` must be one of the course; got 'why'"):
+        ef.given("why")
+    with pytest.raises(ValueError, match=r"`path` must end in .html or .json; got 'record.txt'"):
+        ef.lab_record(tmp_path / "record.txt")
 
 
 def test_the_smallest_counterexample_is_shown():
@@ -236,30 +234,26 @@ def test_numbers_for_each_student():
 
     assert ef.check(three_examples, seed=7).state == "right"
     assert ef.check(three_examples, seed=8).state == "wrong"
-    with pytest.raises(ValueError, match="`exercise` must be one of the course; got 'why'"):
-        ef.given("why")
 
 
 def test_lab_record(tmp_path):
     tell(ef.predict(PLAIN), guess=2, sure=60)
-    ef.check(raises, "empirical_fisher")
+    tell(ef.check(raises, "empirical_fisher"), more=True)
     ef.check(empirical_fisher)
-    ef.hint("mean_gradient")
-    said = ef.lab_record(tmp_path / "record.json", name="Ada")
-    assert "1 guesses, 1 exercises passed" in said.html
+    assert "1 guesses, 1 exercises passed" in ef.lab_record(tmp_path / "record.json", name="Ada").html
     kept = json.loads((tmp_path / "record.json").read_text())
     assert kept["name"] == "Ada"
     assert kept["guesses"]["plain"] == {"guess": 2, "sure": 60.0, "right": True}
     assert kept["attempts"]["empirical_fisher"]["tries"] == 2
-    assert kept["hints"] == {"mean_gradient": 1}
+    assert kept["hints"] == {"empirical_fisher": 1}
     ef.lab_record(tmp_path / "record.html", name="<Ada>")
     page = (tmp_path / "record.html").read_text()
+    assert "<pre>True</pre></td><td><pre>2</pre></td><td><pre>1</pre>" in page  # passed, tries, hints
     assert "return G.T @ G / len(G)" in page
+    assert "1 of 1 guesses right" in page
     assert "&lt;Ada&gt;" in page
     assert "<Ada>" not in page
     assert "http" not in page
-    with pytest.raises(ValueError, match=r"`path` must end in .html or .json; got 'record.txt'"):
-        ef.lab_record(tmp_path / "record.txt")
 
 
 def test_environment_says_where_it_runs():
@@ -270,23 +264,12 @@ def test_environment_says_where_it_runs():
     assert "they run, in &lt;i&gt;" in card.html
 
 
-def test_closed_cards_do_not_listen():
+def test_a_cell_that_runs_again_closes_its_cards_and_they_do_not_listen(monkeypatch):
+    run_cell(monkeypatch, "one", "first")
     card, summary = ef.predict(PLAIN), ef.guesses()
     before = card.html, summary.html
-    card.close()
-    summary.close()
-    tell(ef.predict(PLAIN), guess=1, sure=50)
-    assert (card.html, summary.html) == before
-
-
-def test_a_cell_that_runs_again_closes_its_cards(monkeypatch):
-    message = {"metadata": {"cellId": "one"}, "header": {"msg_id": "first"}}
-    monkeypatch.setattr(rerun, "get_ipython", lambda: SimpleNamespace(get_parent=lambda: message))
-    card = ef.predict(PLAIN)
-    beside = ef.guesses()
-    assert card.comm
-    assert beside.comm
-    message["header"] = {"msg_id": "second"}
+    run_cell(monkeypatch, "one", "second")
     again = ef.predict(PLAIN)
-    assert card.comm is beside.comm is None
-    assert again.comm
+    assert card.comm is summary.comm is None
+    tell(again, guess=1, sure=50)
+    assert (card.html, summary.html) == before

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
-from efisher_teach.browser import cards
+from efisher_teach.browser.record import RECORD
 
 # What stands before the examples, as the package's docstring says.
 BEFORE = dedent(re.search(r"\n\n((?: {4}.*\n)+)", ef.__doc__)[1])
@@ -54,8 +54,8 @@ def test_no_name_is_forgotten():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_example(name, monkeypatch):
-    monkeypatch.setattr(cards, "RECORD", cards.Record())  # as in a new kernel
+def test_example(name):
+    RECORD.clear()  # as in a new kernel
     _, section, text = NAMES[name].__doc__.partition("Examples:\n")
     examples = doctest.DocTestParser().get_examples(text)
     assert section, f"{name} has no example"

@@ -1,43 +1,84 @@
 """The explorer without a browser: its state, its picture, its words, its answers to controls."""
 
 import gc
+import json
 import tracemalloc
 from io import BytesIO
+from math import sqrt
 from threading import Semaphore
 from time import sleep
-from types import SimpleNamespace
 
 import ipywidgets
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import traitlets
+from frontend import run_cell, tell
 from matplotlib.image import imread
 
 import efisher_teach as ef
-from efisher_teach.browser import packing as room
-from efisher_teach.browser import rerun
-from efisher_teach.figures import scenes
-from efisher_teach.figures.scenes.the_best_step import respond
+from efisher_teach.browser import packing
+from efisher_teach.browser.page import MIME, SWITCH
+from efisher_teach.figures.ink import DATA
+from efisher_teach.figures.marks import dots
+from efisher_teach.figures.paint import places
+from efisher_teach.figures.scenes import Axis, Scene
+
+TURN = Axis("turn", "turn", np.arange(-180.0, 181.0, 5.0), 0.0, "{:.0f}°".format)
 
 
-@pytest.fixture(scope="module")
-def problem():
-    return ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5)
+def respond(data, state):
+    """A point that goes round a circle: cheap, and enough for an explorer."""
+    angle = jnp.deg2rad(state["turn"])
+    radius = jnp.sqrt(data["budget"])
+    return {"tip": radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])[None], "spent": radius}
 
 
-@pytest.fixture
-def explorer(problem):
-    return ef.Explorer(scenes.the_best_step(problem))
+def frame(panels, background):
+    top = float(background["top"])
+    panels["A"].set(xlim=(-top, top), ylim=(-top, top))
 
 
-@pytest.fixture
-def controlled(problem):
-    def build(budget, kind):
-        return scenes.the_best_step(problem, budget=budget) if kind else 1 / 0
+def background(data):
+    return {"top": data["top"]}
 
-    return ef.Explorer(
-        build, budget=ipywidgets.FloatSlider(0.01, min=0.001, max=0.1), kind=ipywidgets.IntSlider(1, max=1)
+
+def scene(budget=0.01, top=0.3):
+    if budget > 0.04:
+        raise ValueError("`budget` must be at most 0.04")
+    return Scene(
+        title="Does it move?",
+        axes=(TURN,),
+        data={"budget": jnp.float32(budget), "top": jnp.float32(top)},
+        background=background,
+        respond=respond,
+        words="Turned {turn}, the step spends √c = {spent:.3f}.",
+        size=(4.0, 3.0),
+        narrow=(3.0, 4.0),
+        marks={"tip": dots("A", DATA)},
+        still=frame,
     )
+
+
+def budget_slider():
+    return ipywidgets.FloatSlider(0.01, min=0.001, max=0.1, description="c")
+
+
+@pytest.fixture
+def explorer():
+    return ef.Explorer(scene())
+
+
+@pytest.fixture
+def controlled():
+    def build(budget, kind):
+        return scene(budget) if kind else 1 / 0
+
+    return ef.Explorer(build, budget=budget_slider(), kind=ipywidgets.IntSlider(1, max=1))
+
+
+def picture(explorer):
+    return explorer.reply["forms"]["wide"]["picture"]
 
 
 def test_axes_are_traits(explorer):
@@ -46,39 +87,38 @@ def test_axes_are_traits(explorer):
     explorer.turn = 25.3
     assert seen == [25.3]
     assert explorer.state == {"turn": 25.0}  # the nearest place of the table
-    assert explorer.numbers["score"] > explorer.numbers["descent_score"]
-    assert "Turned 25°" in explorer.words
-
-
-def test_values_beyond_the_axis_stand_for_its_end(explorer):
+    assert explorer.numbers == {"spent": pytest.approx(0.1)}
+    assert explorer.words == "Turned 25°, the step spends √c = 0.100."
     explorer.turn = 1000
     assert explorer.state == {"turn": 180.0}
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite_are_refused(explorer, value):
-    with pytest.raises(traitlets.TraitError, match="`turn` must be finite"):
-        explorer.turn = value
 
 
 def test_picture_follows_the_state(explorer):
     before = explorer.to_png()
     explorer.turn = 90
-    after = explorer.to_png()
-    assert imread(BytesIO(after)).shape[:2] == (1120, 2000)
-    assert before != after
+    assert imread(BytesIO(explorer.to_png())).shape[:2] == (600, 800)
+    assert imread(BytesIO(explorer.to_png(ratio=1))).shape[:2] == (300, 400)
+    assert explorer.to_png() != before
     explorer.turn = 0
     assert explorer.to_png() == before
 
 
-def test_what_is_stored(explorer, controlled):
+def test_stored_are_picture_words_and_view(explorer, controlled, monkeypatch):
     for shown in (explorer, controlled):
         data, metadata = shown._repr_mimebundle_()
-        assert data["text/plain"] == f"{shown.scene.title}. {shown.words}".replace("?. ", "? ")
+        assert data["text/plain"] == f"Does it move? {shown.words}"
         assert data["image/png"].startswith(b"\x89PNG")
-        assert metadata["image/png"]["alt"] == data["text/plain"]
-        view = data["application/vnd.jupyter.widget-view+json"]
-        assert view["model_id"] == shown.panel.model_id
+        assert metadata["image/png"] == {"width": 400, "alt": data["text/plain"]}
+        assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == shown.panel.model_id
+        assert MIME not in data
+    monkeypatch.setenv(SWITCH, "1")
+    controlled.turn = 30
+    data, _ = controlled._repr_mimebundle_()
+    reply = json.loads(json.dumps(data[MIME]))["reply"]
+    assert reply["state"] == {"turn": 30.0}
+    assert reply["controls"][0] == {"name": "budget", "label": "c", "said": "0.01", "code": "0.01"}
+    assert set(reply["forms"]) == {"wide", "narrow"}
+    assert set(controlled.reply["forms"]) == {"wide"}  # the live one is as it was
 
 
 def test_panel_holds_controls_and_figure(explorer, controlled):
@@ -87,122 +127,93 @@ def test_panel_holds_controls_and_figure(explorer, controlled):
     assert controlled.panel.children[0].children == tuple(controlled.controls.values())
 
 
-def test_a_control_is_answered_by_one_reply(controlled):
-    replies = []
-    controlled.observe(lambda change: replies.append(change["new"]), names="_reply")
+def test_a_control_is_answered_by_one_reply_with_the_same_picture(controlled, monkeypatch):
+    monkeypatch.setattr(packing, "paint", lambda *_: pytest.fail("the background was drawn again"))
+    before, replies = picture(controlled), []
+    controlled.observe(lambda change: replies.append(change["new"]), names="reply")
     controlled.controls["budget"].value = 0.02
     assert [reply["serial"] for reply in replies] == [2]
-    assert controlled._busy == 2
-    assert controlled.numbers["cost"] == pytest.approx(np.sqrt(0.02), rel=1e-5)
+    assert controlled.awaited == 2
+    assert controlled.reply["error"] == ""
+    assert controlled.numbers["spent"] == pytest.approx(sqrt(0.02))
+    assert picture(controlled) == before
 
 
-def test_a_budget_needs_no_new_picture(controlled, monkeypatch):
-    monkeypatch.setattr(room, "paint", lambda *_: pytest.fail("the background was drawn again"))
-    picture = controlled._reply["forms"]["wide"]["picture"]
-    controlled.controls["budget"].value = 0.03
-    assert controlled._reply["error"] == ""
-    assert controlled._reply["forms"]["wide"]["picture"] == picture
+def test_another_background_gets_another_picture_with_its_panels_where_they_stood():
+    """A figure of its own would have other places: the labels of its ticks are shorter."""
 
+    def panels(explorer):
+        return places(explorer.shown.forms["wide"].painting.figure)
 
-def test_other_data_get_a_new_picture(problem):
-    seed = ipywidgets.IntSlider(0, max=3)
-    explorer = ef.Explorer(
-        lambda seed: scenes.the_best_step(ef.descend(ef.breast_cancer(seed=seed), steps=6)), seed=seed
-    )
-    picture = explorer._reply["forms"]["wide"]["picture"]
-    seed.value = 1
-    assert explorer._reply["forms"]["wide"]["picture"] != picture
-
-
-def test_panels_stand_still_while_a_control_moves():
-    """Alone, the second figure would have other places: the labels of its ticks are shorter."""
-
-    def draw(figure, background, arrays):
-        scenes.scene.panels(figure, "A", "A")["A"].set_ylim(0, float(background["top"]))
-        return {}
-
-    axis = scenes.Axis("length", "length", np.array([0.0, 1.0, 2.0]), 0.0, str)
-
-    def build(top):
-        data = np.float32(top)
-        return scenes.Scene("", (axis,), data, lambda top: {"top": top}, lambda *of: {}, draw, "", (4.0, 3.0))
-
-    def stand(explorer):
-        return room.places(explorer._shown.forms["wide"].painting.figure)
-
-    control = ipywidgets.FloatSlider(500.0, max=1e9)
-    explorer = ef.Explorer(build, top=control)
-    before = stand(explorer)
-    for top in (5.0, 50.0):  # shorter labels, then longer ones: there is still room
-        control.value = top
-        np.testing.assert_array_equal(stand(explorer), before)
-        assert not np.allclose(stand(ef.Explorer(build(5.0))), before)
-    control.value = 50_000.0
-    assert not np.allclose(stand(explorer), before)
+    top = ipywidgets.FloatSlider(500.0, max=1e9)
+    explorer = ef.Explorer(lambda top: scene(top=top), top=top)
+    before = panels(explorer)
+    for shorter_or_longer in (5.0, 50.0):
+        drawn = picture(explorer)
+        top.value = shorter_or_longer
+        assert picture(explorer) != drawn
+        np.testing.assert_array_equal(panels(explorer), before)
+        assert not np.allclose(panels(ef.Explorer(scene(top=shorter_or_longer))), before)
+    top.value = 50_000.0  # no room is left
+    assert not np.allclose(panels(explorer), before)
 
 
 @pytest.mark.parametrize(
     ("control", "value", "message"),
     [("budget", 0.05, "ValueError: `budget` must be at most 0.04"), ("kind", 0, "ZeroDivisionError")],
 )
-def test_a_control_that_fails_says_so_and_goes_back(controlled, control, value, message):
-    words, good = controlled.words, controlled.controls[control].value
+def test_a_control_that_fails_gives_the_reason_and_goes_back(controlled, control, value, message):
+    words, shown = controlled.words, controlled.controls[control].value
     controlled.controls[control].value = value
-    assert controlled._reply["error"].startswith(message)
-    assert controlled.controls[control].value == good
-    assert controlled._reply["serial"] == controlled._busy
+    assert controlled.reply["error"].startswith(message)
+    assert controlled.controls[control].value == shown
+    assert controlled.reply["serial"] == controlled.awaited
     assert controlled.words == words
     controlled.controls["budget"].value = 0.02  # and the next good value clears it
-    assert controlled._reply["error"] == ""
+    assert controlled.reply["error"] == ""
 
 
-def test_controls_need_a_function(problem):
-    with pytest.raises(TypeError, match="`scene` must be a function"):
-        ef.Explorer(scenes.the_best_step(problem), budget=ipywidgets.FloatSlider())
+def test_a_table_that_is_too_large_is_refused(monkeypatch):
+    monkeypatch.setattr(packing, "LIMIT", 10)
+    with pytest.raises(ValueError, match=r"packs to \d+ bytes, at most 10 are sent; `tip` is the largest"):
+        ef.Explorer(scene())
 
 
-def test_an_axis_cannot_be_called_words(problem):
-    scene = scenes.the_best_step(problem)
-    renamed = scene._replace(
-        axes=(scene.axes[0]._replace(name="words"),), respond=turned, words="{words}", handles=()
+def renamed(name):
+    """The scene with another name for its axis."""
+    return scene()._replace(
+        axes=(TURN._replace(name=name),),
+        respond=lambda data, state: respond(data, {"turn": state[name]}),
+        words=f"{{{name}}}",
     )
-    with pytest.raises(ValueError, match="`words` cannot name an axis"):
-        ef.Explorer(renamed)
 
 
-def turned(data, state):
-    return respond(data, {"turn": state["words"]})
-
-
-def test_a_table_that_is_too_large_is_refused(problem, monkeypatch):
-    monkeypatch.setattr(room, "LIMIT", 1000)
-    with pytest.raises(ValueError, match=r"packs to \d+ bytes, at most 1000 are sent; `\w+` is the largest"):
-        ef.Explorer(scenes.the_best_step(problem))
-
-
-# What the bar of buttons, other cells and other explorers do
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: setattr(x, "turn", float("nan")), traitlets.TraitError, "`turn` must be finite; got nan"),
+        (lambda x: setattr(x, "turn", float("inf")), traitlets.TraitError, "`turn` must be finite; got inf"),
+        (lambda x: x.restore(tilt=1), ValueError, "`tilt` must be an axis or a control .* it has: turn"),
+        (lambda x: x.link(ef.Explorer(renamed("tilt"))), ValueError, "`names` must be .* got none in common"),
+        (lambda x: x.link(x, "turn", "tilt"), ValueError, "got turn, tilt. They have turn and turn"),
+        (lambda x: x.save("figure.gif"), ValueError, "`path` must end in .*; got 'figure.gif'"),
+        (lambda x: ef.Explorer(scene(), a=budget_slider()), TypeError, "`scene` must be a function"),
+        (lambda x: ef.Explorer(renamed("words")), ValueError, "`words` cannot name an axis"),
+    ],
+)
+def test_messages(explorer, call, error, message):
+    with pytest.raises(error, match=message):
+        call(explorer)
 
 
 def test_a_state_is_restored(controlled):
     controlled.restore(turn=30, budget=0.02)
     assert controlled.state == {"turn": 30.0}
-    assert controlled.controls["budget"].value == 0.02
-    assert "spend √c = 0.141" in controlled.words
-    with pytest.raises(
-        ValueError, match=r"`tilt` must be an axis or a control .* it has: turn, budget, kind"
-    ):
-        controlled.restore(tilt=1)
-
-
-def test_linked_explorers_share_axes(explorer, problem):
-    other = ef.Explorer(scenes.damping(ef.linear_regression()))
-    with pytest.raises(ValueError, match="`names` must be axes of both explorers; got none in common"):
-        explorer.link(other)
-    with pytest.raises(ValueError, match=r"got turn. They have turn and damping"):
-        explorer.link(other, "turn")
-    explorer.link(
-        ef.Explorer(scenes.the_best_step(problem, budget=0.02))
-    )  # moves in the browser: tested there
+    assert controlled.words == "Turned 30°, the step spends √c = 0.141."
+    controlled.link(ef.Explorer(scene()))  # moves in the browser: tested there
+    tell(controlled, reset=True)
+    assert controlled.controls["budget"].value == 0.01
+    assert "√c = 0.100" in controlled.words
 
 
 @pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
@@ -211,47 +222,37 @@ def test_figures_are_saved(explorer, tmp_path, kind, start):
     assert (tmp_path / f"figure.{kind}").read_bytes().startswith(start)
     sent = []
     explorer.send = lambda content, buffers: sent.append((content, buffers))
-    explorer._told(explorer, {"save": kind}, [])
-    (content, (data,)) = sent[0]
+    tell(explorer, save=kind)
+    ((content, (data,)),) = sent
     assert content["file"] == f"figure.{kind}"
     assert data.startswith(start)
 
 
-def test_other_files_are_refused(explorer, tmp_path):
-    with pytest.raises(ValueError, match=r"`path` must end in .png, .svg, .pdf or .html; got 'figure.gif'"):
-        explorer.save(tmp_path / "figure.gif")
-
-
-def test_page_holds_everything(controlled, tmp_path):
-    controlled.save(tmp_path / "page.html")
+def test_a_page_holds_everything_and_escapes_it(tmp_path):
+    hostile = ef.Explorer(scene()._replace(title="</script><b>"))
+    hostile.save(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
-    assert len(page) < 1_500_000
     assert "<!--" not in page
-    assert '"label": "budget", "said": "0.01"' in page
+    assert "<b>" not in page
+    assert page.count("</script>") == 1
     assert "://" not in page.replace("http://www.w3.org", "")  # letters alone may stand in base64
-    assert controlled._asked == "wide"  # the live one is as it was
 
 
 def test_narrow_form_is_drawn_when_it_is_asked_for(controlled):
-    assert set(controlled._reply["forms"]) == {"wide"}
-    wide = controlled._reply["forms"]["wide"]["picture"]
-    controlled._asked = "narrow"
-    assert set(controlled._reply["forms"]) == {"wide", "narrow"}
-    assert controlled._reply["forms"]["wide"]["picture"] is wide
-    assert controlled._reply["forms"]["narrow"]["size"] == [480, 1060]
+    wide = picture(controlled)
+    controlled.form = "narrow"
+    assert set(controlled.reply["forms"]) == {"wide", "narrow"}
+    assert picture(controlled) is wide
+    assert controlled.reply["forms"]["narrow"]["size"] == [300, 400]
     controlled.controls["budget"].value = 0.02
-    assert set(controlled._reply["forms"]) == {"wide", "narrow"}
+    assert set(controlled.reply["forms"]) == {"wide", "narrow"}
 
 
-def test_reset_brings_the_controls_back(controlled):
-    controlled.controls["budget"].value = 0.02
-    controlled._told(controlled, {"reset": True}, [])
-    assert controlled.controls["budget"].value == 0.01
-    assert "√c = 0.100" in controlled.words
+# Computations that run beside the notebook
 
 
 @pytest.fixture
-def slow(problem):
+def slow():
     """An explorer whose builder works in ten parts; `gate` lets it go on, one part each."""
     gate, reached = Semaphore(0), []
 
@@ -261,9 +262,9 @@ def slow(problem):
             reached.append(part)
             if budget > 0.01:
                 assert gate.acquire(timeout=20)
-        return scenes.the_best_step(problem, budget=budget)
+        return scene(budget)
 
-    return ef.Explorer(build, budget=ipywidgets.FloatSlider(0.01, min=0.001, max=0.1)), gate, reached
+    return ef.Explorer(build, budget=budget_slider()), gate, reached
 
 
 def wait(ready):
@@ -274,16 +275,16 @@ def wait(ready):
     return False
 
 
-def test_a_long_computation_tells_how_far_it_is(slow):
+def test_a_long_computation_reports_its_progress(slow):
     explorer, gate, _ = slow
     explorer.controls["budget"].value = 0.02  # comes back at once
-    assert explorer._busy == 2
+    assert explorer.awaited == 2
     gate.release(3)
-    assert wait(lambda: explorer._progress == 0.3)
-    assert explorer._reply["serial"] == 1  # still what it was
+    assert wait(lambda: explorer.progress == 0.3)
+    assert explorer.reply["serial"] == 1  # still what it was
     gate.release(10)
-    assert wait(lambda: explorer._reply["serial"] == 2)
-    assert explorer._progress == -1
+    assert wait(lambda: explorer.reply["serial"] == 2)
+    assert explorer.progress == -1
     assert "√c = 0.141" in explorer.words
 
 
@@ -292,16 +293,16 @@ def test_a_long_computation_is_cancelled(slow):
     words = explorer.words
     explorer.controls["budget"].value = 0.02
     gate.release(2)
-    assert wait(lambda: explorer._progress == 0.2)
-    explorer._told(explorer, {"cancel": True}, [])
+    assert wait(lambda: explorer.progress == 0.2)
+    tell(explorer, cancel=True)
     assert explorer.controls["budget"].value == 0.01
-    assert explorer._reply["serial"] == explorer._busy == 2
+    assert explorer.reply["serial"] == explorer.awaited == 2
     assert explorer.words == words
     gate.release(20)
     before = len(reached)
     sleep(0.2)
     assert len(reached) <= before + 1, "it went on"
-    assert explorer._reply["serial"] == 2
+    assert explorer.reply["serial"] == 2
 
 
 def test_a_newer_request_replaces_a_long_computation(slow):
@@ -312,33 +313,24 @@ def test_a_newer_request_replaces_a_long_computation(slow):
     assert wait(lambda: "√c = 0.173" in explorer.words)
     sleep(0.2)
     assert "√c = 0.173" in explorer.words
-    assert explorer._reply["serial"] == 2
+    assert explorer.reply["serial"] == 2
 
 
-def in_cell(monkeypatch, cell, run):
-    """Pretend that a cell is running."""
-    shell = SimpleNamespace(get_parent=lambda: {"metadata": {"cellId": cell}, "header": {"msg_id": run}})
-    monkeypatch.setattr(rerun, "get_ipython", lambda: shell)
+# Memory
 
 
-def test_a_cell_that_runs_again_frees_what_it_made(problem, monkeypatch):
-    def build(budget):
-        return scenes.the_best_step(problem, budget=budget)
-
-    in_cell(monkeypatch, "a", "1")
-    first, second = (
-        ef.Explorer(build, budget=ipywidgets.FloatSlider(0.01, max=0.04)),
-        ef.Explorer(build(0.02)),
-    )
-    in_cell(monkeypatch, "b", "2")
-    elsewhere = ef.Explorer(build(0.01))
-    in_cell(monkeypatch, "a", "3")
-    fresh = ef.Explorer(build(0.03))
+def test_a_cell_that_runs_again_frees_what_it_made(monkeypatch):
+    run_cell(monkeypatch, "a", "1")
+    first, second = ef.Explorer(scene, budget=budget_slider()), ef.Explorer(scene())
+    run_cell(monkeypatch, "b", "2")
+    elsewhere = ef.Explorer(scene())
+    run_cell(monkeypatch, "a", "3")
+    fresh = ef.Explorer(scene())
     for old in (first, second):
         assert old.comm is None
         with pytest.raises(RuntimeError, match="closed: its cell ran again"):
             old.words  # noqa: B018
-        assert old._reply == {}
+        assert old.reply == {}
     first.controls["budget"].value = 0.02  # of the learner, and may live on; nobody listens
     assert elsewhere.words
     assert fresh.words
@@ -359,13 +351,12 @@ def growth(run, first, last):
     return after - before
 
 
-def test_cells_that_run_again_leave_nothing_behind(problem, monkeypatch):
-    scene = scenes.the_best_step(problem)
+def test_cells_that_run_again_leave_nothing_behind(monkeypatch):
+    shown = scene()
 
     def run(i):
-        in_cell(monkeypatch, "loop", str(i))
-        explorer = ef.Explorer(lambda budget: scene, budget=ipywidgets.FloatSlider(0.01, max=0.04))
-        explorer.to_png()
+        run_cell(monkeypatch, "loop", str(i))
+        ef.Explorer(lambda budget: shown, budget=budget_slider()).to_png()
 
     assert growth(run, 4, 24) < 1_000_000  # what is left is the learner's own slider
 

@@ -165,7 +165,7 @@ class Explorer(anywidget.AnyWidget):
         for name in names:
             ipywidgets.jslink((self, name), (other, name))
 
-    def to_png(self, *, ratio: float = RATIO, caption: bool = False) -> bytes:
+    def to_png(self, *, ratio: float | int = RATIO, caption: bool = False) -> bytes:
         """The whole figure in the current state, drawn by matplotlib, as PNG.
 
         Args:

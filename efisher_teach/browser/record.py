@@ -25,7 +25,7 @@ class Record(traitlets.HasTraits):
         """Forget everything, as a new kernel does."""
         self.guesses = self.attempts = self.hints = {}
 
-    def add_guess(self, question: str, guess: float, sure: float, right: bool) -> None:
+    def add_guess(self, question: str, guess: float | int, sure: float, right: bool) -> None:
         """Keep a guess; the first one to a question stays."""
         self.guesses = {question: {"guess": guess, "sure": sure, "right": right}} | self.guesses
 
