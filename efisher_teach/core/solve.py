@@ -71,7 +71,7 @@ def spectrum(G: Float[Array, "n p"]) -> Spectrum:
     return Spectrum(jnp.where(singular > cut, singular, 0) ** 2, Vt.T, U)
 
 
-def quotient(above: Array, below: Array) -> Array:
+def quotient(above: ArrayLike, below: Array) -> Array:
     """above/below, and 0 where below is 0: the pseudo-inverse leaves out what a matrix does not see."""
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)
 
