@@ -123,7 +123,12 @@ def preconditioned_step(A, g, damping=0.0, *, budget=None, learning_rate=None, f
     """-η(A + εI)⁻¹g by any matrix, with η given or such that ΔᵀAΔ = c: what the course compares the step with."""
     u = precondition(A, g, damping, form)
     power = jnp.sum(u * (A @ u))
-    rate = learning_rate if budget is None else jnp.sqrt(budget / power)
+    nothing = ~jnp.any(g)
+    rate = (
+        learning_rate
+        if budget is None
+        else jnp.where(nothing, 0, jnp.sqrt(budget / jnp.where(nothing, 1, power)))
+    )
     return PreconditionedStep(-rate * u, jnp.asarray(rate), rate**2 * power, -rate * jnp.sum(g * u))
 
 

@@ -122,7 +122,7 @@ BREAKS: dict[str, tuple[str, Callable[[Premises, Callable], Premises]]] = {
     ),
     "step": (
         "a damping slipped into the undamped step",
-        lambda premises, _: _spend(premises, premises.times_inverse(np.mean(premises.rows**2))),
+        lambda premises, _: _spend(premises, premises.times_inverse(float(np.mean(premises.rows**2)))),
     ),
     "stationarity": ("the step goes along -g", lambda premises, _: _spend(premises, premises.g)),
     "active": (

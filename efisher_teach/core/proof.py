@@ -21,6 +21,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_gradients
+from efisher_teach.core.precondition import semi_definite
 from efisher_teach.core.premises import BREAKS, prove
 from efisher_teach.core.statements import DAMPED, STATEMENTS, TOLERANCE, Ledger, Line
 from efisher_teach.core.step import empirical_fisher_step
@@ -272,7 +273,7 @@ def _square_root(C, p):
         )
     eigenvalues, V = np.linalg.eigh(C)
     cut = p * eps * np.abs(eigenvalues).max()
-    errors.semi_definite("C", eigenvalues, cut)
+    semi_definite("C", eigenvalues, cut)
     return np.sqrt(p * np.where(eigenvalues > cut, eigenvalues, 0))[:, None] * V.T
 
 

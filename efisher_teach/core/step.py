@@ -133,11 +133,11 @@ def solve_step(
 
 
 def rate_of(
-    scale: Float[Array, ""], cost: Float[Array, ""], is_zero: Bool[Array, ""], *, budgeted: bool
+    scale: Real[ArrayLike, ""], cost: Float[Array, ""], is_zero: Bool[Array, ""], *, budgeted: bool
 ) -> Float[Array, ""]:
     """η = √(c/uᵀCu), where `scale` is the budget c; 0 where the gradient is 0. A given η is reported as it is given."""
     if not budgeted:
-        return scale
+        return jnp.asarray(scale)
     return jnp.where(is_zero, 0, jnp.sqrt(scale / jnp.where(is_zero, 1, cost)))
 
 

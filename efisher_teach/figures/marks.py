@@ -20,6 +20,7 @@ from matplotlib.text import Text
 
 from efisher_teach.figures.ink import INK
 
+Corner = Literal["upper left", "upper right", "lower left", "lower right"]
 MOVING = 10  # the z-order from which on marks are drawn, above all that stands still
 HEAD_LENGTH, HEAD_WIDTH, HEAD_SCALE = 0.5, 0.25, 16  # of an arrow, as matplotlib counts them
 
@@ -80,7 +81,7 @@ def add_mark(axes: Axes, mark: Mark, points: np.ndarray, order: int) -> Artist:
         look = {"arrowstyle": style, "mutation_scale": HEAD_SCALE, "shrinkA": 0, "shrinkB": 0}
         return axes.add_patch(FancyArrowPatch(*points, lw=mark.size, color=mark.color, zorder=above, **look))
     look = {"facecolor": mark.color, "edgecolor": "none", "snap": False}
-    return axes.add_collection(PolyCollection(points, zorder=above, **look), autolim=False)
+    return axes.add_collection(PolyCollection([*points], zorder=above, **look), autolim=False)
 
 
 def show(artist: Artist, points: np.ndarray) -> None:
@@ -114,7 +115,7 @@ def _joined(points: np.ndarray) -> np.ndarray:
     return np.reshape(points, (-1, 2)).T
 
 
-def key(axes: Axes, corner: str, *entries: tuple[str, str]) -> list[Text]:
+def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:
     """Say what the colours of a panel mean: (text, color) a line, in a corner such as "lower left"."""
     texts, colors = zip(*entries, strict=True)
     legend = Legend(
@@ -122,7 +123,7 @@ def key(axes: Axes, corner: str, *entries: tuple[str, str]) -> list[Text]:
         [Line2D([], [], ls="none") for _ in colors],
         texts,
         loc=corner,
-        labelcolor=[INK.get(color, color) for color in colors],
+        labelcolor=[INK[color] if color in INK else color for color in colors],
         prop={"size": 10, "weight": "bold"},
         handlelength=0,
         handletextpad=0,

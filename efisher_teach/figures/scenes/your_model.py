@@ -4,6 +4,8 @@ A `Problem` with parameters of any shape, or nothing but per-example gradients G
 never formed: all of it that matters is in the n × n dual, and so thousands of parameters are no trouble.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +87,8 @@ def your_model(
         got = "neither" if problem is None else "both"
         errors.reject("problem", "given, or else G", got, "Give a Problem, or per-example gradients (n, p).")
     errors.one_of("plane", plane, tuple(PLANES))
-    rng, data = np.random.default_rng(seed), {"budget": jnp.asarray(within_view(budget), float)}
+    rng = np.random.default_rng(seed)
+    data: dict[str, Any] = {"budget": jnp.asarray(within_view(budget), float)}
     if problem is None:
         name, rows = "G", errors.gradients(G)
     else:
