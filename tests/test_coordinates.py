@@ -14,6 +14,7 @@ from oracles import bare
 from scipy.integrate import solve_ivp
 
 import efisher_teach as ef
+from efisher_teach.core import chart_step
 from efisher_teach.core import coordinates as charts
 from efisher_teach.core.chart_step import ChartStep
 from efisher_teach.core.likelihoods import bernoulli
@@ -776,7 +777,9 @@ ENTER = {
 def unhooked(monkeypatch):
     """Goes round jaxtyping's hook inside the module too: what is wrong is said by the library itself."""
     for name in ("step_in", "precondition", "pull_back", "jacobian", "mean_gradient", "empirical_fisher"):
-        monkeypatch.setattr(charts, name, bare(getattr(charts, name)))
+        for module in (charts, chart_step):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, bare(getattr(module, name)))
 
 
 def raises(message):

@@ -82,12 +82,12 @@ def step_in(
         full [-0.1  -0.05] [-0.1  -0.05]
         none [-0.034 -0.069] [-0.009 -0.071]
     """
-    theta = errors.as_float("params", ravel_pytree(params)[0])
-    psi = enter(coordinates, theta)
+    flat = errors.as_float("params", ravel_pytree(params)[0])
+    psi = enter(coordinates, flat)
     G = errors.gradients(G)
-    if G.shape[1] != theta.size:
+    if G.shape[1] != flat.size:
         action = "Use per_example_gradients at these params."
-        errors.reject("G", f"of shape (n, {theta.size}), as params are", f"shape {G.shape}", action)
+        errors.reject("G", f"of shape (n, {flat.size}), as params are", f"shape {G.shape}", action)
     budgeted, scale = errors.budget_or_rate(budget, learning_rate, G.dtype)
     damping = errors.one_damping(damping, G.dtype)
     step = _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping)

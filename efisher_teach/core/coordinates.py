@@ -248,7 +248,7 @@ def require_inside(chart: str, theta: jax.Array, psi: jax.Array, back: jax.Array
     regular = bool(np.isfinite(psi).all() and np.isfinite(J).all())
     if regular:
         # What there and back may lose to rounding: digits of θ, and of ψ as far as θ depends on them.
-        size = np.abs(point).max() + (np.abs(np.asarray(J, float)) @ np.abs(np.asarray(psi, float))).max()
+        size = np.abs(point).max() + np.asarray(dot(jnp.abs(J), jnp.abs(psi)), float).max()
         if np.abs(point - back).max() > eps**0.5 * size:
             errors.reject("params", f"inside {chart}", got, "Start elsewhere.")
         singular = np.linalg.svd(np.asarray(J, float), compute_uv=False)

@@ -1,6 +1,6 @@
 """The directions that people take in place of (A + εI)⁻¹g: a diagonal, a root, or nothing."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
@@ -71,7 +71,7 @@ def _shift(eigenvalues, damping):
     return shifted > 0, jnp.where(shifted > 0, shifted, 1), cut
 
 
-def semi_definite(argument: str, eigenvalues: Array, cut: Array) -> None:
+def semi_definite(argument: str, eigenvalues: Any, cut: Any) -> None:
     """No eigenvalue (or diagonal entry) below rounding."""
     if errors.is_concrete(eigenvalues) and float(eigenvalues.min()) < -float(cut):
         got = f"{float(eigenvalues.min()):.3g} among its eigenvalues or on its diagonal"

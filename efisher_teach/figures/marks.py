@@ -7,7 +7,7 @@ A scene declares its marks by the name of the array that each of them shows, fro
 `key` and `label` are words for the still picture, in the colour of what they name.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -118,12 +118,13 @@ def _joined(points: np.ndarray) -> np.ndarray:
 def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:
     """Say what the colours of a panel mean: (text, color) a line, in a corner such as "lower left"."""
     texts, colors = zip(*entries, strict=True)
+    inks: list[Any] = [INK.get(color, color) for color in colors]
     legend = Legend(
         axes,
         [Line2D([], [], ls="none") for _ in colors],
         texts,
         loc=corner,
-        labelcolor=[INK[color] if color in INK else color for color in colors],
+        labelcolor=inks,
         prop={"size": 10, "weight": "bold"},
         handlelength=0,
         handletextpad=0,

@@ -142,7 +142,7 @@ def _weighted(rng, size):
     )
 
 
-def _pull(reduce, loss_fn, theta, x, y, alpha):
+def _combined(reduce, loss_fn, theta, x, y, alpha):
     return jax.grad(lambda theta: reduce(alpha * jax.vmap(loss_fn, (None, 0, 0))(theta, x, y)))(theta)
 
 
@@ -155,13 +155,13 @@ def _pull(reduce, loss_fn, theta, x, y, alpha):
     _weighted,
     mistakes={
         "This is the mean: α already has the 1/n in it, so the weighted losses are added up.":
-            lambda *instance: _pull(jnp.mean, *instance),
+            lambda *instance: _combined(jnp.mean, *instance),
         "The weights are missing: this is the gradient of the plain sum.":
-            lambda loss_fn, theta, x, y, alpha: _pull(jnp.sum, loss_fn, theta, x, y, jnp.ones_like(alpha)),
+            lambda loss_fn, theta, x, y, alpha: _combined(jnp.sum, loss_fn, theta, x, y, jnp.ones_like(alpha)),
         "The weights are missing: this is the mean gradient.":
-            lambda loss_fn, theta, x, y, alpha: _pull(jnp.mean, loss_fn, theta, x, y, jnp.ones_like(alpha)),
+            lambda loss_fn, theta, x, y, alpha: _combined(jnp.mean, loss_fn, theta, x, y, jnp.ones_like(alpha)),
         "Negative weights are meant: some examples are pushed the other way, on purpose.":
-            lambda loss_fn, theta, x, y, alpha: _pull(jnp.sum, loss_fn, theta, x, y, jnp.abs(alpha)),
+            lambda loss_fn, theta, x, y, alpha: _combined(jnp.sum, loss_fn, theta, x, y, jnp.abs(alpha)),
     },
 )  # fmt: skip
 def weighted_backward(loss_fn, theta, x, y, alpha):
