@@ -1,4 +1,4 @@
-"""What a question is that is asked before anything is shown. Each stands with the exercises of its notebook."""
+"""Questions: a guess to make before anything is shown. Each stands with the exercises of its notebook."""
 
 from math import isclose
 from typing import Any, NamedTuple
@@ -21,15 +21,15 @@ class Question(NamedTuple):
     step: float = 1
     unit: str = ""
     within: float = 0
-    """How far a number may be off and still counts as right."""
+    """A number this far from the answer still counts as right."""
 
     @property
     def chance(self) -> int:
-        """How sure one is who knows nothing, in %."""
+        """The sureness, in %, of a reader who knows nothing."""
         return round(100 / len(self.options)) if self.options else 0
 
     def near(self, guess: float) -> bool:
-        """Whether a number is near enough."""
+        """True if a number is near enough."""
         return abs(guess - self.answer) <= self.within or isclose(guess, self.answer)
 
 

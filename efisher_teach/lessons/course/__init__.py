@@ -12,7 +12,8 @@ from efisher_teach.lessons.course import (
     what_a_step_costs,
     your_model,
 )
-from efisher_teach.lessons.exercise import EXERCISES, Exercise, Verdict, given, judge, source, stub
+from efisher_teach.lessons.exercise import EXERCISES, Exercise, given, source, stub
+from efisher_teach.lessons.judge import Verdict, judge
 from efisher_teach.lessons.question import QUESTIONS, Question, ask
 
 __all__ = [

@@ -1,0 +1,212 @@
+"""Judging an answer: on random instances, by properties, and by the mistakes that are known.
+
+The learner's function is run on instances that grow. Where it fails, the verdict names the known mistake that gives
+exactly what it gave, or else shows the smallest instance on which it fails.
+"""
+
+import inspect
+import traceback
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efisher_teach.lessons.exercise import Exercise
+
+SIZES = 5  # instances, of growing size
+TOLERANCE = 2e-3  # relative: float32, and every reasonable way to compute it
+SAME = "This is still what stands in the stub."
+
+
+class Verdict(NamedTuple):
+    """The judgement of an answer."""
+
+    state: str
+    """ "right", "not yet", "wrong" or "stopped": it raised an error."""
+    says: str
+    shows: str = ""
+    """The smallest instance on which it fails, or the line that stopped it."""
+
+
+def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
+    """Run an answer on random instances and on properties, and name the mistake.
+
+    Args:
+        exercise: What was asked.
+        answer: The learner's function. Whatever it does, `judge` does not raise.
+        seed: Of the instances; of the numbers, where the task is for pencil and paper.
+
+    Returns:
+        A `Verdict`.
+    """
+    if not callable(answer):
+        return Verdict("wrong", f"{exercise.name} must be a function; this is a {type(answer).__name__}.")
+    if names := _other_arguments(exercise, answer):
+        return Verdict(
+            "wrong", f"{exercise.name} takes ({', '.join(exercise.arguments)}); yours takes ({names})."
+        )
+    rng = np.random.default_rng(seed)
+    instances = [exercise.draw(rng, 0 if exercise.by_hand else size) for size in range(SIZES)]
+    if exercise.by_hand:
+        instances = instances[:1]
+    seen = []
+    for instance in instances:
+        try:
+            got = answer(*([] if exercise.by_hand else instance))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            return Verdict("stopped", _what_stopped(error, answer), _shown(exercise, instance))
+        if _unfinished(got):
+            return Verdict("not yet", "Write it where the stub has `...`, and run the cell again.")
+        seen.append((instance, got))
+    for instance, got in seen:
+        if trouble := _trouble(exercise, instance, got):
+            return _why(exercise, seen, instance, got, trouble)
+    for sentence, holds in exercise.properties.items():
+        for instance in instances:
+            if not _holds(holds, answer, instance):
+                return Verdict(
+                    "wrong", f"Right on {SIZES} instances, but this must be true, and is not: {sentence}"
+                )
+    if exercise.arguments:
+        also = "".join(f" Also, {sentence}" for sentence in exercise.properties)
+        return Verdict("right", f"Right, on {SIZES} instances.{also}")
+    return Verdict("right", "Right.")
+
+
+def _holds(holds, answer, instance):
+    try:
+        return holds(answer, *instance)
+    except Exception:  # it was right on the instances, and cannot do what must be possible too
+        return False
+
+
+def _why(exercise, seen, instance, got, trouble):
+    """The known mistake that gives just what was given on every instance; else the smallest counterexample."""
+    if exercise.bug and _gives(exercise.bug, seen):
+        return Verdict("not yet", SAME, _shown(exercise, instance, got, trouble))
+    for says, mistake in exercise.mistakes.items():
+        if _gives(mistake, seen):
+            return Verdict("wrong", says)
+    return Verdict(
+        "wrong", "Not yet right. The smallest case where it fails:", _shown(exercise, instance, got, trouble)
+    )
+
+
+def _gives(mistake, seen):
+    """True if a mistake explains the answers: it gives the same on every instance."""
+    try:
+        return all(not differs(got, mistake(*instance)) for instance, got in seen)
+    except Exception:  # a mistake need not be possible on every instance
+        return False
+
+
+def _trouble(exercise, instance, got):
+    """The trouble with an answer; "" if there is none."""
+    if exercise.accepts:
+        try:
+            verdict = exercise.accepts(got, *instance)
+        except Exception as error:  # what was given is of a shape or kind that nobody thought of
+            return f"it cannot be read: {error}"
+        return "" if verdict is True else str(verdict or "it is not what was asked for")
+    return differs(got, exercise.solution(*instance))
+
+
+def differs(got: Any, expected: Any) -> str:
+    """The first difference between an answer and the right one; "" if there is none."""
+    if isinstance(expected, dict):
+        if not isinstance(got, dict) or set(got) != set(expected):
+            return f"a dictionary with {', '.join(map(repr, expected))} is expected"
+        parts = {f"{name!r}": (got[name], value) for name, value in expected.items()}
+    elif isinstance(expected, tuple):
+        if isinstance(got, str | dict) or not hasattr(got, "__len__") or len(got) != len(expected):
+            return f"{len(expected)} things are expected, separated by commas"
+        parts = {f"number {place}": pair for place, pair in enumerate(zip(got, expected, strict=True), 1)}
+    elif isinstance(expected, str):
+        return "" if got == expected else f"{expected!r} is expected"
+    else:
+        return _array_differs(got, expected)
+    found = ((name, differs(*pair)) for name, pair in parts.items())
+    return next((f"{name}: {trouble}" for name, trouble in found if trouble), "")
+
+
+def _array_differs(got, expected):
+    try:
+        got = np.asarray(got, float)
+    except (TypeError, ValueError):
+        return f"numbers are expected, this is a {type(got).__name__}"
+    expected = np.asarray(expected, float)
+    if got.shape != expected.shape:
+        return f"its shape is {got.shape}, {expected.shape} is expected"
+    if np.isfinite(expected).all() and not np.isfinite(got).all():
+        return "it is not finite"
+    atol = TOLERANCE * max(float(np.abs(expected[np.isfinite(expected)]).max(initial=0)), 1e-6)
+    return "" if np.allclose(got, expected, rtol=0, atol=atol, equal_nan=True) else "the numbers differ"
+
+
+def _unfinished(got):
+    """True if something is still missing: nothing came back, or an ellipsis."""
+    parts = got.values() if isinstance(got, dict) else got if isinstance(got, tuple | list) else (got,)
+    return got is None or any(part is None or part is ... for part in parts)
+
+
+def _other_arguments(exercise, answer):
+    """The learner's arguments, where the exercise could not be called with its own."""
+    try:
+        signature = inspect.signature(answer)
+    except (TypeError, ValueError):  # a function without a signature, such as a builtin
+        return ""
+    try:
+        signature.bind(*exercise.arguments)
+    except TypeError:
+        return ", ".join(signature.parameters) or "nothing"
+    return ""
+
+
+def _what_stopped(error, answer):
+    """An error in words, with the line of the learner's code that raised it."""
+    if isinstance(error, KeyboardInterrupt):
+        return "It was interrupted."
+    code = getattr(inspect.unwrap(answer), "__code__", None)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if code and frame.filename == code.co_filename
+    ]
+    where = f" In line {frames[-1].lineno}: {frames[-1].line}" if frames and frames[-1].line else ""
+    said = str(error).strip().splitlines()
+    return f"It stopped with {type(error).__name__}: {said[0].rstrip('.') if said else 'no message'}.{where}"
+
+
+def _shown(exercise, instance, got=None, trouble=""):
+    """An instance, what was given for it and what is expected, as text."""
+    shown = {} if exercise.by_hand else dict(zip(exercise.arguments, instance, strict=True))
+    lines = [_named(f"{name} = ", value) for name, value in shown.items()]
+    if got is not None:
+        lines += [_named("yours: ", got), trouble]
+        if not exercise.accepts and not exercise.by_hand and not exercise.bug:
+            lines.append(_named("expected: ", exercise.solution(*instance)))
+    return "\n".join(lines)
+
+
+def _named(name, value):
+    return name + _text(value).replace("\n", "\n" + " " * len(name))
+
+
+def _text(value):
+    """A value in a few rounded lines."""
+    if callable(value):
+        return getattr(value, "__name__", "a function")
+    if isinstance(value, str):
+        return repr(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {_text(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, tuple | list) and any(np.ndim(part) for part in value):
+        return ",\n".join(map(_text, value))
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError):
+        return repr(value)[:200]
+    if not array.ndim:
+        return f"{float(array):.4g}"
+    return np.array2string(
+        array + 0.0, precision=3, suppress_small=True, threshold=30, edgeitems=2, separator=", "
+    )
