@@ -17,19 +17,25 @@ from typing import Any, NamedTuple
 import matplotlib.image
 import nbformat
 import numpy as np
+import pytest
 from jupyter_client import BlockingKernelClient
+from numpy.lib.stride_tricks import sliding_window_view
 from playwright.sync_api import Locator, Page, sync_playwright
 from scipy import ndimage
 
 # Without these, Chromium looks for the network at its start.
-QUIET = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-         "--disable-sync", "--disable-gpu", "--no-sandbox"]  # fmt: skip
+FEATURES = ("quic", "background-networking", "component-update", "sync", "gpu")
+QUIET = [*(f"--disable-{feature}" for feature in FEATURES), "--no-first-run", "--no-sandbox"]
 
 
-def chromium() -> str | None:
-    """The system's Chromium, if it has one."""
+def chromium() -> str:
+    """The system's Chromium. Tests are skipped without one, unless a browser is required."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next(filter(None, map(shutil.which, names)), None)
+    found = next(filter(None, map(shutil.which, names)), "")
+    if not found:
+        stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
+        stop("the browser tests need Chromium on the PATH (Debian: apt install chromium)")
+    return found
 
 
 @contextmanager
@@ -41,17 +47,15 @@ def server(folder: Path):
         "JUPYTER_RUNTIME_DIR": str(runtime),
         "JUPYTER_CONFIG_DIR": str(runtime / "config"),
     }
-    news = (
-        runtime / "config/lab/user-settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
-    )
-    news.parent.mkdir(parents=True)
-    news.write_text(
-        '{"fetchNews": "false", "checkForUpdates": false}'
-    )  # else a question lies over the notebook
+    settings = runtime / "config/lab/user-settings/@jupyterlab/apputils-extension"
+    settings.mkdir(parents=True)
+    no_news = '{"fetchNews": "false", "checkForUpdates": false}'  # else a question lies over the notebook
+    (settings / "notification.jupyterlab-settings").write_text(no_news)
     log = folder / "server.log"
     start = Path(__file__).parents[1] / "binder" / "start"
-    command = ["bash", start, sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root",
-               f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0"]  # fmt: skip
+    options = {"root_dir": folder, "ip": "127.0.0.1", "port": 0}
+    command = ["bash", start, sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
     try:
@@ -79,12 +83,19 @@ def browser(scale: float = 1, **options: Any):
 def listen(page: Page) -> list[str]:
     """All that goes wrong in the page from now on: errors, and what the console calls an error."""
     troubles: list[str] = []
+
+    def note(message):
+        if message.type == "error":
+            troubles.append(f"console: {message.text}")
+
     page.on("pageerror", lambda error: troubles.append(f"page: {error}"))
-    page.on(
-        "console",
-        lambda message: troubles.append(f"console: {message.text}") if message.type == "error" else None,
-    )
+    page.on("console", note)
     return troubles
+
+
+def not_from_disk(urls: list[str]) -> list[str]:
+    """Those requests that ask a host for something."""
+    return [url for url in urls if not url.startswith(("file:", "blob:", "data:"))]
 
 
 def open_notebook(page: Page, url: str, token: str, name: str, front_end: str = "lab") -> None:
@@ -152,11 +163,12 @@ class Desk(NamedTuple):
 
     def open(self, name: str, front_end: str = "lab") -> None:
         """Open a notebook of the folder; the kernel of the one before is ended."""
-        for session in json.loads(self._call("GET", "sessions")):
-            self._call("DELETE", f"sessions/{session['id']}")
+        for session in json.loads(self.call("GET", "sessions")):
+            self.call("DELETE", f"sessions/{session['id']}")
         open_notebook(self.page, self.url, self.token, name, front_end)
 
-    def _call(self, method: str, path: str) -> bytes:
+    def call(self, method: str, path: str) -> bytes:
+        """Ask the server's REST interface."""
         request = urllib.request.Request(f"{self.url}api/{path}?token={self.token}", method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
@@ -168,9 +180,8 @@ class Desk(NamedTuple):
 
     def ask(self, code: str) -> Any:
         """Run code in the kernel, as a second client; gives what it prints, read as JSON."""
-        client = BlockingKernelClient(
-            connection_file=str(next((self.folder / ".runtime").glob("kernel-*.json")))
-        )
+        (connection,) = (self.folder / ".runtime").glob("kernel-*.json")
+        client = BlockingKernelClient(connection_file=str(connection))
         client.load_connection_file()
         client.start_channels()
         messages: list[dict] = []
@@ -178,13 +189,11 @@ class Desk(NamedTuple):
             client.execute_interactive(code, timeout=60, store_history=False, output_hook=messages.append)
         finally:
             client.stop_channels()
-        said = {
-            kind: [each["content"] for each in messages if each["msg_type"] == kind]
-            for kind in ("stream", "error")
-        }
-        if said["error"]:
-            raise RuntimeError("\n".join(said["error"][0]["traceback"]))
-        return json.loads("".join(part["text"] for part in said["stream"]) or "null")
+        for message in messages:
+            if message["msg_type"] == "error":
+                raise RuntimeError("\n".join(message["content"]["traceback"]))
+        printed = [each["content"]["text"] for each in messages if each["msg_type"] == "stream"]
+        return json.loads("".join(printed) or "null")
 
 
 # What is said, shown and drawn once the next frame is on the screen.
@@ -252,13 +261,18 @@ WATCH = """(root) => {
   }"""
 
 
+def read_png(data: bytes) -> np.ndarray:
+    """A picture, (height, width, 3) in [0, 1]."""
+    return matplotlib.image.imread(BytesIO(data))[..., :3]
+
+
 def photograph(figure: Locator) -> np.ndarray:
     """A figure as it is on the screen, (height, width, 3) in [0, 1], moved to where it begins at a whole pixel."""
     figure.scroll_into_view_if_needed()
     figure.evaluate("(node) => { node.style.top = `${-(node.getBoundingClientRect().y % 1)}px`; }")
     shot = figure.page.screenshot(clip=figure.bounding_box())
     figure.evaluate("(node) => { node.style.top = ''; }")
-    return matplotlib.image.imread(BytesIO(shot))[..., :3]
+    return read_png(shot)
 
 
 def unlike(picture, other, radius=2, tolerance=0.1):
@@ -267,9 +281,13 @@ def unlike(picture, other, radius=2, tolerance=0.1):
     Two device pixels are one CSS pixel. A spot is at least 2 × 2 device pixels: thinner differences are two renderers'
     ways to smooth an edge, or to round the frame that they clip at.
     """
-    size = (2 * radius + 1, 2 * radius + 1, 1)
-    low, high = ndimage.minimum_filter(other, size), ndimage.maximum_filter(other, size)
-    outside = ((picture < low - tolerance) | (picture > high + tolerance)).any(axis=-1)
+    outside = (np.abs(picture - other) > tolerance).any(axis=-1)  # elsewhere its own neighbour is like it
+    rows, columns = np.nonzero(outside)
+    padded = np.pad(other, [(radius, radius), (radius, radius), (0, 0)], mode="edge")
+    around = sliding_window_view(padded, (2 * radius + 1, 2 * radius + 1), (0, 1))[rows, columns]
+    low, high = around.min(axis=(-2, -1)) - tolerance, around.max(axis=(-2, -1)) + tolerance
+    spot = picture[rows, columns]
+    outside[rows, columns] = ((spot < low) | (spot > high)).any(axis=-1)
     return ndimage.binary_opening(outside, np.ones((2, 2)))
 
 
@@ -287,7 +305,7 @@ def click_at(track: Locator, fraction: float) -> None:
     track.page.mouse.click(box["x"] + box["width"] * fraction, box["y"] + box["height"] / 2)
 
 
-def still(element: Locator) -> dict[str, float]:
+def settled_box(element: Locator) -> dict[str, float]:
     """Where an element is, once it stays there: JupyterLab draws the cells above it when they come into view."""
     element.scroll_into_view_if_needed()
     box = element.bounding_box()
@@ -302,13 +320,12 @@ def still(element: Locator) -> dict[str, float]:
 
 
 def drag(slider: Locator, moves: int = 12) -> Iterator[int]:
-    """Pull a native slider with the mouse from end to end; stops after each move."""
-    box, mouse = still(slider), slider.page.mouse
+    """Drag a native slider with the mouse from end to end; stops after each move."""
+    box, mouse = settled_box(slider), slider.page.mouse
     half = 8  # of Chromium's thumb
     for move in range(moves):
-        mouse.move(
-            box["x"] + half + (box["width"] - 2 * half) * move / (moves - 1), box["y"] + box["height"] / 2
-        )
+        fraction = move / (moves - 1)
+        mouse.move(box["x"] + half + (box["width"] - 2 * half) * fraction, box["y"] + box["height"] / 2)
         if move == 0:
             mouse.down()
         yield move
@@ -336,19 +353,19 @@ class Touch:
     """A finger: the same, through the browser's own touch events. One that is up does not move."""
 
     def __init__(self, page: Page):
-        self.session, self.held = page.context.new_cdp_session(page), False
+        self.session, self.is_down = page.context.new_cdp_session(page), False
 
     def _send(self, kind: str, *points: dict) -> None:
         self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     def down(self, x: float, y: float) -> None:
-        self.held = True
+        self.is_down = True
         self._send("touchStart", {"x": x, "y": y})
 
     def move(self, x: float, y: float) -> None:
-        if self.held:
+        if self.is_down:
             self._send("touchMove", {"x": x, "y": y})
 
     def up(self) -> None:
-        self.held = False
+        self.is_down = False
         self._send("touchEnd")
