@@ -241,26 +241,6 @@ def read_when(explorer: Locator, ready: Callable[[dict], Any], timeout: float = 
     return seen[-1]
 
 
-# From now on, notes in every frame what changed; `root.watched()` gives [serial, words, pixels, whether there is ink].
-WATCH = """(root) => {
-    const seen = new Map();
-    let frame;
-    const look = () => {
-      const canvas = root.querySelector("canvas");
-      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-      let pixels = 0;
-      for (const word of new Uint32Array(data.buffer)) pixels = (Math.imul(pixels, 31) + word) | 0;
-      const picture = root.querySelector(".ef-figure img");
-      const whole = picture?.complete && data.some((byte) => byte);
-      const moment = [root.dataset.serial, root.querySelector(".ef-words").textContent, pixels, Boolean(whole)];
-      seen.set(moment.join(), moment);
-      frame = requestAnimationFrame(look);
-    };
-    look();
-    root.watched = () => (cancelAnimationFrame(frame), [...seen.values()]);
-  }"""
-
-
 def read_png(data: bytes) -> np.ndarray:
     """A picture, (height, width, 3) in [0, 1]."""
     return matplotlib.image.imread(BytesIO(data))[..., :3]
@@ -296,13 +276,6 @@ def press(explorer: Locator, slider: Locator, key: str) -> dict:
     slider.focus()
     slider.page.keyboard.press(key)
     return read(explorer)
-
-
-def click_at(track: Locator, fraction: float) -> None:
-    """Click the track of an ipywidgets slider."""
-    track.page.wait_for_timeout(500)  # it glides for 300 ms after a click, and takes no other meanwhile
-    box = track.bounding_box()
-    track.page.mouse.click(box["x"] + box["width"] * fraction, box["y"] + box["height"] / 2)
 
 
 def settled_box(element: Locator) -> dict[str, float]:

@@ -56,7 +56,7 @@ def drawn(name, indices, form):
     """The same picture, all by matplotlib."""
     explorer = gallery.explorer(name)
     explorer.form = "narrow"
-    return lab.read_png(draw_whole(explorer.shown, indices, "png", 200, form=form))
+    return lab.read_png(draw_whole(explorer.shown, indices, "png", 200.0, form=form))
 
 
 def go(root, indices):

@@ -4,7 +4,6 @@ They shut nobody out: axe-core reads pages and explorers, narrow and wide, light
 """
 
 import importlib.util
-import os
 import re
 from pathlib import Path
 
@@ -20,20 +19,13 @@ spec = importlib.util.spec_from_file_location("build", ROOT / "site" / "build.py
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
 BUILT = ("00_start_here", "03_the_best_step")  # to run all of them takes minutes: `make site` does
-CONTROLS = (
-    "the_best_step",
-    "solid",
-    "vector_field",
-    "a_real_network",
-)  # sliders, views, points to drag, a turn, a play button
+CONTROLS = ("the_best_step", "solid", "vector_field", "a_real_network")  # one of each kind is among theirs
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Two notebooks, the papers and the contents."""
-    if not lab.chromium():
-        stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
-        stop("the browser tests need Chromium on the PATH (Debian: apt install chromium)")
+    lab.chromium()
     out = tmp_path_factory.mktemp("site")
     build.build(out, [name[:2] for name in BUILT])
     return out
@@ -50,15 +42,13 @@ def window(site):
 def opened(request, site, window):
     """A page from disk, and what went wrong in it."""
     page = window.context.browser.new_page(viewport={"width": 1500, "height": 1000}, offline=True)
-    page.troubles = lab.listen(page)
-    page.asked = []
-    page.on("request", lambda request: page.asked.append(request.url))
+    troubles, asked = lab.listen(page), []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto((site / f"{request.param}.html").as_uri())
     page.locator("mjx-container").first.wait_for(timeout=20_000)
-    page.book = nbformat.read(ROOT / "notebooks" / f"{request.param}.ipynb", as_version=4)
     yield page
-    assert page.troubles == []
-    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert troubles == []
+    assert lab.not_from_disk(asked) == []
     page.close()
 
 
@@ -96,19 +86,29 @@ def barriers(page, widths=(390, 1500), schemes=("light", "dark")):
     return found
 
 
-def stored_words(page):
-    outputs = [output for cell in page.book.cells for output in cell.get("outputs", [])]
-    return [output.data["text/plain"] for output in outputs if "image/png" in output.get("data", {})]
+def all_explorers(page):
+    """The explorers of a page, each brought to life by a look at it."""
+    lab.guess_all(page)
+    for figure in page.locator(".ef-page").all():
+        figure.scroll_into_view_if_needed()
+        figure.locator(".ef-explorer[data-serial]").wait_for(timeout=20_000)
+    return page.locator(".ef-page .ef-explorer").all()
 
 
 def test_formulas_are_set(opened):
     text = opened.locator("main").evaluate(
-        "(main) => { const copy = main.cloneNode(true);"
-        " copy.querySelectorAll('script, style, pre, code, mjx-container').forEach((node) => node.remove());"
-        " return copy.textContent; }"
+        """(main) => {
+            const copy = main.cloneNode(true);
+            copy.querySelectorAll("script, style, pre, code, mjx-container").forEach((node) => node.remove());
+            return copy.textContent;
+        }"""
     )
     assert "$" not in text
     assert "\\" not in text
+
+
+def test_notebooks_shut_nobody_out_before_a_guess(opened):
+    assert barriers(opened, widths=[1500]) == []
 
 
 def test_a_guess_opens_answer_and_figure(opened):
@@ -124,28 +124,23 @@ def test_a_guess_opens_answer_and_figure(opened):
     assert lab.until(lambda: gated.locator(".ef-explorer[data-serial]").count())
 
 
-def test_numbers_are_those_of_the_notebook(opened):
-    lab.guess_all(opened)
-    figures = opened.locator(".ef-page").all()
-    said = []
-    for figure in figures:
-        figure.scroll_into_view_if_needed()
-        explorer = figure.locator(".ef-explorer[data-serial]")
-        explorer.wait_for(timeout=20_000)
-        said.append(lab.read(explorer)["words"])
-    stored = stored_words(opened)
-    assert len(said) == len(stored) >= 1
-    for words, told in zip(said, stored, strict=True):
-        assert told.endswith(words)
-
-
-def test_every_axis_is_live(opened):
-    lab.guess_all(opened)
-    for explorer in opened.locator(".ef-page .ef-explorer[data-serial]").all():
+def test_figures_have_the_words_of_the_notebook_and_every_axis_is_live(opened):
+    book = nbformat.read(ROOT / "notebooks" / Path(opened.url).with_suffix(".ipynb").name, as_version=4)
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    stored = [output.data["text/plain"] for output in outputs if "image/png" in output.get("data", {})]
+    shown = all_explorers(opened)
+    assert len(shown) == len(stored) >= 1
+    for explorer, words in zip(shown, stored, strict=True):
+        assert words.endswith(lab.read(explorer)["words"])
         for slider in explorer.locator(".ef-axis input").all():
-            seen = [lab.press(explorer, slider, key) for key in ("Home", "PageUp")]
-            assert seen[0]["pixels"] != seen[1]["pixels"]
+            first, second = (lab.press(explorer, slider, key) for key in ("Home", "PageUp"))
+            assert first["pixels"] != second["pixels"]
             assert len({lab.read(explorer)["pixels"] for _ in lab.drag(slider, moves=4)}) > 1
+
+
+def test_notebooks_shut_nobody_out(opened):
+    all_explorers(opened)
+    assert barriers(opened) == []
 
 
 @pytest.mark.parametrize("width", [390, 1500])
@@ -171,34 +166,21 @@ def test_pages_are_small_and_lead_on(site):
         assert "widget-state" not in text, f"{name} has its figures twice: once more as the state of widgets"
         for link in re.findall(r'<a [^>]*href="([^"#]+)', text):
             assert link.startswith("https://") or link in to_come or (site / link).exists(), f"{name}: {link}"
-        for source in re.findall(
-            r'src="([^"]+)"', re.sub(r"<script type=.*?</script>", "", text, flags=re.DOTALL)
-        ):
+        without_scripts = re.sub(r"<script type=.*?</script>", "", text, flags=re.DOTALL)
+        for source in re.findall(r'src="([^"]+)"', without_scripts):
             assert source.startswith("data:") or (site / source).exists(), f"{name}: {source}"
     assert len(re.findall(r"<li><a ", pages["index.html"])) == len(build.BOOKS) == 11
 
 
-def test_a_dark_system_gets_dark_pages(opened):
-    for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
-        opened.emulate_media(color_scheme=scheme)
-        assert opened.evaluate("getComputedStyle(document.body).backgroundColor") == paper
-
-
-def test_notebooks_shut_nobody_out(opened):
-    opened.reload()  # with its questions open, and its figures closed
-    opened.locator("mjx-container").first.wait_for(timeout=20_000)
-    assert barriers(opened, widths=[1500]) == []
-    lab.guess_all(opened)
-    for figure in opened.locator(".ef-page").all():
-        figure.scroll_into_view_if_needed()
-        figure.locator(".ef-explorer[data-serial]").wait_for(timeout=20_000)
-    assert barriers(opened) == []
-
-
-@pytest.mark.parametrize("name", ["index", *(path.stem for path in build.PAPERS)])
-def test_contents_and_papers_shut_nobody_out(site, window, name):
-    window.goto((site / f"{name}.html").as_uri())
-    assert barriers(window) == []
+def test_contents_and_papers_work_and_shut_nobody_out(site, window):
+    troubles = lab.listen(window)
+    for name in ("index", *(path.stem for path in build.PAPERS)):
+        window.goto((site / f"{name}.html").as_uri())
+        for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
+            window.emulate_media(color_scheme=scheme)
+            assert window.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+        assert barriers(window) == [], name
+    assert troubles == []
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -214,8 +196,10 @@ def test_words_are_said_politely_and_once(visit):
     root = visit("the_best_step")
     live = root.locator(".ef-live")
     assert live.get_attribute("aria-live") == "polite"
-    live.evaluate("(node) => new MutationObserver(() => (node.heard ??= []).push(node.textContent))"
-                  ".observe(node, { childList: true })")  # fmt: skip
+    live.evaluate(
+        """(node) => new MutationObserver(() => (node.heard ??= []).push(node.textContent))
+            .observe(node, { childList: true })"""
+    )
     root.locator(".ef-axis input").evaluate(
         """async (slider) => {
             for (let place = 100; place < 110; place++) {
@@ -227,15 +211,13 @@ def test_words_are_said_politely_and_once(visit):
     )
     words = lab.read(root)["words"]
     assert lab.until(lambda: live.text_content() == words)
-    assert live.evaluate("(node) => node.heard") == [
-        words
-    ]  # where the reader stopped, and nothing on the way
+    assert live.evaluate("(node) => node.heard") == [words]  # where the reader stopped, nothing on the way
     assert root.locator(".ef-preset").get_attribute("aria-live") == "polite"
     assert root.locator(".ef-error").get_attribute("role") == "alert"
 
 
 @pytest.mark.parametrize("motion", ["reduce", "no-preference"])
-def test_nothing_fades_for_who_wants_little_motion(visit, motion):
+def test_nothing_fades_where_reduced_motion_is_asked_for(visit, motion):
     root = visit("the_best_step", reduced_motion=motion)
     moving = root.evaluate(
         """(root) => {
