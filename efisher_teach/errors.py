@@ -1,7 +1,7 @@
-"""Every error message of the library: the argument, what it must be, what it was, what to do.
+"""The form of every error, and the checks that more than one module makes. A check used once stands where it is used.
 
-Only concrete values are looked at. Under `jit`, `vmap` and `grad` a value is not known yet; there the
-result carries its evidence (`Step.residual`, `Step.budget_spent`) instead.
+Only concrete values are checked. Under `jit`, `vmap` and `grad` a value is not known yet: there the result carries its
+evidence (`Step.residual`, `Step.budget_spent`) instead.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from jax.core import Tracer
 
 
 def reject(argument: str, requirement: str, got: str, action: str) -> NoReturn:
-    """Raise the one kind of error this library raises."""
+    """Raise the error that names the argument, what it must be, what it was, and what to do."""
     raise ValueError(f"`{argument}` must be {requirement}; got {got}. {action}")
 
 
 def is_concrete(*values: Any) -> bool:
-    """Whether every value can be looked at now (none is being traced)."""
+    """True if every value is known now (none is being traced)."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
@@ -68,13 +68,20 @@ def one_positive(argument: str, value: Any, dtype: Any) -> jax.Array:
 
 
 def budget_or_rate(budget: Any, learning_rate: Any, dtype: Any) -> tuple[bool, jax.Array]:
-    """Whether a budget was given, and the one number that was."""
-    given = exactly_one(budget=budget, learning_rate=learning_rate)
-    return given == "budget", one_positive(given, budget if given == "budget" else learning_rate, dtype)
+    """True if a budget was given, and the one number that was: a budget or a learning rate, not both."""
+    budgeted = budget is not None
+    if budgeted == (learning_rate is not None):
+        raise ValueError(
+            f"Exactly one of `budget` and `learning_rate` must be given; got {'both' if budgeted else 'none'}. "
+            "A budget c fixes the mean squared loss change, a learning rate η the scale of the step."
+        )
+    if budgeted:
+        return True, one_positive("budget", budget, dtype)
+    return False, one_positive("learning_rate", learning_rate, dtype)
 
 
 def finite_rows(argument: str, array: jax.Array, action: str) -> None:
-    """Every row of `array` is finite, or an error that names the rows."""
+    """Rows that are all finite; the error names those that are not."""
     if not is_concrete(array):
         return
     bad = np.flatnonzero(~np.isfinite(np.asarray(array)).reshape(len(array), -1).all(axis=1))
@@ -83,20 +90,20 @@ def finite_rows(argument: str, array: jax.Array, action: str) -> None:
         reject(argument, "finite", f"NaN or infinity in {bad.size} of {len(array)} rows: {rows}", action)
 
 
-def finite_result(argument: str, *results: jax.Array, action: str = "") -> None:
-    """What was computed from finite numbers is finite too."""
+RESCALE = "Its scale leaves no room in this precision: rescale the loss."
+
+
+def finite_result(argument: str, *results: jax.Array, action: str = RESCALE) -> None:
+    """A finite result: finite arguments may still overflow on the way."""
     if is_concrete(*results) and not all(np.isfinite(result).all() for result in results):
-        action = action or "Its scale leaves no room in this precision: rescale the loss."
         reject(argument, "such that the result is finite", "NaN or infinity in it", action)
 
 
-def not_lost(argument: str, delta: jax.Array, still: jax.Array) -> None:
-    """A gradient that is not 0 makes a step that is not 0."""
-    if is_concrete(delta, still) and not still and not np.any(delta):
-        action = "Its scale leaves no room in this precision: rescale the loss."
-        reject(
-            argument, "such that the step is not lost", "a gradient that underflows to a step of 0", action
-        )
+def not_lost(argument: str, delta: jax.Array, is_zero: jax.Array) -> None:
+    """A step that is not 0, unless the gradient is."""
+    if is_concrete(delta, is_zero) and not is_zero and not np.any(delta):
+        got = "a gradient that underflows to a step of 0"
+        reject(argument, "such that the step is not lost", got, RESCALE)
 
 
 def gradients(G: Any) -> jax.Array:
@@ -152,7 +159,7 @@ def examples(x: Any, y: Any) -> int:
 
 
 def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
-    """The number n of examples, once `loss_fn(params, x[i], y[i])` is known to be one number."""
+    """The number n of examples; `loss_fn(params, x[i], y[i])` is one number."""
     n = examples(x, y)
     first = jax.tree.map(lambda leaf: leaf[0], (x, y))
     loss = jax.eval_shape(loss_fn, params, *first)
@@ -163,19 +170,6 @@ def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
     return n
 
 
-def exactly_one(**options: Any) -> str:
-    """The name of the one option that is not None."""
-    given = [name for name, value in options.items() if value is not None]
-    if len(given) != 1:
-        names = " and ".join(f"`{name}`" for name in options)
-        got = "both" if given else "none"
-        raise ValueError(
-            f"Exactly one of {names} must be given; got {got}. "
-            "A budget c fixes the mean squared loss change, a learning rate η the scale of the step."
-        )
-    return given[0]
-
-
 def at_least_one(argument: str, value: Any, action: str = "Use 1 or more.") -> int:
     """A whole number ≥ 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -184,13 +178,13 @@ def at_least_one(argument: str, value: Any, action: str = "Use 1 or more.") -> i
 
 
 def one_of(argument: str, value: Any, names: tuple[str, ...]) -> None:
-    """One of a few names."""
+    """One of the names."""
     if value not in names:
         reject(argument, "one of " + ", ".join(map(repr, names)), f"{value!r}", "Choose one of these.")
 
 
 def target(value: Any, n: int) -> jax.Array:
-    """What is asked of each of n examples: a finite number."""
+    """The decrease asked of each of n examples (n,): finite numbers."""
     array = as_float("target", value)
     if array.shape != (n,):
         action = "Ask every example: one decrease each."

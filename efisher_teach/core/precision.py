@@ -1,6 +1,8 @@
 """The linear algebra of the mathematics: products that state their precision, factors that refuse to be differentiated.
 
-GPUs round float32 products to TF32 unless told otherwise, so every dense product goes through `dot` or `einsum`.
+GPUs round float32 products to TF32 unless told otherwise, so every dense product goes through `dot` or `einsum`. Singular
+vectors have no derivative where values repeat: JAX would answer NaN, so `svd`, `eigh` and `cholesky` raise instead. A
+derivative by a damping, a budget or a learning rate passes through none of them where G is held constant.
 """
 
 from functools import partial
@@ -13,10 +15,10 @@ einsum = partial(jnp.einsum, precision="highest")
 
 
 def without_derivative(factorise):
-    """A factorisation that raises where it is differentiated: its vectors have no derivative where values repeat."""
-    refused = jax.custom_jvp(factorise)
+    """The factorisation, with an error in the place of its derivative."""
+    constant = jax.custom_jvp(factorise)
 
-    @refused.defjvp
+    @constant.defjvp
     def refuse(primals, tangents):
         raise ValueError(
             "`G` must be held constant: steps and solves go through singular vectors, which have no derivative where "
@@ -24,7 +26,7 @@ def without_derivative(factorise):
             "jnp.linalg.solve(C + damping * I, g) for a damping > 0."
         )
 
-    return refused
+    return constant
 
 
 @without_derivative
@@ -39,3 +41,9 @@ def eigh(A: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, ascending, and eigenvectors of a symmetric A."""
     eigenvalues, V = jnp.linalg.eigh(A)
     return eigenvalues, V
+
+
+@without_derivative
+def cholesky(A: jax.Array) -> jax.Array:
+    """The lower triangle L of A = LLᵀ, from the lower triangle of A; NaN where A is not positive definite."""
+    return jax.lax.linalg.cholesky(A, symmetrize_input=False)

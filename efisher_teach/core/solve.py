@@ -8,7 +8,7 @@ With G (n, p), C = GᵀG/n, K = GGᵀ/n and g = Gᵀ1/n:
 
 All three are one ridge regression: u is the least-squares solution of "gᵢᵀu = 1 for all i" with penalty ε‖u‖².
 
-ε = 0 is the pseudo-inverse, and so is an ε that rounding cannot see beside the matrix. Values that it cannot tell from
+ε = 0 is the pseudo-inverse, and so is an ε lost in the rounding of the matrix. Values that rounding cannot tell from
 zero are then set to zero: σ ≤ √max(n, p) · eps · σmax for G, μ ≤ p · eps · μmax for C. (Rounding errors add up like a
 random walk, hence the root; C is the user's, with errors of its own.) Forming C or K squares the condition number;
 the spectral way does not, and is the one that `empirical_fisher_step` takes.
@@ -23,7 +23,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from efisher_teach import errors
 from efisher_teach.core.matrices import gram
-from efisher_teach.core.precision import dot, eigh, svd
+from efisher_teach.core.precision import cholesky, dot, eigh, svd
 
 
 class Spectrum(NamedTuple):
@@ -65,7 +65,11 @@ def spectrum(G: Float[Array, "n p"]) -> Spectrum:
         >>> print(jnp.sqrt(0.045 / found.eigenvalues))  # semi-axes of the ellipse ΔᵀCΔ = 0.045
         [0.1 0.3]
     """
-    G = errors.gradients(G)
+    return factor(errors.gradients(G))
+
+
+def factor(G: Float[Array, "n p"]) -> Spectrum:
+    """`spectrum` of a checked G."""
     U, singular, Vt = svd(G / jnp.sqrt(G.shape[0]))
     cut = max(G.shape) ** 0.5 * jnp.finfo(G.dtype).eps * singular[0]
     return Spectrum(jnp.where(singular > cut, singular, 0) ** 2, Vt.T, U)
@@ -77,7 +81,7 @@ def quotient(above: ArrayLike, below: Array) -> Array:
 
 
 def agreement_of(spectrum: Spectrum, target: Real[Array, " n"] | None = None) -> Float[Array, ""]:
-    """ρ = ‖Pt‖²/‖t‖², P the projector on the columns of G: the part of t that a step can fulfil. For t = 1, gᵀC⁺g."""
+    """ρ = ‖Pt‖²/‖t‖², P the projector onto the columns of G: the part of t that a step can fulfil. For t = 1, gᵀC⁺g."""
     U = spectrum.example_vectors
     target = jnp.ones(U.shape[0], U.dtype) if target is None else target
     along = jnp.where(spectrum.eigenvalues > 0, dot(U.T, target), 0)
@@ -145,7 +149,7 @@ def _dual(G, damping):
     return lax.cond(
         visible,
         lambda: dot(G.T, jnp.linalg.solve(K + shift * jnp.eye(n, dtype=K.dtype), jnp.ones(n, K.dtype))) / n,
-        lambda: solve_spectral(spectrum(G), damping),
+        lambda: solve_spectral(factor(G), damping),
     )
 
 
@@ -186,8 +190,7 @@ def _coefficients(K, damping, target):
     visible, shift = _visible(K, damping)
     shifted = K + shift * jnp.eye(len(K), dtype=K.dtype)
     # .T: LAPACK goes by columns, and K was made by rows
-    L = lax.linalg.cholesky(shifted.T, symmetrize_input=False)
-    coefficients = jax.scipy.linalg.cho_solve((L, True), target)
+    coefficients = jax.scipy.linalg.cho_solve((cholesky(shifted.T), True), target)
 
     def by_eigenvalues():
         kept, eigenvalues, U = _range(K)
@@ -199,7 +202,7 @@ def _coefficients(K, damping, target):
 def solve_primal(
     C: Float[Array, "p p"], g: Float[Array, " p"], damping: Real[ArrayLike, ""] = 0.0
 ) -> Float[Array, " p"]:
-    """u = (C + εI)⁻¹g, a p × p problem. The only one that takes any C and g, also from different samples.
+    """u = (C + εI)⁻¹g, a p × p problem. The only way that takes any C and g, also from different samples.
 
     Args:
         C: A symmetric positive semi-definite matrix (p, p).
@@ -222,15 +225,13 @@ def solve_primal(
 
 
 def solve_symmetric(argument: str, A: Array, g: Array, damping: Real[ArrayLike, ""]) -> Float[Array, " p"]:
-    """(A + εI)⁻¹g for a checked A and g, which errors call by the name of the argument that A was given as."""
+    """(A + εI)⁻¹g for a checked A and g; errors call A by the name of the caller's argument."""
     damping = errors.one_damping(damping, A.dtype)
     if errors.is_concrete(A, g, damping) and not _visible(A, damping)[0]:
         kept, _, V = _range(A)
         same_sample(argument, g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     u = _primal(A, g, damping)
-    action = (
-        "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
-    )
+    action = "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
     errors.finite_result(argument, u, action=action)
     return u
 
@@ -246,13 +247,13 @@ def _primal(A, g, damping):
 
 
 def _visible(A, damping):
-    """Whether ε can be told from 0 beside the symmetric matrix A, and an ε that is safe to add to it."""
+    """True if ε can be told from 0 next to the symmetric matrix A, and an ε that is safe to add to it."""
     visible = damping > jnp.finfo(A.dtype).eps * jnp.sum(jnp.abs(jnp.diag(A)))
     return visible, jnp.where(visible, damping, 1)
 
 
 def _range(A):
-    """Which eigenvectors span the range of A, the eigenvalues (1 in place of the others), the eigenvectors."""
+    """The mask of the eigenvectors that span the range of A, the eigenvalues (1 for the others), the eigenvectors."""
     eigenvalues, V = eigh(A)
     size = jnp.abs(eigenvalues)
     kept = size > A.shape[0] * jnp.finfo(A.dtype).eps * jnp.max(size)
@@ -266,7 +267,7 @@ def _pseudo_inverse(A, g):
 
 
 def same_sample(argument: str, g: jax.Array, outside: jax.Array) -> None:
-    """At damping 0 the gradient lies in the range of the matrix, which holds when both are of the same examples."""
+    """A gradient without a part outside the range of the matrix: both come from the same examples."""
     if not errors.is_concrete(g, outside):
         return
     stray, size = float(jnp.linalg.norm(outside)), float(jnp.linalg.norm(g))

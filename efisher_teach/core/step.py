@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 from efisher_teach import errors
 from efisher_teach.core.gradients import cancels
 from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import agreement_of, quotient, spectrum
+from efisher_teach.core.solve import agreement_of, factor, quotient
 
 
 class Step(NamedTuple):
@@ -102,20 +102,15 @@ def solve_step(
 
     u = (C + εI)⁻¹Gᵀt/n = V diag(√μ/(μ + ε)) Uᵀt/√n,    Δ = -ηu,    η = √(c/uᵀCu).
     """
-    n, factors = G.shape[0], spectrum(G)
+    n, factors = G.shape[0], factor(G)
     eigenvalues, V, U = factors
-    along = dot(U.T, target)
     g, is_zero = mean_direction(G, target)
-    u = jnp.where(
-        is_zero, 0, dot(V, quotient(jnp.sqrt(eigenvalues), eigenvalues + damping) * along) / jnp.sqrt(n)
-    )
+    along = jnp.where(is_zero, 0, dot(U.T, target))
+    u = dot(V, quotient(jnp.sqrt(eigenvalues), eigenvalues + damping) * along) / jnp.sqrt(n)
+
     decrease = dot(G, u)
     cost = jnp.mean(decrease**2)  # uᵀCu
     rate = rate_of(scale, cost, is_zero, budgeted=budgeted)
-
-    inside = quotient(jnp.ones_like(along), eigenvalues + damping)
-    outside = quotient(jnp.ones_like(damping), damping) if n > G.shape[1] else 0.0
-    coefficients = (dot(U, inside * along) + outside * (target - dot(U, along))) / n
     left_over = dot(G.T, decrease) / n + damping * u - g
     rounding = 4 * jnp.finfo(G.dtype).eps * dot(jnp.abs(G), jnp.abs(u))
     return Step(
@@ -127,15 +122,24 @@ def solve_step(
         agreement=jnp.where(is_zero, 0, agreement_of(factors, target)),
         residual=jnp.where(is_zero, 0, quotient(jnp.linalg.norm(left_over), jnp.linalg.norm(g))),
         worse=jnp.mean(decrease < -rounding, dtype=G.dtype),
-        coefficients=jnp.where(is_zero, 0, coefficients),
+        coefficients=jnp.where(is_zero, 0, _coefficients(factors, target, damping)),
         effective_rank=jnp.sum(quotient(eigenvalues, eigenvalues + damping)),
     )
+
+
+def _coefficients(factors, target, damping):
+    """α = (K + εI)⁻¹t/n. Where n > p, K + εI is ε alone on the part of t that U does not reach."""
+    eigenvalues, V, U = factors
+    along = dot(U.T, target)
+    inside = quotient(1, eigenvalues + damping)
+    outside = quotient(1, damping) if len(U) > len(V) else 0.0
+    return (dot(U, inside * along) + outside * (target - dot(U, along))) / len(U)
 
 
 def rate_of(
     scale: Real[ArrayLike, ""], cost: Float[Array, ""], is_zero: Bool[Array, ""], *, budgeted: bool
 ) -> Float[Array, ""]:
-    """η = √(c/uᵀCu), where `scale` is the budget c; 0 where the gradient is 0. A given η is reported as it is given."""
+    """η: √(c/uᵀCu) if `scale` is a budget c, and 0 where the gradient is 0; a learning rate is returned as given."""
     if not budgeted:
         return jnp.asarray(scale)
     return jnp.where(is_zero, 0, jnp.sqrt(scale / jnp.where(is_zero, 1, cost)))
@@ -144,15 +148,15 @@ def rate_of(
 def step_along(
     G: Float[Array, "n p"], direction: Float[Array, " p"], budget: Real[ArrayLike, ""]
 ) -> Float[Array, " p"]:
-    """The step of cost c along a direction u: √(c/uᵀCu) u; 0 where u is 0. With u = -g it is gradient descent's."""
-    is_zero = ~jnp.any(direction)
-    return direction * rate_of(budget, jnp.mean(dot(G, direction) ** 2), is_zero, budgeted=True)
+    """The step of cost c along a direction u: √(c/uᵀCu) u; 0 where u costs nothing. u = -g is gradient descent's."""
+    cost = jnp.mean(dot(G, direction) ** 2)
+    return direction * rate_of(jnp.asarray(budget), cost, cost == 0, budgeted=True)
 
 
 def mean_direction(
     G: Float[Array, "n p"], target: Float[Array, " n"]
 ) -> tuple[Float[Array, " p"], Bool[Array, ""]]:
-    """Gᵀt/n, and whether it is nothing but rounding: then there is no direction to go."""
+    """Gᵀt/n, and True if it is nothing but rounding: then there is no direction to go."""
     wishes = target[:, None] * G
     g = jnp.mean(wishes, axis=0)
     return g, cancels(wishes, g)

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from efisher_teach import errors
 from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import Spectrum, quotient, solve_spectral, spectrum
+from efisher_teach.core.solve import Spectrum, factor, quotient, solve_spectral
 from efisher_teach.core.step import mean_direction, rate_of
 
 
@@ -89,12 +89,11 @@ def solve_two_budgets(
 ) -> TwoBudgetStep:
     """The step, for checked arguments."""
     g, is_zero = mean_direction(G, jnp.ones(G.shape[0], G.dtype))
-    factors, wanted = spectrum(G), budget / radius**2
+    factors, wanted = factor(G), budget / radius**2
     lowest, highest = ratio(G, solve_spectral(factors, 0.0)), ratio(G, g)
     radius_binds = ~is_zero & (wanted >= lowest)
-    budget_binds = ~is_zero & (
-        (wanted < highest) | ~radius_binds
-    )  # where g is an eigenvector, R does not grow
+    # Where g is an eigenvector, R does not grow.
+    budget_binds = ~is_zero & ((wanted < highest) | ~radius_binds)
 
     crossing = jnp.where(budget_binds & radius_binds, _crossing(factors, wanted), 1.0)
     damping = jnp.where(radius_binds, crossing, 0)
@@ -120,7 +119,7 @@ def solve_two_budgets(
 
 
 def ratio(G: Float[Array, "n p"], delta: Float[Array, " p"]) -> Float[Array, ""]:
-    """R = ΔᵀCΔ/‖Δ‖², the cost of a step for its length."""
+    """R = ΔᵀCΔ/‖Δ‖², the cost of a step per squared length."""
     return quotient(jnp.mean(dot(G, delta) ** 2), jnp.sum(delta**2))
 
 
