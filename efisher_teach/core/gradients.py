@@ -66,19 +66,19 @@ def per_example_gradients(
          [0. 2.]]
     """
     n = errors.scalar_loss(loss_fn, params, x, y)
-    chunk_size = n if chunk_size is None else _chunk(chunk_size, n)
+    chunk_size = (
+        n
+        if chunk_size is None
+        else errors.at_least_one("chunk_size", chunk_size, "For all at once, leave it out.")
+    )
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda flat, x, y: loss_fn(unravel(flat), x, y))
-    if chunk_size == n:
+    if chunk_size >= n:
         G = jax.vmap(gradient, in_axes=(None, 0, 0))(flat, x, y)
     else:
         G = lax.map(lambda example: gradient(flat, *example), (x, y), batch_size=chunk_size)
     errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
-
-
-def _chunk(chunk_size, n):
-    return min(errors.at_least_one("chunk_size", chunk_size, "For all at once, leave it out."), n)
 
 
 def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Float[Array, "n k p"]:
@@ -112,7 +112,7 @@ def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Flo
 def loss_changes(
     loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real[Array, " p"]
 ) -> Float[Array, " n"]:
-    """What a step really does to every loss: Δℓᵢ = ℓᵢ(θ + Δ) - ℓᵢ(θ). To first order it is gᵢᵀΔ.
+    """Measure what a step does to every loss: Δℓᵢ = ℓᵢ(θ + Δ) - ℓᵢ(θ). To first order it is gᵢᵀΔ.
 
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
@@ -158,14 +158,14 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
 
     Examples:
         >>> G = jnp.array([[3.0, 1.0], [-3.0, 1.0]])
-        >>> print(ef.mean_gradient(G))  # the examples pull against each other along θ₁: the mean hides it
+        >>> print(ef.mean_gradient(G))  # the examples want opposite things along θ₁: the mean hides it
         [0. 1.]
     """
     return jnp.mean(errors.gradients(G), axis=0)
 
 
 def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array, ""]:
-    """Whether a mean is nothing but the rounding of its terms, column by column: then there is no direction to go.
+    """True if a mean is nothing but the rounding of its terms, column by column: then there is no direction to go.
 
     Args:
         terms: What was averaged (n, p).

@@ -1,4 +1,4 @@
-"""What a model believes about the labels: p(y | z) for the output z of a model, as the Fisher needs it.
+"""Likelihoods, the models' beliefs about the labels: p(y | z) for the output z of a model, as the Fisher needs it.
 
 A loss is a negative log-likelihood, -log p(y | z) up to a constant, for one of these three:
 
@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from efisher_teach import errors
 
 
 class Likelihood(NamedTuple):
@@ -64,10 +66,24 @@ bernoulli = Likelihood(
 )
 categorical = Likelihood(
     "categorical",
-    loss=lambda z, y: jax.nn.logsumexp(
-        z - z[y]
-    ),  # ten times faster, many at once, than picking from log_softmax
+    # Ten times faster, for many at once, than picking from log_softmax.
+    loss=lambda z, y: jax.nn.logsumexp(z - z[y]),
     mean=jax.nn.softmax,
     labels=lambda z: (jnp.arange(z.shape[0]), jax.nn.softmax(z)),
     sample=jax.random.categorical,
 )
+
+
+def require_negative_log(likelihood: Likelihood, G: jax.Array, believed: jax.Array) -> None:
+    """A loss whose gradients G are those of -log p(y | z), label by label."""
+    if not errors.is_concrete(G, believed):
+        return
+    error, size = float(jnp.abs(G - believed).max()), float(jnp.abs(believed).max())
+    if error > float(jnp.finfo(G.dtype).eps) ** 0.5 * size:
+        raise ValueError(
+            f"`loss_fn` must be the negative log-likelihood -log p(y | x, θ) of the {likelihood.name} likelihood, up "
+            f"to a constant; got gradients that differ from its by up to {error:.3g} (they are up to {size:.3g}). Only "
+            "a likelihood has a Fisher: leave weight decay, class weights and label smoothing out of the loss, check "
+            "factors such as the ½ of the squared loss, or give the likelihood that fits. The empirical Fisher exists "
+            "for any loss."
+        )

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree, Real
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient, per_example_jacobians
-from efisher_teach.core.likelihoods import Likelihood
+from efisher_teach.core.likelihoods import Likelihood, require_negative_log
 from efisher_teach.core.precision import dot
 
 
@@ -70,7 +70,7 @@ def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
 
     Examples:
         >>> G = jnp.array([[1.0, 0.0, 2.0], [1.0, 2.0, 0.0]])
-        >>> print(ef.gram(G))  # off the diagonal, how much two examples pull the same way
+        >>> print(ef.gram(G))  # off the diagonal, how far two examples agree
         [[2.5 0.5]
          [0.5 2.5]]
     """
@@ -153,12 +153,12 @@ def fisher(
     if sampled is None:
         labels, weights = jax.vmap(likelihood.labels)(output)
     else:
-        draws = errors.at_least_one("sampled", sampled)
+        sampled = errors.at_least_one("sampled", sampled)
         if key is None:
             errors.reject("key", "given where labels are sampled", "None", "Use e.g. jax.random.key(0).")
-        keys = jax.random.split(key, (n, draws))
-        labels = jax.vmap(jax.vmap(likelihood.sample, (0, None)))(keys, output)
-        weights = jnp.full((n, draws), 1 / draws, flat.dtype)
+        sample = jax.vmap(jax.vmap(likelihood.sample, (0, None)))
+        labels = sample(jax.random.split(key, (n, sampled)), output)
+        weights = jnp.full((n, sampled), 1 / sampled, flat.dtype)
 
     def label_gradients(loss, x, labels):
         gradient = jax.grad(lambda flat, x, y: loss(unravel(flat), x, y))
@@ -168,7 +168,7 @@ def fisher(
     errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     few = jax.tree.map(lambda leaf: leaf[:8], (x, labels))
     believed = label_gradients(lambda params, x, y: likelihood.loss(output_fn(params, x), y), *few)
-    _require_log_likelihood(likelihood.name, G[:8], believed)
+    require_negative_log(likelihood, G[:8], believed)
     # The weights on one side: their root would have no derivative where a label is all but impossible.
     F = dot((weights[..., None] * G).reshape(-1, flat.size).T, G.reshape(-1, flat.size)) / n
     errors.finite_result("loss_fn", F)
@@ -204,12 +204,7 @@ def gauss_newton(
     n = errors.scalar_loss(lambda params, x, y: output_loss(output_fn(params, x), y), params, x, y)
     J = per_example_jacobians(output_fn, params, x)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
-
-    def curvature(z, y):
-        flat, shape = jnp.ravel(z), z.shape
-        return jax.hessian(lambda flat: output_loss(flat.reshape(shape), y))(flat)
-
-    H = jax.vmap(curvature)(output, y)
+    H = jax.vmap(lambda z, y: jax.hessian(output_loss)(z, y).reshape(z.size, z.size))(output, y)
     errors.finite_rows("output_loss", H, "Its second derivative is undefined at these examples.")
     B = dot(J.reshape(-1, J.shape[-1]).T, dot(H, J).reshape(-1, J.shape[-1])) / n
     errors.finite_result("output_fn", B)
@@ -238,14 +233,13 @@ def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Ar
     """
     errors.scalar_loss(loss_fn, params, x, y)
     flat, unravel = ravel_pytree(params)
-    losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
-    H = jax.hessian(lambda flat: jnp.mean(losses(unravel(flat), x, y)))(flat)
+    H = jax.hessian(lambda flat: jnp.mean(jax.vmap(loss_fn, (None, 0, 0))(unravel(flat), x, y)))(flat)
     errors.finite_rows("loss_fn", H, "Its second derivative is undefined at these params.")
     return (H + H.T) / 2
 
 
 def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[Array, "*m"]:
-    """ΔᵀAΔ: what a step costs in the metric A. With A = C it is the mean squared first-order loss change.
+    """The cost of a step in the metric A: ΔᵀAΔ. With A = C it is the mean squared first-order loss change.
 
     Args:
         A: A symmetric matrix (p, p).
@@ -263,18 +257,18 @@ def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[A
         0.010
     """
     A, delta = errors.symmetric("A", A), errors.as_float("delta", delta)
-    if delta.ndim == 0 or delta.shape[-1] != A.shape[0]:
-        got = f"shape {delta.shape}"
-        errors.reject("delta", f"of shape (…, {A.shape[0]}), as A is {A.shape}", got, "One step a row.")
+    if delta.shape[-1:] != A.shape[:1]:
+        required = f"of shape (…, {A.shape[0]}), as A is {A.shape}"
+        errors.reject("delta", required, f"shape {delta.shape}", "One step a row.")
     form = jnp.sum(dot(delta, A) * delta, axis=-1)
     errors.finite_result("delta", form)
     return form
 
 
 def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Float[Array, " p"]:
-    """How much larger A is than B, direction by direction: the κ with Av = κBv. All 1 if A = B.
+    """Ratios of A to B, direction by direction: the κ with Av = κBv. All 1 if A = B.
 
-    They do not depend on the parametrization: JᵀAJ and JᵀBJ have the same ones.
+    They do not depend on the parametrization: JᵀAJ and JᵀBJ have the same κ.
 
     Args:
         A: A symmetric matrix (p, p), e.g. the empirical Fisher.
@@ -294,35 +288,14 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
     A, B = errors.symmetric("A", A), errors.symmetric("B", B)
     if A.shape != B.shape:
         errors.reject("B", f"of the shape of A, {A.shape}", f"shape {B.shape}", "Use the same parameters.")
-    _require_positive_definite("B", B)
+    if errors.is_concrete(B):
+        eigenvalues = np.linalg.eigvalsh(np.asarray(B, float))
+        if not eigenvalues[0] > len(B) * float(jnp.finfo(B.dtype).eps) * eigenvalues[-1]:
+            got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+            action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
+            errors.reject("B", "positive definite", got, action)
     L = jnp.linalg.cholesky(B)
     half = jax.scipy.linalg.solve_triangular(L, A, lower=True)
     whole = jax.scipy.linalg.solve_triangular(L, half.T, lower=True)
     errors.finite_result("A", whole)
     return jnp.linalg.eigvalsh(whole)[::-1]
-
-
-def _require_positive_definite(argument: str, A: jax.Array) -> None:
-    """A symmetric matrix whose smallest eigenvalue can be told from 0."""
-    if not errors.is_concrete(A):
-        return
-    eigenvalues = np.linalg.eigvalsh(np.asarray(A, float))
-    if not eigenvalues[0] > len(A) * float(jnp.finfo(A.dtype).eps) * eigenvalues[-1]:
-        got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
-        action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
-        errors.reject(argument, "positive definite", got, action)
-
-
-def _require_log_likelihood(name: str, G: jax.Array, believed: jax.Array) -> None:
-    """A loss has the gradients of its negative log-likelihood, label by label."""
-    if not errors.is_concrete(G, believed):
-        return
-    error, size = float(jnp.abs(G - believed).max()), float(jnp.abs(believed).max())
-    if error > float(jnp.finfo(G.dtype).eps) ** 0.5 * size:
-        raise ValueError(
-            f"`loss_fn` must be the negative log-likelihood -log p(y | x, θ) of the {name} likelihood, up to a "
-            f"constant; got gradients that differ from its by up to {error:.3g} (they are up to {size:.3g}). Only a "
-            "likelihood has a Fisher: leave weight decay, class weights and label smoothing out of the loss, check "
-            "factors such as the ½ of the squared loss, or give the likelihood that fits. The empirical Fisher exists "
-            "for any loss."
-        )

@@ -1,8 +1,8 @@
 """The linear algebra of the mathematics: products that state their precision, factors that refuse to be differentiated.
 
-GPUs round float32 products to TF32 unless told otherwise, so every dense product goes through `dot` or `einsum`. Singular
-vectors have no derivative where values repeat: JAX would answer NaN, so `svd`, `eigh` and `cholesky` raise instead. A
-derivative by a damping, a budget or a learning rate passes through none of them where G is held constant.
+GPUs round float32 products to TF32 unless told otherwise, so every dense product goes through `dot` or `einsum`.
+Singular vectors have no derivative where singular values repeat: JAX would answer NaN, so `svd`, `eigh` and `cholesky`
+raise instead. The derivative of a step by its damping, budget or learning rate goes through none of them.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""What is learned: a loss for one example, its parameters, and data. Toys with closed forms, and real data.
+"""Problems: a loss for one example, its parameters, and data. Toys with closed forms, and real data.
 
 The real data are bundled with scikit-learn: nothing is downloaded. Features are standardised with the mean and the
 standard deviation of the training examples. Every problem keeps held-out examples aside.
@@ -45,9 +45,9 @@ class Problem(NamedTuple):
     """Held-out examples, never trained on; None if there are none."""
     y_test: Real[Array, " m"] | None = None
     output_fn: Callable | None = None
-    """`output_fn(params, x)`: what the likelihood is about (a mean, log-odds, logits), for one example."""
+    """`output_fn(params, x)`: the z of the likelihood (a mean, log-odds, logits), for one example."""
     likelihood: Likelihood | None = None
-    """p(y | output): `loss_fn` is its negative logarithm, `predict_fn` its mean. What the Fisher needs."""
+    """p(y | z): `loss_fn` is its negative logarithm, `predict_fn` its mean. The Fisher needs it."""
 
 
 # A pytree of its arrays: scenes and compiled functions take it whole.
@@ -87,7 +87,7 @@ def linear_regression(n: int = 64, p: int = 2, *, noise: float = 0.5, seed: int 
 
 
 def logistic_regression(n: int = 64, p: int = 2, *, separation: float = 1.0, seed: int = 0) -> Problem:
-    """Two Gaussian clouds, told apart by ℓ = log(1 + exp(z)) - yz, z = xᵀθ, so gᵢ = (σ(z) - y)x.
+    """Classify two Gaussian clouds by ℓ = log(1 + exp(z)) - yz, z = xᵀθ, so gᵢ = (σ(z) - y)x.
 
     Args:
         n: Training examples; as many are held out.
@@ -198,7 +198,7 @@ def mean_loss(problem: Problem, params: PyTree) -> Float[Array, ""]:
 
 
 def descend(problem: Problem, *, steps: int, learning_rate: float = 1.0) -> Problem:
-    """The problem after a few steps of plain gradient descent, θ ← θ - η∇L(θ): a model half-way fitted.
+    """Take a few steps of plain gradient descent, θ ← θ - η∇L(θ): the problem with a model half-way fitted.
 
     Args:
         problem: Where to start.

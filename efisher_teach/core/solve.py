@@ -231,7 +231,9 @@ def solve_symmetric(argument: str, A: Array, g: Array, damping: Real[ArrayLike, 
         kept, _, V = _range(A)
         same_sample(argument, g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     u = _primal(A, g, damping)
-    action = "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
+    action = (
+        "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
+    )
     errors.finite_result(argument, u, action=action)
     return u
 

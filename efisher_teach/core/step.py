@@ -150,7 +150,7 @@ def step_along(
 ) -> Float[Array, " p"]:
     """The step of cost c along a direction u: √(c/uᵀCu) u; 0 where u costs nothing. u = -g is gradient descent's."""
     cost = jnp.mean(dot(G, direction) ** 2)
-    return direction * rate_of(jnp.asarray(budget), cost, cost == 0, budgeted=True)
+    return direction * rate_of(jnp.asarray(budget, G.dtype), cost, cost == 0, budgeted=True)
 
 
 def mean_direction(
