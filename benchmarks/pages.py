@@ -16,23 +16,24 @@ lab, gallery = sliders.lab, sliders.gallery
 SITE = Path(__file__).parents[1] / "_site"
 
 # In the page: answer the questions, move the first slider, and give the milliseconds since the page was asked for.
-FIRST = """() => new Promise((done) => {
-    const look = () => {
+FIRST_ANSWER = """() => new Promise((done) => {
+    const answerAndMove = () => {
       for (const form of document.querySelectorAll(".ef-ask")) {
         form.querySelector("[type=radio]")?.click();
         form.querySelector("button").click();
       }
       const figure = document.querySelector(".ef-page:not([hidden])");
       const root = document.querySelector(".ef-explorer[data-serial]");
-      if (!root) return figure?.scrollIntoView(), requestAnimationFrame(look);
+      if (!root) return figure?.scrollIntoView(), requestAnimationFrame(answerAndMove);
       const before = root.dataset.state;
       const slider = root.querySelector(".ef-axis input");
       slider.value = slider.valueAsNumber ? 0 : slider.max;
       slider.dispatchEvent(new Event("input"));
-      const drawn = () => (root.dataset.state === before ? requestAnimationFrame(drawn) : done(performance.now()));
-      drawn();
+      const stopWatch = () =>
+        root.dataset.state === before ? requestAnimationFrame(stopWatch) : done(performance.now());
+      stopWatch();
     };
-    look();
+    answerAndMove();
   })"""
 
 
@@ -40,7 +41,7 @@ def first_answer(path: Path) -> float:
     """Seconds from asking for a page to the first answer of its first figure."""
     with lab.browser(offline=True) as page:
         page.goto(path.as_uri(), wait_until="commit")
-        return page.evaluate(FIRST) / 1000
+        return page.evaluate(FIRST_ANSWER) / 1000
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pages = [path for path in sorted(SITE.glob("*.html")) if path.name[0].isdigit()]
         alone = Path(folder) / "an explorer alone.html"
-        gallery.explorer("ellipsoid").to_html(alone)
+        gallery.explorer("the_best_step").to_html(alone)
         for path in [*pages, alone]:
             times = [first_answer(path) for _ in range(rounds)]
             print(

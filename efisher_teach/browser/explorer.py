@@ -22,6 +22,7 @@ from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
 
+Builder = Callable[..., Scene]
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
@@ -68,13 +69,13 @@ class Explorer(anywidget.AnyWidget):
     panel = _row = None
     _shown: Shown | None = None
 
-    def __init__(self, scene: Scene | Callable[..., Scene], **controls: Any):
+    def __init__(self, scene: Scene | Builder, **controls: Any):
         if isinstance(scene, Scene) and controls:
             needed = "a function of the controls' values, as controls are given"
             raise TypeError(f"`scene` must be {needed}; got a Scene.")
-        build = (lambda: scene) if isinstance(scene, Scene) else scene
+        build: Builder = (lambda: scene) if isinstance(scene, Scene) else scene
         self._is_slow = "progress" in inspect.signature(build).parameters
-        self._build = build if self._is_slow else lambda progress, **values: build(**values)
+        self._build: Builder = build if self._is_slow else lambda progress, **values: build(**values)
         self._lock = RLock()  # JupyterLab may call from several threads
         self._serial = self._request = 0
         self.controls = controls
@@ -200,13 +201,9 @@ class Explorer(anywidget.AnyWidget):
         """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs."""
         with self._lock:
             shown = prepare(self.scene, self.table, self._forms("narrow"), self._shown)
-            stand = {
-                "serial": 1,
-                "error": "",
-                "controls": describe(self.controls, self._values),
-                "state": self.state,
-            }
-            return without_bytes({"reply": pack(shown) | stand, "picture": self.to_png(ratio=1)})
+            reply = pack(shown) | {"serial": 1, "error": "", "state": self.state}
+            reply["controls"] = describe(self.controls, self._values)
+            return without_bytes({"reply": reply, "picture": self.to_png(ratio=1)})
 
     def close(self) -> None:
         """End the widget, and free the table and the figures."""
