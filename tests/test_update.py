@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 import efisher_teach as ef
-from efisher_teach.network import training
+from efisher_teach.network import devices, training
 from efisher_teach.network.update import Report
 
 BUDGET = 0.01
@@ -192,6 +192,13 @@ def test_a_step_that_is_not_finite_is_not_taken():
         assert not report.finite
     moved, report = ef.make_update(well, damping=0.1, budget=1e38)(theta, x, y)
     same_bits(moved, theta)
+    assert not report.finite
+    # A step of finite length is too long for float16.
+    half = theta.astype(jnp.float16)
+    update = ef.make_update(line, damping=0.0, learning_rate=1e6, measure=False)
+    moved, report = update(half, 1e-3 * x[1:3], jnp.full(2, 1e3))
+    same_bits(moved, half)
+    assert np.isfinite(report.budget_spent)
     assert not report.finite
 
 
@@ -781,6 +788,10 @@ def update(params=THETA, x=X, y=Y4):
 def go(steps=1, y=Y, key=None, **options):
     data = map(jnp.asarray, (THETA, XS, y))
     return oracles.bare(ef.fit)(descend, *data, steps=steps, key=key, progress=False, **options)
+
+
+def split_over_eight(x):
+    return oracles.bare(devices.split_examples)(jax.sharding.AbstractMesh((8,), ("examples",)), x, Y4)
 
 
 def remember(n, memory):
