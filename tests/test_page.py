@@ -1,6 +1,7 @@
 """Every scene as a page without a kernel, in a real Chromium with the network cut: the picture, and all one can do."""
 
 import time
+from itertools import islice
 
 import gallery
 import lab
@@ -70,8 +71,8 @@ def states(scene):
     """The default state, both ends of all axes, and a third of the way."""
     counts = [len(axis.values) for axis in scene.axes]
     yield tuple(axis.nearest(axis.default) for axis in scene.axes)
-    yield tuple(0 for _ in counts)
     yield tuple(count - 1 for count in counts)
+    yield tuple(0 for _ in counts)
     yield tuple(count // 3 for count in counts)
 
 
@@ -82,7 +83,7 @@ def test_page_draws_and_says_what_the_library_does(visit, name, form):
     if form == "narrow" and not scene.narrow:
         pytest.skip("this scene has one form")
     root = visit(name, 512, 1900) if form == "narrow" else visit(name)  # the page has margins of 16 pixels
-    for indices in states(scene):
+    for indices in islice(states(scene), 4 if form == "wide" else 2):
         seen = go(root, indices)
         assert tuple(seen["state"]) == indices
         assert seen["words"] == gallery.explorer(name).shown.say(indices)
