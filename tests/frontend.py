@@ -1,4 +1,4 @@
-"""What a front end does to widgets, without one: it sends messages, and runs cells."""
+"""Stand in for a front end: send messages to widgets, and run cells."""
 
 from types import SimpleNamespace
 

@@ -174,13 +174,13 @@ class Desk(NamedTuple):
             return answer.read()
 
     def problems(self) -> list[str]:
-        """What went wrong so far, in the page, its console, or the server's log (where kernels log too)."""
+        """All that went wrong so far, in the page, its console, or the server's log (where kernels log too)."""
         lines = self.log.read_text().splitlines()
         return self.troubles + [line for line in lines if re.search(r"^\[E |\bERROR\b|Traceback", line)]
 
     def ask(self, code: str) -> Any:
         """Run code in the kernel, as a second client; gives what it prints, read as JSON."""
-        (connection,) = (self.folder / ".runtime").glob("kernel-*.json")
+        connection = next((self.folder / ".runtime").glob("kernel-*.json"))
         client = BlockingKernelClient(connection_file=str(connection))
         client.load_connection_file()
         client.start_channels()
@@ -196,7 +196,7 @@ class Desk(NamedTuple):
         return json.loads("".join(printed) or "null")
 
 
-# What is said, shown and drawn once the next frame is on the screen.
+# Reads what is said, shown and drawn once the next frame is on the screen.
 READ = """(root) => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
     const canvas = root.querySelector("canvas");
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -217,7 +217,7 @@ READ = """(root) => new Promise((done) => requestAnimationFrame(() => requestAni
 
 
 def read(explorer: Locator) -> dict:
-    """What an explorer shows now: a hash of the canvas, the words, what its sliders say, its state."""
+    """Read what an explorer shows now: a hash of the canvas, the words, what its sliders say, its state."""
     return explorer.evaluate(READ)
 
 
@@ -230,7 +230,7 @@ def until(ready: Callable[[], Any], timeout: float = 10) -> bool:
 
 
 def read_when(explorer: Locator, ready: Callable[[dict], Any], timeout: float = 10) -> dict:
-    """What an explorer shows as soon as `ready` says yes to it; or the last that it showed."""
+    """Read an explorer until `ready` says yes to what it shows, or the time is up; gives the last reading."""
     seen: list[dict] = []
 
     def look():
@@ -279,7 +279,7 @@ def press(explorer: Locator, slider: Locator, key: str) -> dict:
 
 
 def settled_box(element: Locator) -> dict[str, float]:
-    """Where an element is, once it stays there: JupyterLab draws the cells above it when they come into view."""
+    """Wait until an element stays where it is: JupyterLab draws the cells above it when they come into view."""
     element.scroll_into_view_if_needed()
     box = element.bounding_box()
     for _ in range(50):

@@ -170,7 +170,7 @@ def views(live):
 
 
 def words_at(explorer, budget=0.01, **state):
-    """What an explorer of this process says in a state."""
+    """The words of an explorer of this process in a state."""
     if explorer.controls:
         explorer.controls["budget"].value = budget
     explorer.restore(**state)

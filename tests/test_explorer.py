@@ -104,6 +104,10 @@ def test_picture_follows_the_state(explorer):
 
 
 def test_stored_are_picture_words_and_view(explorer, controlled, monkeypatch):
+    row, figure = controlled.panel.children
+    assert figure is controlled
+    assert row.children == tuple(controlled.controls.values())
+    assert explorer.panel is explorer
     for shown in (explorer, controlled):
         data, metadata = shown._repr_mimebundle_()
         assert data["text/plain"] == f"Does it move? {shown.words}"
@@ -119,12 +123,6 @@ def test_stored_are_picture_words_and_view(explorer, controlled, monkeypatch):
     assert reply["controls"][0] == {"name": "budget", "label": "c", "said": "0.01", "code": "0.01"}
     assert set(reply["forms"]) == {"wide", "narrow"}
     assert set(controlled.reply["forms"]) == {"wide"}  # the live one is as it was
-
-
-def test_panel_holds_controls_and_figure(explorer, controlled):
-    assert explorer.panel is explorer
-    assert controlled.panel.children[1] is controlled
-    assert controlled.panel.children[0].children == tuple(controlled.controls.values())
 
 
 def test_a_control_is_answered_by_one_reply_with_the_same_picture(controlled, monkeypatch):

@@ -1221,8 +1221,6 @@ HUGE = 1e30 * THREE  # finite in float32; its squares are not
 SILENT = {
     "empirical_fisher": lambda: bare(ef.empirical_fisher)(HUGE),
     "gradient_covariance": lambda: bare(ef.gradient_covariance)(HUGE),
-
-
     "quadratic_form": lambda: bare(ef.quadratic_form)(1e30 * (2 * jnp.eye(2) - 1), 1e10 * THETA),
     "generalised_eigenvalues": lambda: bare(ef.generalised_eigenvalues)(1e38 * C, 1e-5 * jnp.eye(2)),
     "precondition": lambda: bare(precondition)(1e-30 * jnp.eye(2), 1e10 * g),

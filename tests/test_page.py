@@ -116,7 +116,7 @@ def with_handles():
 
 
 def handle_at(name):
-    """Where the first handle of a scene is in a state, in CSS pixels from the top left of its figure."""
+    """Tell where the first handle of a scene is in a state, in CSS pixels from the top left of its figure."""
     scene, table = gallery.shown(name)
     artist = gallery.explorer(name).shown.forms["wide"].painting.artists[scene.handles[0].points]
 

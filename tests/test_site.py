@@ -70,7 +70,7 @@ def visit(window, tmp_path):
 
 
 def barriers(page, widths=(390, 1500), schemes=("light", "dark")):
-    """What axe-core calls serious or critical, in each width and theme."""
+    """List what axe-core calls serious or critical, in each width and theme."""
     found = []
     for width in widths:
         page.set_viewport_size({"width": width, "height": 900})

@@ -54,12 +54,12 @@ class Card(anywidget.AnyWidget, _Follower):
     _esm = STATIC / "lesson.js"
     _css = STATIC / "lesson.css"
     html = traitlets.Unicode().tag(sync=True)
-    """What is shown. Whoever sets it has escaped what is not ours."""
+    """The content. Whoever sets it has escaped what is not ours."""
     form = traitlets.Dict().tag(sync=True)
     """Empty, or what the browser asks: options or a range, and what stands on the button."""
     state = traitlets.Unicode().tag(sync=True)
     seen = traitlets.Dict().tag(sync=True)
-    """What the browser tells: where it runs."""
+    """The browser's own report of where it runs."""
     words = folded = ""
 
     def for_page(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Gate(ipywidgets.VBox, _Follower):
         self.follow("guesses", self._open_after_guess)
 
     def for_page(self) -> dict[str, Any]:
-        """What a page needs of the figure, and the question that opens it."""
+        """All that a page needs of the figure, and the question that opens it."""
         return self._figure.for_page() | {"gate": self._question.name}
 
     def _open_after_guess(self):

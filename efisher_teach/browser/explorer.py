@@ -1,4 +1,4 @@
-"""What makes a scene live: the widget, its picture and its words.
+"""The widget that makes a scene live, its picture and its words.
 
 The whole table goes to the browser once (`pack`), and the browser (static/explorer.js) moves what moves. So a drag
 never waits for the kernel, and picture, words and browser show one table.
