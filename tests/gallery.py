@@ -4,9 +4,11 @@ from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from matplotlib.colors import to_rgb
 
 import efisher_teach as ef
+from efisher_teach.browser.packing import prepare
 from efisher_teach.figures import scenes
 from efisher_teach.network.training import Trial
 
@@ -91,6 +93,9 @@ GALLERY = {
     "a_real_network": lambda: scenes.a_real_network(*runs(), damping=0.1),
 }
 BARE = [name for name in GALLERY if "," not in name]
+USUAL = [*BARE, "solid, a cylinder"]
+# The other variants are for `make test-all`.
+CASES = [name if name in USUAL else pytest.param(name, marks=pytest.mark.heavy) for name in GALLERY]
 
 
 @cache
@@ -98,6 +103,13 @@ def shown(name):
     """A scene and its table."""
     scene = GALLERY[name]()
     return scene, scenes.tabulate(scene)
+
+
+@cache
+def prepared(name):
+    """What an explorer shows of it, in both forms, without a widget."""
+    scene, table = shown(name)
+    return prepare(scene, table, ("wide", "narrow") if scene.narrow else ("wide",))
 
 
 @cache

@@ -6,18 +6,18 @@ import gallery
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
+from efisher_teach.browser.packing import pack
 from efisher_teach.figures.marks import show
 from efisher_teach.figures.table import view
 
 
-@pytest.fixture(scope="module", params=gallery.GALLERY)
-def explorer(request):
+@pytest.fixture(scope="module", params=gallery.CASES)
+def shown(request):
     """In both forms, where it has two."""
-    explorer = gallery.explorer(request.param)
-    explorer.form = "narrow"
-    return explorer
+    return gallery.prepared(request.param)
 
 
 def unpack(reply, form):
@@ -64,31 +64,50 @@ def drawn_at(artist):
     return pixels * 100 / artist.figure.dpi
 
 
-def test_packed_points_are_where_matplotlib_draws_them(explorer):
-    scene, reply = explorer.scene, explorer.reply
-    assert set(reply["forms"]) == ({"wide", "narrow"} if scene.narrow else {"wide"})
-    for name, form in reply["forms"].items():
-        found, drawn = unpack(reply, form), explorer.shown.forms[name].painting.artists
+def test_packed_points_are_where_matplotlib_draws_them(shown):
+    scene, packed = shown.scene, pack(shown)
+    assert set(packed["forms"]) == ({"wide", "narrow"} if scene.narrow else {"wide"})
+    for name, form in packed["forms"].items():
+        found, drawn = unpack(packed, form), shown.forms[name].painting.artists
+        assert [layer["name"] for layer in form["layers"]] == [*scene.marks]  # from back to front
         assert found.keys() == drawn.keys()
         for state in gallery.states(scene):
-            arrays = view(scene, explorer.table, state)
+            arrays = view(scene, shown.table, state)
             for layer in form["layers"]:
                 artist = drawn[layer["name"]]
                 show(artist, arrays[layer["name"]])
-                packed = found[layer["name"]][tuple(state[axis] for axis in layer["axes"])]
-                places = turned(scene, layer, packed, state)
+                packed_points = found[layer["name"]][tuple(state[axis] for axis in layer["axes"])]
+                places = turned(scene, layer, packed_points, state)
                 ours, theirs = np.clip(places, -2047, 2047), np.clip(drawn_at(artist), -2047, 2047)
                 if layer.get("rim"):  # which of two points at the rim is behind is a matter of rounding
                     gaps = np.linalg.norm(ours[:, None] - theirs, axis=-1)
                     assert (gaps.min(axis=1) > 1 / 8).sum() <= 4
                 else:
-                    np.testing.assert_allclose(
-                        ours, theirs, atol=1 / 8, err_msg=f"{layer['name']} at {state}"
-                    )
+                    what = f"{layer['name']} at {state}"
+                    np.testing.assert_allclose(ours, theirs, atol=1 / 8, err_msg=what)
 
 
-def test_layers_are_drawn_in_matplotlib_order(explorer):
-    for name, form in explorer.reply["forms"].items():
-        artists = explorer.shown.forms[name].painting.artists
-        orders = [artists[layer["name"]].get_zorder() for layer in form["layers"]]
-        assert orders == sorted(orders)
+def test_layers_look_as_matplotlib_draws_them(shown):
+    """Colour, width, dashes, size and clip: what the browser draws with, against the artists."""
+    packed, point = pack(shown), 100 / 72
+    for name, form in packed["forms"].items():
+        painting = shown.forms[name].painting
+        for layer in form["layers"]:
+            artist = painting.artists[layer["name"]]
+            left, top, width, height = layer["clip"]
+            box, whole = artist.axes.bbox, painting.figure.bbox.height
+            corners = [box.x0, whole - box.y1, box.width, box.height]
+            np.testing.assert_allclose([left, top, width, height], np.array(corners) / 2, atol=0.5)
+            if layer["kind"] == "polygons":
+                assert to_hex(artist.get_facecolor()[0], keep_alpha=True) == layer["color"]
+            elif layer["kind"] == "dots":
+                assert to_hex(artist.get_markerfacecolor(), keep_alpha=True) == layer["color"]
+                assert artist.get_markersize() * point / 2 == pytest.approx(layer["radius"])
+                assert artist.get_markeredgewidth() * point == pytest.approx(layer["edge_width"])
+            else:
+                color = artist.get_color() if layer["kind"] == "line" else artist.get_edgecolor()
+                assert to_hex(color, keep_alpha=True) == layer["color"]
+                assert artist.get_linewidth() * point == pytest.approx(layer["width"])
+            if layer["kind"] == "line":
+                dashes = artist._dash_pattern[1] or ()  # there is no public way to what is drawn
+                assert [dash * point for dash in dashes] == pytest.approx(layer["dashes"])

@@ -15,18 +15,32 @@ import numpy as np
 import pytest
 
 import efisher_teach as ef
+from efisher_teach.browser.packing import pack
 from efisher_teach.figures import paint, scenes
 from efisher_teach.figures import table as table_room
-from efisher_teach.figures.marks import MOVING
+from efisher_teach.figures.marks import MOVING, show
 
 
-@pytest.fixture(params=gallery.GALLERY)
-def case(request):
-    return gallery.shown(request.param)
+@pytest.fixture(params=gallery.CASES)
+def name(request):
+    return request.param
 
 
-def forms(scene):
-    return [size for size in (scene.size, scene.narrow) if size]
+@pytest.fixture
+def case(name):
+    return gallery.shown(name)
+
+
+@pytest.fixture
+def paintings(name):
+    """In both forms, where there are two; each is painted once, and shared by the tests."""
+    return [form.painting for form in gallery.prepared(name).forms.values()]
+
+
+def seen(painting, visible):
+    for artist in painting.artists.values():
+        artist.set_visible(visible)
+    return painting
 
 
 def test_table_is_finite_and_equals_single_states(case):
@@ -41,44 +55,45 @@ def test_table_is_finite_and_equals_single_states(case):
             np.testing.assert_allclose(array, alone[name], rtol=5e-3, atol=2e-3 * scale, err_msg=name)
 
 
-def test_words_are_the_numbers_of_the_table(case):
+def test_words_are_the_numbers_of_the_table(name, case):
     scene, table = case
-    explorer = ef.Explorer(scene)
     for indices in gallery.states(scene):
         said = {a.name: a.say(a.values[i]) for a, i in zip(scene.axes, indices, strict=True)}
-        explorer.restore(**{a.name: float(a.values[i]) for a, i in zip(scene.axes, indices, strict=True)})
         numbers = {name: float(array) for name, array in table.at(indices).items() if array.ndim == 0}
         marks = {name: f"\0{name}\0" for name in said}
         expected = re.sub(r"-(?=\d)", "−", scene.words.format(**numbers | marks))
-        for name, text in said.items():
-            expected = expected.replace(f"\0{name}\0", text)
-        assert explorer.words == expected
+        for name_, text in said.items():
+            expected = expected.replace(f"\0{name_}\0", text)
+        assert gallery.prepared(name).say(indices) == expected
         assert len(expected) > 100
 
 
-def test_moving_arrays_are_drawn_and_numbers_are_said(case):
+def test_moving_arrays_are_drawn_and_numbers_are_said(case, paintings):
     scene, table = case
     fields = {field for _, field, _, _ in Formatter().parse(scene.words) if field}
-    for size in forms(scene):
-        artists = scenes.paint(scene, table, (0,) * len(scene.axes), size).artists
-        assert set(artists) | (fields - {axis.name for axis in scene.axes}) == set(table.arrays)
-        assert not set(artists) & fields
+    assert set(scene.marks) | (fields - {axis.name for axis in scene.axes}) == set(table.arrays)
+    assert not set(scene.marks) & fields
+    for painting in paintings:
+        assert [*painting.artists] == [*scene.marks]
+        orders = [artist.get_zorder() for artist in painting.artists.values()]
+        assert orders == sorted(orders)
+        assert min(orders) >= MOVING
 
 
-def test_drawing_leaves_matplotlib_as_it_was(case):
+def test_drawing_leaves_matplotlib_as_it_was():
     before, open_figures = dict(mpl.rcParams), plt.get_fignums()
-    scenes.paint(*case, (0,) * len(case[0].axes))
+    scenes.paint(*gallery.shown("the_best_step"), (0,))
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == open_figures
 
 
-def test_drawn_data_are_the_data_passed(case):
+def test_drawn_data_are_the_data_passed(case, paintings):
     scene, table = case
     default = tuple(axis.nearest(axis.default) for axis in scene.axes)
     arrays = scenes.view(scene, table, default)
-    for size in forms(scene):
-        figure, _, artists = scenes.paint(scene, table, default, size)
-        for name, artist in artists.items():
+    for painting in paintings:
+        for name, artist in painting.artists.items():
+            show(artist, arrays[name])
             points = arrays[name].reshape(-1, 2)
             points = points[np.isfinite(points).all(axis=1)]
             if isinstance(artist, mpl.lines.Line2D):
@@ -86,57 +101,40 @@ def test_drawn_data_are_the_data_passed(case):
                 np.testing.assert_allclose(drawn[np.isfinite(drawn).all(axis=1)], points, rtol=1e-6)
             places = artist.axes.transAxes.inverted().transform(artist.axes.transData.transform(points))
             assert (abs(places - 0.5) <= 0.5001).all(axis=1).any(), f"{name} is out of view"
-        assert figure.axes
 
 
-def test_the_picture_does_not_depend_on_the_state(case):
-    """What stands still is drawn from the background alone: it is not drawn again when an axis moves."""
-    scene, table = case
-    pictures = []
-    for indices in ((0,) * len(scene.axes), tuple(len(axis.values) - 1 for axis in scene.axes)):
-        figure, _, artists = scenes.paint(scene, table, indices)
-        for artist in artists.values():
-            artist.set_visible(False)
-        figure.set_dpi(50)
-        figure.canvas.draw()
-        pictures.append(np.asarray(figure.canvas.buffer_rgba()))
-    np.testing.assert_array_equal(*pictures)
-
-
-def test_nothing_is_cut_off(case):
+def test_nothing_is_cut_off(case, paintings):
     """No label reaches beyond the figure, in either form, and tick labels of an axis do not touch."""
-    scene, table = case
-    for size in forms(scene):
-        assert_all_has_room(scenes.paint(scene, table, (0,) * len(scene.axes), size), size)
+    for painting in paintings:
+        assert_all_has_room(painting)
 
 
-def assert_all_has_room(painting, size):
-    figure, _, artists = painting
-    for artist in artists.values():
-        artist.set_visible(False)
-    tight = figure.get_tightbbox()
-    assert tight.x0 > -0.02, size
-    assert tight.y0 > -0.02, size
-    assert tight.x1 < size[0] + 0.02, size
-    assert tight.y1 < size[1] + 0.02, size
+def assert_all_has_room(painting):
+    figure = seen(painting, False).figure
+    tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert tight.x0 > -0.02
+    assert tight.y0 > -0.02
+    assert tight.x1 < width + 0.02
+    assert tight.y1 < height + 0.02
     for axes in figure.axes:
         low, high = axes.get_xlim()
         ticks = zip(axes.xaxis.get_majorticklocs(), axes.xaxis.get_majorticklabels(), strict=True)
         boxes = [text.get_window_extent() for at, text in ticks if low <= at <= high and text.get_text()]
         boxes.sort(key=lambda box: box.x0)
         for one, other in pairwise(boxes):
-            assert one.x1 <= other.x0, f"tick labels touch in '{axes.get_title(loc='left')}' at {size}"
+            assert one.x1 <= other.x0, f"tick labels touch in '{axes.get_title(loc='left')}' at {width}"
 
 
-@pytest.mark.parametrize("name", [name for name in gallery.GALLERY if "," in name])
-def test_panels_may_stand_where_those_of_other_data_stand(name):
+@pytest.mark.heavy
+@pytest.mark.parametrize("other", [name for name in gallery.GALLERY if "," in name])
+def test_panels_may_stand_where_those_of_other_data_stand(other):
     """Whatever the gallery has a scene drawn on: nothing is cut off, in either form."""
-    (scene, table), (other, its) = (gallery.shown(each) for each in (name.split(",")[0], name))
-    if other.marks != scene.marks:
+    first, (scene, table) = gallery.prepared(other.split(",")[0]), gallery.shown(other)
+    if scene.marks != first.scene.marks:
         pytest.skip("another drawing")
-    for size in forms(scene):
-        here = paint.layout_of(scenes.paint(scene, table, (0,) * len(scene.axes), size)[0])
-        assert_all_has_room(scenes.paint(other, its, (0,) * len(other.axes), size, here), size)
+    for form in first.forms.values():
+        size = form.painting.figure.get_size_inches()
+        assert_all_has_room(scenes.paint(scene, table, (0,) * len(scene.axes), tuple(size), form.layout))
 
 
 def test_panels_stand_still_where_labels_have_room():
@@ -166,8 +164,7 @@ def test_panels_stand_still_where_labels_have_room():
 @pytest.mark.parametrize("name", gallery.BARE)
 def test_words_are_dark_enough(name):
     """On the ground where they stand: every colour that fills a fifth of it."""
-    scene, table = gallery.shown(name)
-    figure, _, moving = scenes.paint(scene, table, (0,) * len(scene.axes))
+    figure, _, moving = seen(gallery.prepared(name).forms["wide"].painting, True)
     words = [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text()]
     boxes = [text.get_window_extent() for text in words]
     for artist in [*words, *moving.values()]:
@@ -183,10 +180,9 @@ def test_words_are_dark_enough(name):
 
 @pytest.mark.parametrize("name", gallery.BARE)
 def test_packed_tables_are_small(name):
-    scene, _ = gallery.shown(name)
-    reply = ef.Explorer(scene).reply
-    assert len(reply["forms"]["wide"]["table"]) <= 100_000
-    assert len(reply["words"]) <= 200_000
+    packed = pack(gallery.prepared(name))
+    assert len(packed["forms"]["wide"]["table"]) <= 100_000
+    assert len(packed["words"]) <= 200_000
 
 
 @pytest.mark.parametrize("name", gallery.BARE)
@@ -201,6 +197,7 @@ def test_a_scene_is_named_framed_and_has_views(name):
             assert np.min(np.abs(values - value)) <= 0.51 * np.max(np.abs(np.diff(values)))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", gallery.BARE)
 def test_tables_lower_for_cuda(name):
     """JAX translates the table of every scene for a GPU, without one."""
