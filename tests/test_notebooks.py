@@ -21,7 +21,7 @@ spec.loader.exec_module(store)
 @pytest.fixture(scope="module", params=BOOKS, ids=lambda path: path.stem)
 def book(request):
     found = nbformat.read(request.param, as_version=4)
-    found.number = request.param.name[:2]
+    found.number, found.topic = request.param.stem.split("_", 1)
     return found
 
 
@@ -132,7 +132,7 @@ def test_exercises_are_what_they_are_checked_by(book):
     names = list(dict.fromkeys(name for name, _ in kinds))
     assert kinds == [(name, part) for name in names for part in ("task", "stub", "solution")]
     assert names
-    assert {EXERCISES[name].notebook for name in names} == {book.number}
+    assert {EXERCISES[name].notebook for name in names} == {book.topic}
     stars = [EXERCISES[name].stars for name in names]
     assert stars == sorted(stars)
 

@@ -1,7 +1,7 @@
 """Exercises: an exercise is its solution with a decorator.
 
-Task, stub, hints, solution and check all come from that one place. The learner's function has the solution's name and
-arguments. `judge.py` says whether it is right.
+Task, stub, hints, solution and check all come from that one place. The learner writes a function with the solution's
+name and arguments, and `judge.py` says whether it is right.
 """
 
 import ast
@@ -21,23 +21,22 @@ class Exercise(NamedTuple):
     """A task that is checked. Made by `exercise`, which puts it into `EXERCISES` under the solution's name."""
 
     solution: Callable
-    notebook: str
     stars: int
     task: str
     """Markdown."""
     hints: tuple[str, str, str]
     draw: Callable[[np.random.Generator, int], tuple]
     """`draw(rng, size)` gives the arguments of one instance; size 0 is the smallest."""
-    mistakes: Mapping[str, Callable]
-    """By the sentence that names a mistake: a function that makes it."""
-    properties: Mapping[str, Callable[..., bool]]
-    """A sentence that is true of every right answer: `holds(answer, *arguments)`."""
+    mistakes: Callable[..., Mapping[str, Any]]
+    """`mistakes(*arguments)` gives the wrong answers that are known, each by the sentence that names the mistake."""
+    properties: Mapping[str, Callable[..., tuple]]
+    """Sentences that are true of every right answer: `sides(answer, *arguments)` gives two values that must agree."""
     accepts: Callable[..., bool | str] | None
     """Where more than one answer is right: `accepts(got, *arguments)` is True, or says what is missing."""
     by_hand: bool
     """The answer takes no arguments: it is found on paper, for the numbers of `given`."""
     bug: Callable | None
-    """The code in the stub, where the task is to mend it."""
+    """The code in the stub, where the task is to repair it."""
     why: str
     """Markdown below the solution, for reasons that code does not show."""
 
@@ -47,20 +46,24 @@ class Exercise(NamedTuple):
         return self.solution.__name__
 
     @property
+    def notebook(self) -> str:
+        """The name of its notebook, which is that of the module it stands in."""
+        return self.solution.__module__.rpartition(".")[2]
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """The arguments of that function."""
         return () if self.by_hand else tuple(inspect.signature(self.solution).parameters)
 
 
 def exercise(
-    notebook: str,
     stars: int,
     task: str,
     hints: tuple[str, str, str],
     draw: Callable[[np.random.Generator, int], tuple] = lambda rng, size: (),
     *,
-    mistakes: Mapping[str, Callable] | None = None,
-    properties: Mapping[str, Callable[..., bool]] | None = None,
+    mistakes: Callable[..., Mapping[str, Any]] = lambda *arguments: {},
+    properties: Mapping[str, Callable[..., tuple]] | None = None,
     accepts: Callable[..., bool | str] | None = None,
     by_hand: bool = False,
     bug: Callable | None = None,
@@ -69,10 +72,10 @@ def exercise(
     """Make the decorated solution an exercise; the arguments are the fields of `Exercise`."""
 
     def keep(solution: Callable) -> Callable:
-        fields = (mistakes or {}, properties or {}, accepts, by_hand, bug, why)
+        fields = (stars, task, hints, draw, mistakes, properties or {}, accepts, by_hand, bug, why)
         if solution.__name__ in EXERCISES:
             raise ValueError(f"There are two exercises named {solution.__name__}: rename one.")
-        EXERCISES[solution.__name__] = Exercise(solution, notebook, stars, task, hints, draw, *fields)
+        EXERCISES[solution.__name__] = Exercise(solution, *fields)
         return solution
 
     return keep
@@ -102,14 +105,15 @@ def given(exercise: Exercise, seed: int = 0) -> dict[str, Any]:
     }
 
 
-# Instances that several exercises share: small whole numbers first, which one can follow by hand.
+# Instances that several exercises share: small whole numbers first, which a learner can follow by hand.
 
 TALL = ((2, 1), (3, 2), (4, 2), (7, 3), (12, 4))
+WIDE = ((1, 2), (2, 3), (2, 4), (3, 5), (4, 9))
 ANY = ((1, 2), (2, 2), (3, 2), (3, 5), (9, 4))
 
 
 def rows(rng: np.random.Generator, size: int, shapes: tuple = ANY) -> jax.Array:
-    """Gradients G (n, p) with a mean that is not 0; with as many rows as columns or fewer they are independent."""
+    """Draw gradients G (n, p) of full rank whose mean is not 0."""
     n, p = shapes[size]
     while True:
         G = rng.integers(-3, 4, (n, p)) if size < 3 else rng.normal(0.4, 1, (n, p))
@@ -120,6 +124,37 @@ def rows(rng: np.random.Generator, size: int, shapes: tuple = ANY) -> jax.Array:
             return jnp.asarray(G, float)
 
 
+def entries(rng: np.random.Generator, size: int, *shape: int) -> np.ndarray:
+    """Draw an array of whole numbers from −2 to 2, or of normal ones in the larger instances."""
+    return rng.integers(-2, 3, shape) if size < 3 else rng.normal(0, 1, shape)
+
+
+def logistic(rng: np.random.Generator, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Draw theta (p,), X (n, p) and labels y (n,), not all zeros and not with every chance at a half."""
+    n, p = ((2, 1), (3, 1), (3, 2), (5, 3), (8, 2))[size]
+    theta, X = entries(rng, size, p), entries(rng, size, n, p)
+    X[0, 0], X[1, 0], theta[0] = 2, -1, 1
+    return jnp.asarray(theta, float), jnp.asarray(X, float), jnp.asarray(np.arange(n) % 2, float)
+
+
+def chance(theta: jax.Array, X: jax.Array) -> jax.Array:
+    """Return the probability (n,) that a logistic model gives to the label 1."""
+    return 1 / (1 + jnp.exp(-X @ theta))
+
+
 def positive(rng: np.random.Generator, low: float | int, high: float | int) -> float:
-    """A number with two digits."""
+    """Draw a number of two digits between two bounds, evenly in its logarithm."""
     return float(f"{np.exp(rng.uniform(np.log(low), np.log(high))):.1e}")
+
+
+def readable(got: Any, *shape: int | str) -> np.ndarray:
+    """Return an answer as a finite array of a shape, where a word stands for any length; else say what is wrong."""
+    array = np.asarray(got, float)
+    fits = len(shape) == array.ndim and all(
+        isinstance(side, str) or side == actual for side, actual in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"its shape is {array.shape}, ({', '.join(map(str, shape))}) is expected")
+    if not np.isfinite(array).all():
+        raise ValueError("it is not finite")
+    return array

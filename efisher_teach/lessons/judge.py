@@ -1,7 +1,7 @@
 """Judging an answer: on random instances, by properties, and by the mistakes that are known.
 
-The learner's function is run on instances that grow. Where it fails, the verdict names the known mistake that gives
-exactly what it gave, or else shows the smallest instance on which it fails.
+The learner's function runs on instances of growing size. Where it fails, the verdict names the known mistake that gives
+exactly the same answers, or else shows the smallest instance on which it fails.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from efisher_teach.lessons.exercise import Exercise
 
 SIZES = 5  # instances, of growing size
 TOLERANCE = 2e-3  # relative: float32, and every reasonable way to compute it
-SAME = "This is still what stands in the stub."
+SAME = "This is still the code of the stub."
 
 
 class Verdict(NamedTuple):
@@ -60,9 +60,9 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     for instance, got in seen:
         if trouble := _trouble(exercise, instance, got):
             return _why(exercise, seen, instance, got, trouble)
-    for sentence, holds in exercise.properties.items():
+    for sentence, sides in exercise.properties.items():
         for instance in instances:
-            if not _holds(holds, answer, instance):
+            if not _agree(sides, answer, instance):
                 return Verdict(
                     "wrong", f"Right on {SIZES} instances, but this must be true, and is not: {sentence}"
                 )
@@ -72,46 +72,40 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     return Verdict("right", "Right.")
 
 
-def _holds(holds, answer, instance):
+def _agree(sides, answer, instance):
+    """Compare the two sides of a property."""
     try:
-        return holds(answer, *instance)
-    except Exception:  # it was right on the instances, and cannot do what must be possible too
+        return not differs(*sides(answer, *instance))
+    except Exception:  # it was right on the instances, and fails where the property calls it
         return False
 
 
 def _why(exercise, seen, instance, got, trouble):
-    """The known mistake that gives just what was given on every instance; else the smallest counterexample."""
-    if exercise.bug and _gives(exercise.bug, seen):
+    """Name the known mistake that gives the same answers; else show the smallest counterexample."""
+    if exercise.bug and not any(differs(given, exercise.bug(*arguments)) for arguments, given in seen):
         return Verdict("not yet", SAME, _shown(exercise, instance, got, trouble))
-    for says, mistake in exercise.mistakes.items():
-        if _gives(mistake, seen):
+    wrong = [(exercise.mistakes(*arguments), given) for arguments, given in seen]
+    for says in wrong[0][0]:
+        if not any(differs(given, answers[says]) for answers, given in wrong):
             return Verdict("wrong", says)
     return Verdict(
         "wrong", "Not yet right. The smallest case where it fails:", _shown(exercise, instance, got, trouble)
     )
 
 
-def _gives(mistake, seen):
-    """True if a mistake explains the answers: it gives the same on every instance."""
-    try:
-        return all(not differs(got, mistake(*instance)) for instance, got in seen)
-    except Exception:  # a mistake need not be possible on every instance
-        return False
-
-
 def _trouble(exercise, instance, got):
-    """The trouble with an answer; "" if there is none."""
+    """Say what is wrong with an answer; "" if nothing is."""
     if exercise.accepts:
         try:
             verdict = exercise.accepts(got, *instance)
-        except Exception as error:  # what was given is of a shape or kind that nobody thought of
+        except Exception as error:  # of a wrong shape, or of a kind that nobody thought of
             return f"it cannot be read: {error}"
         return "" if verdict is True else str(verdict or "it is not what was asked for")
     return differs(got, exercise.solution(*instance))
 
 
 def differs(got: Any, expected: Any) -> str:
-    """The first difference between an answer and the right one; "" if there is none."""
+    """Describe the first difference between an answer and the right one; "" if there is none."""
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
             return f"a dictionary with {', '.join(map(repr, expected))} is expected"
@@ -143,13 +137,13 @@ def _array_differs(got, expected):
 
 
 def _unfinished(got):
-    """True if something is still missing: nothing came back, or an ellipsis."""
+    """Find out whether something is missing: nothing was returned, or an ellipsis."""
     parts = got.values() if isinstance(got, dict) else got if isinstance(got, tuple | list) else (got,)
     return got is None or any(part is None or part is ... for part in parts)
 
 
 def _other_arguments(exercise, answer):
-    """The learner's arguments, where the exercise could not be called with its own."""
+    """List the learner's arguments where they are not those of the exercise; "" where they are."""
     try:
         signature = inspect.signature(answer)
     except (TypeError, ValueError):  # a function without a signature, such as a builtin
@@ -162,7 +156,7 @@ def _other_arguments(exercise, answer):
 
 
 def _what_stopped(error, answer):
-    """An error in words, with the line of the learner's code that raised it."""
+    """Put an error into words, with the line of the learner's code that raised it."""
     if isinstance(error, KeyboardInterrupt):
         return "It was interrupted."
     code = getattr(inspect.unwrap(answer), "__code__", None)
@@ -177,7 +171,7 @@ def _what_stopped(error, answer):
 
 
 def _shown(exercise, instance, got=None, trouble=""):
-    """An instance, what was given for it and what is expected, as text."""
+    """Write an instance, the answer to it and what is expected as text."""
     shown = {} if exercise.by_hand else dict(zip(exercise.arguments, instance, strict=True))
     lines = [_named(f"{name} = ", value) for name, value in shown.items()]
     if got is not None:
@@ -192,7 +186,7 @@ def _named(name, value):
 
 
 def _text(value):
-    """A value in a few rounded lines."""
+    """Write a value in a few rounded lines."""
     if callable(value):
         return getattr(value, "__name__", "a function")
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Questions: a guess to make before anything is shown. Each stands with the exercises of its notebook."""
+"""Questions: guesses that a learner makes before anything is shown. Each stands with the exercises of its notebook."""
 
 from math import isclose
 from typing import Any, NamedTuple
@@ -33,9 +33,9 @@ class Question(NamedTuple):
         return abs(guess - self.answer) <= self.within or isclose(guess, self.answer)
 
 
-def ask(name: str, asks: str, because: str, **about: Any) -> Question:
+def ask(name: str, asks: str, *options: str, because: str, **about: Any) -> Question:
     """Put a question into `QUESTIONS`; the arguments are the fields of `Question`."""
     if name in QUESTIONS:
         raise ValueError(f"There are two questions named {name}: rename one.")
-    QUESTIONS[name] = Question(name, asks, because, **about)
+    QUESTIONS[name] = Question(name, asks, because, options, **about)
     return QUESTIONS[name]

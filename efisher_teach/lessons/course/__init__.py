@@ -1,20 +1,26 @@
-"""The questions and exercises of the course, one file for each notebook. An exercise is its solution, decorated."""
+"""The questions and exercises of the course: one file for each notebook, and named as the notebook.
 
-from efisher_teach.lessons.course import (
-    a_real_network,
-    bug_hunt,
-    damping,
-    every_example_pulls,
-    fisher_hessian,
-    other_coordinates,
-    should_all_improve,
-    the_best_step,
-    what_a_step_costs,
-    your_model,
-)
+Importing this package imports the files, which fill `EXERCISES` and `QUESTIONS`.
+"""
+
+from importlib import import_module
+
 from efisher_teach.lessons.exercise import EXERCISES, Exercise, given, source, stub
 from efisher_teach.lessons.judge import Verdict, judge
 from efisher_teach.lessons.question import QUESTIONS, Question, ask
+
+for name in (
+    *(
+        "start_here",
+        "every_example_pulls",
+        "what_a_step_costs",
+        "the_best_step",
+        "damping",
+        "other_coordinates",
+    ),
+    *("fisher_hessian", "should_all_improve", "a_real_network", "bug_hunt", "your_model"),
+):
+    import_module(f"{__name__}.{name}")
 
 __all__ = [
     "EXERCISES",
@@ -22,19 +28,9 @@ __all__ = [
     "Exercise",
     "Question",
     "Verdict",
-    "a_real_network",
     "ask",
-    "bug_hunt",
-    "damping",
-    "every_example_pulls",
-    "fisher_hessian",
     "given",
     "judge",
-    "other_coordinates",
-    "should_all_improve",
     "source",
     "stub",
-    "the_best_step",
-    "what_a_step_costs",
-    "your_model",
 ]

@@ -4,51 +4,44 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import exercise, positive, rows
+from efisher_teach.lessons.exercise import entries, exercise, positive, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "the price of a step",
-    "A network has two million parameters, a batch has 256 examples. What does one exact damped empirical-Fisher "
-    "step cost, in units of one ordinary mini-batch gradient?",
-    "About as much as one or two gradients. The inverse of a p × p matrix turns into an n × n system, the "
+    "A network has two million parameters, a batch has 256 examples. What does one exact damped empirical-Fisher step "
+    "cost, in units of one ordinary mini-batch gradient?",
+    "About as much as one or two gradients.",
+    "About 256: one for each example.",
+    "About two million: one for each row of C.",
+    because="About as much as one or two gradients. The inverse of a p × p matrix turns into an n × n system, the "
     "per-example gradients are needed only through their inner products, and these come out of numbers that "
     "backpropagation makes anyway.",
-    options=(
-        "About as much as one or two gradients.",
-        "About 256: one for each example.",
-        "About two million: one for each row of C.",
-    ),
     answer=1,
 )
 ask(
     "who is misled",
     "Three in ten training labels are wrong. Who is right on the most unseen digits after training?",
-    "The empirical Fisher in small batches: in a batch of 64 the wrong labels have no more say than the right "
-    "ones, and are outvoted. SGD follows the large gradients, and those are the wrong labels'. With all examples "
-    "at once the empirical Fisher learns every wrong label by heart. The cells below show how much that is.",
-    options=(
-        "SGD.",
-        "The empirical Fisher, in batches of 64.",
-        "The empirical Fisher, with all examples at once.",
-        "All about alike.",
-    ),
+    "SGD.",
+    "The empirical Fisher, in batches of 64.",
+    "The empirical Fisher, with all examples at once.",
+    "All about alike.",
+    because="The empirical Fisher in small batches: in a batch of 64 the wrong labels have no more say than the right "
+    "ones, and are outvoted. SGD follows the large gradients, and those are the wrong labels'. With all examples at "
+    "once the empirical Fisher learns every wrong label by heart. The cells below show how much that is.",
     answer=2,
 )
 
 
 @exercise(
-    "08", 1,
-    "Which form is cheaper, $p\\times p$ or $n\\times n$? Return \"primal\" or \"dual\".",
+    1, "Which form is cheaper, $p\\times p$ or $n\\times n$? Return \"primal\" or \"dual\".",
     ("The solve costs the cube of the matrix's side.",
      "C has the side p, K has the side n.",
      "dual where n < p, primal otherwise."),
     lambda rng, size: ((2, 3), (1000, 100), (64, 1_000_000), (500, 30), (256, 2410))[size],
-    mistakes={
-        "The other way round: take the smaller matrix. K is n × n, C is p × p.":
-            lambda n, p: "primal" if n < p else "dual",
-        "The dual is not always cheaper: 1000 examples and 100 parameters make a K of a million entries.":
-            lambda n, p: "dual",
+    mistakes=lambda n, p: {
+        "The other way round: take the smaller matrix. K is n × n, C is p × p.": "primal" if n < p else "dual",
+        "The dual is not always cheaper: 1000 examples and 100 parameters make a K of a million entries.": "dual",
     },
 )  # fmt: skip
 def cheaper_form(n, p):
@@ -65,25 +58,22 @@ def _weights(rng, size):
 
 
 @exercise(
-    "08", 1,
-    "The step is $\\Delta\\theta=-\\eta\\,G^\\top\\alpha$. What does it cost, $\\Delta\\theta^\\top "
+    1, "The step is $\\Delta\\theta=-\\eta\\,G^\\top\\alpha$. What does it cost, $\\Delta\\theta^\\top "
     "C\\,\\Delta\\theta$, from $K$ and $\\alpha$ alone?",
     ("The cost is the mean square of G Δ. What is G Gᵀ, in terms of K?",
      "G Gᵀ = nK, so the predicted changes are −η n K α.",
      "Their mean square: η² n² ‖Kα‖² / n."),
     _weights,
-    mistakes={
-        "G Gᵀ is nK, not K: the 1/n in K was forgotten.":
-            lambda K, alpha, learning_rate: learning_rate**2 * jnp.mean((K @ alpha) ** 2),
+    mistakes=lambda K, alpha, learning_rate: {
+        "G Gᵀ is nK, not K: the 1/n in K was forgotten.": learning_rate**2 * jnp.mean((K @ alpha) ** 2),
         "This is the sum of the squared changes: the mean has one 1/n more.":
-            lambda K, alpha, learning_rate: learning_rate**2 * len(K) ** 2 * jnp.sum((K @ alpha) ** 2),
-        "η is missing: the cost grows with its square.":
-            lambda K, alpha, learning_rate: len(K) * jnp.sum((K @ alpha) ** 2),
-        "η must be squared.": lambda K, alpha, learning_rate: learning_rate * len(K) * jnp.sum((K @ alpha) ** 2),
+            learning_rate**2 * len(K) ** 2 * jnp.sum((K @ alpha) ** 2),
+        "η is missing: the cost grows with its square.": len(K) * jnp.sum((K @ alpha) ** 2),
+        "η must be squared.": learning_rate * len(K) * jnp.sum((K @ alpha) ** 2),
         "This is the squared length of the step, η² αᵀ(nK)α. Its cost is in losses.":
-            lambda K, alpha, learning_rate: learning_rate**2 * len(K) * alpha @ K @ alpha,
+            learning_rate**2 * len(K) * alpha @ K @ alpha,
         "The square is missing: this is the norm, not its square.":
-            lambda K, alpha, learning_rate: learning_rate**2 * len(K) * jnp.linalg.norm(K @ alpha),
+            learning_rate**2 * len(K) * jnp.linalg.norm(K @ alpha),
     },
 )  # fmt: skip
 def cost_from_weights(K, alpha, learning_rate):
@@ -97,24 +87,21 @@ def _dual(G, damping, scale_K=1.0, scale_one=1.0):
 
 
 @exercise(
-    "08", 2,
-    "Write $(C+\\varepsilon I)^{-1}g$ in the $n\\times n$ form: no matrix with $p$ rows *and* $p$ columns.",
+    2, "Write $(C+\\varepsilon I)^{-1}g$ in the $n\\times n$ form: no matrix with $p$ rows *and* $p$ columns.",
     ("The weights α solve an n × n system; the direction is Gᵀα.",
      "(K + εI) α = 1/n with K = GGᵀ/n.",
      "alpha = jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)"),
     lambda rng, size: (rows(rng, size, ((1, 2), (2, 3), (3, 5), (3, 40), (8, 2000))), positive(rng, 0.02, 0.5)),
-    mistakes={
-        "1/n is missing in K: this ε damps n times less.":
-            lambda G, damping: _dual(G, damping, len(G), len(G)),
-        "1/n is missing in K, and on the right as it should be: the direction is damped n times less, and n times "
-        "too short.":
-            lambda G, damping: _dual(G, damping, len(G)),
-        "1/n is missing on the right: this is n times too long.":
-            lambda G, damping: _dual(G, damping, 1.0, len(G)),
-        "ε was scaled by n, which is right only where K has no 1/n.": lambda G, damping: _dual(G, len(G) * damping),
-        "Ascent or descent is for later: the direction itself has no minus.": lambda G, damping: -_dual(G, damping),
-        "There is no damping in it.": lambda G, damping: _dual(G, 0.0),
-        "This is g/ε: the identity stands where K should.": lambda G, damping: G.mean(axis=0) / damping,
+    mistakes=lambda G, damping: {
+        "1/n is missing in K: this ε damps n times less.": _dual(G, damping, len(G), len(G)),
+        "1/n is missing in K, and on the right as it should be: the direction is damped n times less, and n times too "
+        "short.":
+            _dual(G, damping, len(G)),
+        "1/n is missing on the right: this is n times too long.": _dual(G, damping, 1.0, len(G)),
+        "ε was scaled by n, which is right only where K has no 1/n.": _dual(G, len(G) * damping),
+        "Ascent or descent is for later: the direction itself has no minus.": -_dual(G, damping),
+        "There is no damping in it.": _dual(G, 0.0),
+        "This is g/ε: the identity stands where K should.": G.mean(axis=0) / damping,
     },
 )  # fmt: skip
 def dual_direction(G, damping):
@@ -130,16 +117,11 @@ def _loss(theta, x, y):
 
 def _weighted(rng, size):
     n, p = ((1, 2), (3, 2), (3, 2), (6, 5), (6, 5))[size]
-    x = rng.integers(-2, 3, (n, p)) if size < 3 else rng.normal(0, 1, (n, p))
+    x = entries(rng, size, n, p)
     x[:, 0] = np.where(x[:, 0] == 0, 1, x[:, 0])
     alpha = rng.uniform(0.2, 1, n).round(2) * np.where(np.arange(n) % 2, -1, 1)
-    return (
-        _loss,
-        jnp.ones(p),
-        jnp.asarray(x, float),
-        jnp.asarray(np.arange(n) % 2, float),
-        jnp.asarray(alpha, float),
-    )
+    y = np.arange(n) % 2
+    return _loss, jnp.ones(p), *(jnp.asarray(part, float) for part in (x, y, alpha))
 
 
 def _combined(reduce, loss_fn, theta, x, y, alpha):
@@ -147,21 +129,20 @@ def _combined(reduce, loss_fn, theta, x, y, alpha):
 
 
 @exercise(
-    "08", 2,
-    "Get $G^\\top\\alpha$ without $G$: one ordinary backward pass through a weighted loss.",
+    2, "Get $G^\\top\\alpha$ without $G$: one ordinary backward pass through a weighted loss.",
     ("Gᵀα = Σ αᵢ ∇ℓᵢ. It is the gradient of which function of θ?",
      "Of Σ αᵢ ℓᵢ(θ), with α held fixed. jax.vmap(loss_fn, (None, 0, 0)) gives all losses.",
      "jax.grad(lambda theta: jnp.sum(alpha * losses(theta)))(theta)"),
     _weighted,
-    mistakes={
+    mistakes=lambda loss_fn, theta, x, y, alpha: {
         "This is the mean: α already has the 1/n in it, so the weighted losses are added up.":
-            lambda *instance: _combined(jnp.mean, *instance),
+            _combined(jnp.mean, loss_fn, theta, x, y, alpha),
         "The weights are missing: this is the gradient of the plain sum.":
-            lambda loss_fn, theta, x, y, alpha: _combined(jnp.sum, loss_fn, theta, x, y, jnp.ones_like(alpha)),
+            _combined(jnp.sum, loss_fn, theta, x, y, jnp.ones_like(alpha)),
         "The weights are missing: this is the mean gradient.":
-            lambda loss_fn, theta, x, y, alpha: _combined(jnp.mean, loss_fn, theta, x, y, jnp.ones_like(alpha)),
+            _combined(jnp.mean, loss_fn, theta, x, y, jnp.ones_like(alpha)),
         "Negative weights are meant: some examples are pushed the other way, on purpose.":
-            lambda loss_fn, theta, x, y, alpha: _combined(jnp.sum, loss_fn, theta, x, y, jnp.abs(alpha)),
+            _combined(jnp.sum, loss_fn, theta, x, y, jnp.abs(alpha)),
     },
 )  # fmt: skip
 def weighted_backward(loss_fn, theta, x, y, alpha):
@@ -180,25 +161,28 @@ def _layer(rng, size):
     return jnp.asarray(X, float), jnp.asarray(D, float)
 
 
+def _one_by_one(X, D):
+    gradients = jnp.einsum("nb,na->nba", D, X).reshape(len(X), -1)
+    return gradients @ gradients.T
+
+
 @exercise(
-    "08", 3,
-    "A dense layer $z=Wx$ has the gradients $\\delta_ix_i^\\top$. Return all their inner products, an $n\\times n$ "
+    3, "A dense layer $z=Wx$ has the gradients $\\delta_ix_i^\\top$. Return all their inner products, an $n\\times n$ "
     "matrix, without forming a single gradient.",
     ("⟨δᵢxᵢᵀ, δⱼxⱼᵀ⟩ is a product of two numbers.",
      "It is (δᵢ·δⱼ)(xᵢ·xⱼ): each factor is an entry of an n × n matrix.",
      "The entrywise product of X Xᵀ and D Dᵀ."),
     _layer,
-    mistakes={
-        "This multiplies the two matrices. Entry by entry is meant: `*`, not `@`.": lambda X, D: (X @ X.T) @ (D @ D.T),
-        "The two inner products are multiplied, not added.": lambda X, D: X @ X.T + D @ D.T,
-        "The errors are missing: this is the Gram matrix of the inputs.": lambda X, D: X @ X.T,
-        "The inputs are missing: this is the Gram matrix of the errors, the part of the biases.": lambda X, D: D @ D.T,
-        "1/n is for K. The inner products themselves have none.": lambda X, D: (X @ X.T) * (D @ D.T) / len(X),
+    mistakes=lambda X, D: {
+        "This multiplies the two matrices. Entry by entry is meant: `*`, not `@`.": (X @ X.T) @ (D @ D.T),
+        "The two inner products are multiplied, not added.": X @ X.T + D @ D.T,
+        "The errors are missing: this is the Gram matrix of the inputs.": X @ X.T,
+        "The inputs are missing: this is the Gram matrix of the errors, the part of the biases.": D @ D.T,
+        "1/n is for K. The inner products themselves have none.": (X @ X.T) * (D @ D.T) / len(X),
     },
     properties={
-        "it equals the inner products of the gradients, formed one by one.": lambda answer, X, D: bool(np.allclose(
-            answer(X, D), [[np.vdot(np.outer(d, x), np.outer(e, z)) for x, d in zip(X, D, strict=True)]
-                           for z, e in zip(X, D, strict=True)], rtol=1e-3, atol=1e-4)),
+        "it equals the inner products of the gradients, formed one by one.":
+            lambda answer, X, D: (answer(X, D), _one_by_one(X, D)),
     },
 )  # fmt: skip
 def layer_gram(X, D):

@@ -1,30 +1,31 @@
-"""Notebook 09: six errors that real code has, each to be found and mended. The stub is the code with the error."""
+"""Notebook 09: six errors that real code has, each to be found and repaired. The stub is the code with the error."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import ANY, exercise, positive, rows
+from efisher_teach.lessons.course.fisher_hessian import weighted
+from efisher_teach.lessons.exercise import chance, exercise, logistic, positive, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "the square of the mean",
     "Code takes the square of the mean, ggᵀ, for C, and damps it: −η (ggᵀ + εI)⁻¹g. Which step does it make?",
-    "Exactly gradient descent, with a learning rate that depends on ‖g‖: (ggᵀ + εI)⁻¹g = g/(‖g‖² + ε). All that C "
-    "knows is how the examples differ, and the mean has lost that.",
-    options=(
-        "Nearly the empirical-Fisher step, if the examples agree.",
-        "Gradient descent with another length.",
-        "A step across the gradient.",
-    ),
+    "Nearly the empirical-Fisher step, if the examples agree.",
+    "Gradient descent with another length.",
+    "A step across the gradient.",
+    because="Exactly gradient descent, with a learning rate that depends on ‖g‖: (ggᵀ + εI)⁻¹g = g/(‖g‖² + ε). All "
+    "that C knows is how the examples differ, and the mean has lost that.",
     answer=2,
 )
 ask(
     "which bug is loud",
     "Which of these errors shows in the training loss of a first run, so that somebody looks for it?",
-    "None of them for sure. Each still makes a step that lowers the loss: a wrong scale hides in the learning "
-    "rate, a wrong matrix looks like a matter of tuning. What finds them is a test against a loop over the "
-    "examples.",
-    options=("The square of the mean.", "1/n in the wrong place.", "ε on the sum.", "None of them for sure."),
+    "The square of the mean.",
+    "1/n in the wrong place.",
+    "ε on the sum.",
+    "None of them for sure.",
+    because="None of them for sure. Each still makes a step that lowers the loss: a wrong scale hides in the learning "
+    "rate, a wrong matrix looks like a matter of tuning. What finds them is a test against a loop over the examples.",
     answer=4,
 )
 
@@ -45,18 +46,17 @@ def buggy_curvature(G):
 
 
 @exercise(
-    "09", 1,
-    "**Bug 1.** From a library for continual learning. Whatever the data are, this matrix has rank 1.",
+    1, "**Bug 1.** From a library for continual learning. Whatever the data are, this matrix has rank 1.",
     ("Compute it by hand for the two gradients 1 and −1.",
      "When is the mean taken: before the square, or after?",
      "The mean of the outer products, not the outer product of the mean: G.T @ G / len(G)."),
-    lambda rng, size: (rows(rng, size, ANY),),
-    mistakes={
-        "Now 1/n is missing: the sum of the outer products.": lambda G: G.T @ G,
+    lambda rng, size: (rows(rng, size),),
+    mistakes=lambda G: {
+        "Now 1/n is missing: the sum of the outer products.": G.T @ G,
         "Only the diagonal is right now. C has the products of different parameters too.":
-            lambda G: jnp.diag(jnp.mean(G**2, axis=0)),
+            jnp.diag(jnp.mean(G**2, axis=0)),
         "This is what the bug had lost, C − ggᵀ. The empirical Fisher is both together.":
-            lambda G: G.T @ G / len(G) - jnp.outer(G.mean(axis=0), G.mean(axis=0)),
+            G.T @ G / len(G) - jnp.outer(G.mean(axis=0), G.mean(axis=0)),
     },
     bug=buggy_curvature,
 )  # fmt: skip
@@ -74,19 +74,18 @@ def buggy_accumulated(batches):
 
 
 @exercise(
-    "09", 1,
-    "**Bug 2.** $C$ of a data set that does not fit into memory, batch by batch. With twice as many batches it is "
+    1, "**Bug 2.** $C$ of a data set that does not fit into memory, batch by batch. With twice as many batches it is "
     "twice as large.",
     ("What is the 1/n of a mean over all the examples?",
      "Each batch adds its sum. The division comes once, at the end.",
      "Sum G.T @ G over the batches; divide by the number of all rows."),
     _batches,
-    mistakes={
-        "1/n is missing altogether now.": lambda batches: sum(G.T @ G for G in batches),
+    mistakes=lambda batches: {
+        "1/n is missing altogether now.": sum(G.T @ G for G in batches),
         "The mean of the batches' means: a small batch then counts as much as a large one.":
-            lambda batches: sum(G.T @ G / len(G) for G in batches) / len(batches),
+            sum(G.T @ G / len(G) for G in batches) / len(batches),
         "Divided by the number of batches: it is the number of examples that counts.":
-            lambda batches: sum(G.T @ G for G in batches) / len(batches),
+            sum(G.T @ G for G in batches) / len(batches),
     },
     bug=buggy_accumulated,
 )  # fmt: skip
@@ -114,19 +113,17 @@ def buggy_fisher_of_batches(G, batch_size):
 
 
 @exercise(
-    "09", 2,
-    "**Bug 3.** The loop over the data loader squares what `backward()` left in `.grad`. With larger batches, $C$ "
+    2, "**Bug 3.** The loop over the data loader squares what `backward()` left in `.grad`. With larger batches, $C$ "
     "shrinks.",
     ("What does .grad hold after a batch: one example's gradient, or a mean?",
      "The mean of k gradients keeps only about 1/k of what they differ by.",
      "Square the gradients of single examples; the batches then play no part."),
     _grouped,
-    mistakes={
+    mistakes=lambda G, batch_size: {
         "Scaled by the batch size: right only where the mean gradient is 0. The part ggᵀ is now too large.":
-            lambda G, batch_size: batch_size * _of_batches(G, batch_size),
-        "The mean over everything: that is a batch of n.":
-            lambda G, batch_size: jnp.outer(G.mean(axis=0), G.mean(axis=0)),
-        "1/n is missing.": lambda G, batch_size: G.T @ G,
+            batch_size * _of_batches(G, batch_size),
+        "The mean over everything: that is a batch of n.": jnp.outer(G.mean(axis=0), G.mean(axis=0)),
+        "1/n is missing.": G.T @ G,
     },
     bug=buggy_fisher_of_batches,
     why="Where the batches are drawn at random, their means have the second moment "
@@ -137,22 +134,6 @@ def fisher_of_batches(G, batch_size):
     return G.T @ G / len(G)
 
 
-def _classified(rng, size):
-    n, p = ((2, 1), (3, 1), (3, 2), (5, 3), (9, 3))[size]
-    X = rng.integers(-2, 3, (n, p)) if size < 3 else rng.normal(0, 1, (n, p))
-    X[:, 0] = 1 + np.arange(n) % 3
-    theta = np.full(p, 0.5)
-    return jnp.asarray(theta), jnp.asarray(X, float), jnp.asarray(np.arange(n) % 2, float)
-
-
-def _curved(theta, X, weights):
-    return X.T @ (weights[:, None] * X) / len(X)
-
-
-def _chance(theta, X):
-    return 1 / (1 + jnp.exp(-X @ theta))
-
-
 def buggy_true_fisher(theta, X, y):
     """Return the Fisher matrix (p, p) of logistic regression at theta (p,), for X (n, p) and labels y (n,)."""
     chance = 1 / (1 + jnp.exp(-X @ theta))
@@ -161,21 +142,20 @@ def buggy_true_fisher(theta, X, y):
 
 
 @exercise(
-    "09", 2,
-    "**Bug 4.** A natural-gradient optimizer. The Fisher averages over labels that the *model* believes in, not "
+    2, "**Bug 4.** A natural-gradient optimizer. The Fisher averages over labels that the *model* believes in, not "
     "over those observed.",
     ("Which labels does the model expect, and how often?",
      "y = 1 with chance s, else 0. What is the mean of (s − y)² then?",
      "s(1 − s)² + … = s(1 − s): the labels y do not occur at all."),
-    _classified,
-    mistakes={
+    logistic,
+    mistakes=lambda theta, X, y: {
         "Only one of the two labels is averaged: y = 1 with its chance. y = 0 is missing.":
-            lambda theta, X, y: _curved(theta, X, _chance(theta, X) * (1 - _chance(theta, X)) ** 2),
+            weighted(X, chance(theta, X) * (1 - chance(theta, X)) ** 2),
         "The weight is s(1 − s), once: this is its square.":
-            lambda theta, X, y: _curved(theta, X, (_chance(theta, X) * (1 - _chance(theta, X))) ** 2),
-        "1/n is missing.": lambda theta, X, y: len(X) * _curved(theta, X, _chance(theta, X) * (1 - _chance(theta, X))),
+            weighted(X, (chance(theta, X) * (1 - chance(theta, X))) ** 2),
+        "1/n is missing.": len(X) * weighted(X, chance(theta, X) * (1 - chance(theta, X))),
         "These labels are the most likely ones, not drawn from the model: that is another matrix.":
-            lambda theta, X, y: _curved(theta, X, (_chance(theta, X) - (_chance(theta, X) > 0.5)) ** 2),
+            weighted(X, (chance(theta, X) - (chance(theta, X) > 0.5)) ** 2),
     },
     bug=buggy_true_fisher,
 )  # fmt: skip
@@ -192,20 +172,19 @@ def buggy_damped_direction(G, damping):
 
 
 @exercise(
-    "09", 2,
-    "**Bug 5.** A port from a paper that sums. Without damping the two are the same; with it, twice as much data "
+    2, "**Bug 5.** A port from a paper that sums. Without damping the two are the same; with it, twice as much data "
     "need twice the $\\varepsilon$.",
     ("At ε = 0 the factor n cancels. Where does it not cancel?",
      "Divide the system by n: what becomes of the damping?",
      "Take means on both sides, or n times the damping on the sum."),
     lambda rng, size: (rows(rng, size), positive(rng, 0.1, 1)),
-    mistakes={
+    mistakes=lambda G, damping: {
         "The sum of the outer products with the mean of the gradients: n does not cancel at all now.":
-            lambda G, damping: jnp.linalg.solve(G.T @ G + damping * jnp.eye(G.shape[1]), G.mean(axis=0)),
+            jnp.linalg.solve(G.T @ G + damping * jnp.eye(G.shape[1]), G.mean(axis=0)),
         "The mean of the outer products with the sum of the gradients: n times too long.":
-            lambda G, damping: jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.sum(axis=0)),
+            jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.sum(axis=0)),
         "The damping was divided by n: it must be multiplied, where the sums stay.":
-            lambda G, damping: jnp.linalg.solve(G.T @ G + damping / len(G) * jnp.eye(G.shape[1]), G.sum(axis=0)),
+            jnp.linalg.solve(G.T @ G + damping / len(G) * jnp.eye(G.shape[1]), G.sum(axis=0)),
     },
     bug=buggy_damped_direction,
 )  # fmt: skip
@@ -230,17 +209,16 @@ def _small(G, damping):
 
 
 @exercise(
-    "09", 3,
-    "**Bug 6.** On paper this is right: it is Woodbury's identity. In float32, with a small $\\varepsilon$, the "
+    3, "**Bug 6.** On paper this is right: it is Woodbury's identity. In float32, with a small $\\varepsilon$, the "
     "step is mostly noise.",
     ("What is the bracket where ε is small: two numbers that differ in which digit?",
      "Another form of the same step divides by nothing small: Gᵀ(…)⁻¹1.",
      "G.T @ jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)"),
     _wide,
-    mistakes={
-        "1/n is missing on the right: this is n times too long.": lambda G, damping: len(G) * _small(G, damping),
-        "Nothing cancels now, but this is the gradient.": lambda G, damping: G.mean(axis=0),
-        "This is g/ε: only the first term is left.": lambda G, damping: G.mean(axis=0) / damping,
+    mistakes=lambda G, damping: {
+        "1/n is missing on the right: this is n times too long.": len(G) * _small(G, damping),
+        "Nothing cancels now, but this is the gradient.": G.mean(axis=0),
+        "This is g/ε: only the first term is left.": G.mean(axis=0) / damping,
     },
     bug=buggy_wide_direction,
 )  # fmt: skip

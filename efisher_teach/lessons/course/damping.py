@@ -4,26 +4,30 @@ import jax.numpy as jnp
 import numpy as np
 
 import efisher_teach as ef
-from efisher_teach.lessons.exercise import exercise, positive, rows
+from efisher_teach.lessons.exercise import exercise, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "damping without end",
     "Keep the learning rate η fixed and let ε grow without end. Does −η (C + εI)⁻¹g become gradient descent?",
-    "In direction only. For large ε it is nearly −(η/ε) g: whoever raises ε lowers the learning rate with it. To "
-    "get gradient descent one has to raise η in proportion; a fixed budget does that by itself. −C⁺g is the other "
+    "Yes.",
+    "In direction yes, but its length goes to zero.",
+    "No, it becomes −C⁺g.",
+    because="In direction only. For large ε it is nearly −(η/ε) g: raising ε lowers the learning rate with it. "
+    "To get gradient descent one has to raise η in proportion; a fixed budget does that by itself. −C⁺g is the other "
     "end, ε → 0.",
-    options=("Yes.", "In direction yes, but its length goes to zero.", "No, it becomes −C⁺g."),
     answer=2,
 )
 ask(
     "the held-out loss",
-    "Thirty features, c = 0.01, and almost no damping, ε = 10⁻⁷. The step lowers the training loss. What does it "
-    "do to the loss of the tumours that were held out?",
-    "It raises it, by 0.0085. The step goes far where the training examples hardly mind, and nobody has asked the "
-    "others. With ε = 10⁻³ it is an eighth as long, promises nine tenths as much, and lowers the held-out loss as "
+    "Thirty features, c = 0.01, and almost no damping, ε = 10⁻⁷. The step lowers the training loss. What does it do "
+    "to the loss of the tumours that were held out?",
+    "It lowers it by about as much.",
+    "It lowers it by less.",
+    "It raises it.",
+    because="It raises it, by 0.0085. The step goes far where the training examples hardly mind, and nobody has asked "
+    "the others. With ε = 10⁻³ it is an eighth as long, promises nine tenths as much, and lowers the held-out loss as "
     "well.",
-    options=("It lowers it by about as much.", "It lowers it by less.", "It raises it."),
     answer=3,
 )
 
@@ -37,19 +41,18 @@ def _inverse(G, damping):
 
 
 @exercise(
-    "04", 1,
-    "A paper sums where we average: it solves $\\big(\\sum_i g_ig_i^\\top+\\varepsilon'I\\big)\\,u=\\sum_i g_i$. "
+    1, "A paper sums where we average: it solves $\\big(\\sum_i g_ig_i^\\top+\\varepsilon'I\\big)\\,u=\\sum_i g_i$. "
     "Which $\\varepsilon'$ gives our $u=(C+\\varepsilon I)^{-1}g$?",
     ("Multiply our equation by n on both sides.",
      "(nC + nεI) u = n g. What stands in the place of ε'?",
      "n times ε."),
     lambda rng, size: (positive(rng, 0.001, 1), int(rng.integers(2, 500))),
-    mistakes={
-        "The same ε damps a sum n times less: ε was not scaled by n.": lambda damping, n: damping,
-        "The other way round: that is our ε for a paper that has this one.": lambda damping, n: damping / n,
-        "n once too often: both sides get one factor n.": lambda damping, n: n**2 * damping,
+    mistakes=lambda damping, n: {
+        "The same ε damps a sum n times less: ε was not scaled by n.": damping,
+        "The other way round: that is our ε for a paper that has this one.": damping / n,
+        "n once too often: both sides get one factor n.": n**2 * damping,
         "The root is for the rows of the least-squares form. In the matrix it is the whole factor.":
-            lambda damping, n: np.sqrt(n) * damping,
+            np.sqrt(n) * damping,
     },
 )  # fmt: skip
 def damping_for_sums(damping, n):
@@ -58,26 +61,21 @@ def damping_for_sums(damping, n):
 
 
 @exercise(
-    "04", 2,
-    "The damped step as ridge regression: use `jnp.linalg.lstsq` only, with neither $C$ nor $g$.",
+    2, "The damped step as ridge regression: use `jnp.linalg.lstsq` only, with neither $C$ nor $g$.",
     ("n rows ask for a decrease of η each, p rows ask the step to stay at 0.",
      "The objective is a mean over the examples and a sum over the parameters. Multiply all by n: what stands "
      "before ‖Δ‖²?",
      "Stack G on √(nε) I, and n times −η on p zeros."),
     _damped,
-    mistakes={
-        "Ascent: each example is asked for an increase of η. The wish is −η.":
-            lambda G, damping, learning_rate: learning_rate * _inverse(G, damping),
+    mistakes=lambda G, damping, learning_rate: {
+        "Ascent: each example is asked for an increase of η. The wish is −η.": learning_rate * _inverse(G, damping),
         "ε was not scaled by n: n rows stand for a sum, so the penalty needs nε.":
-            lambda G, damping, learning_rate: -learning_rate * _inverse(G, damping / len(G)),
-        "The root of ε is missing: least squares squares its rows.":
-            lambda G, damping, learning_rate: -learning_rate * _inverse(G, len(G) * damping**2),
-        "√n ε instead of √(nε): only n is under the root.":
-            lambda G, damping, learning_rate: -learning_rate * _inverse(G, damping**2),
+            -learning_rate * _inverse(G, damping / len(G)),
+        "The root of ε is missing: least squares squares its rows.": -learning_rate * _inverse(G, len(G) * damping**2),
+        "√n ε instead of √(nε): only n is under the root.": -learning_rate * _inverse(G, damping**2),
         "There is no damping in it: this is the least-squares step at ε = 0.":
-            lambda G, damping, learning_rate: -learning_rate * jnp.linalg.pinv(G) @ jnp.ones(len(G)),
-        "Each example is asked for a decrease of 1: η is missing.":
-            lambda G, damping, learning_rate: -_inverse(G, damping),
+            -learning_rate * jnp.linalg.pinv(G) @ jnp.ones(len(G)),
+        "Each example is asked for a decrease of 1: η is missing.": -_inverse(G, damping),
     },
 )  # fmt: skip
 def ridge_step(G, damping, learning_rate):
@@ -88,26 +86,24 @@ def ridge_step(G, damping, learning_rate):
 
 
 @exercise(
-    "04", 2,
-    "With damping, $\\eta=\\sqrt{c/\\rho}$ spends too little. Find the $\\eta$ for which the damped step costs "
+    2, "With damping, $\\eta=\\sqrt{c/\\rho}$ spends too little. Find the $\\eta$ for which the damped step costs "
     "*exactly* $c$.",
     ("Take the direction u = (C + εI)⁻¹g. What does −ηu cost?",
      "η² uᵀCu = c. Without C: uᵀCu is the mean of the squares of G u.",
      "η = √(c / mean((G u)²)); or, with gᵀu − ε‖u‖² for uᵀCu."),
     lambda rng, size: (*_damped(rng, size)[:2], positive(rng, 0.004, 0.05)),
-    mistakes={
+    mistakes=lambda G, damping, budget: {
         "This is √(c/gᵀu): it spends c in the metric C + εI, and less than c in losses.":
-            lambda G, damping, budget: jnp.sqrt(budget / (G.mean(axis=0) @ _inverse(G, damping))),
+            jnp.sqrt(budget / (G.mean(axis=0) @ _inverse(G, damping))),
         "This is the undamped rate √(c/ρ): the damped direction costs less, so it may go further.":
-            lambda G, damping, budget: jnp.sqrt(budget / (jnp.linalg.pinv(G) @ jnp.ones(len(G)) @ G.mean(axis=0))),
-        "The root is missing: the cost grows with η².":
-            lambda G, damping, budget: budget / jnp.mean((G @ _inverse(G, damping)) ** 2),
+            jnp.sqrt(budget / (jnp.linalg.pinv(G) @ jnp.ones(len(G)) @ G.mean(axis=0))),
+        "The root is missing: the cost grows with η².": budget / jnp.mean((G @ _inverse(G, damping)) ** 2),
         "Upside down: a larger budget must give a larger η.":
-            lambda G, damping, budget: jnp.sqrt(jnp.mean((G @ _inverse(G, damping)) ** 2) / budget),
+            jnp.sqrt(jnp.mean((G @ _inverse(G, damping)) ** 2) / budget),
         "1/n is missing: the cost is the mean of the squares, not their sum.":
-            lambda G, damping, budget: jnp.sqrt(budget / jnp.sum((G @ _inverse(G, damping)) ** 2)),
+            jnp.sqrt(budget / jnp.sum((G @ _inverse(G, damping)) ** 2)),
         "This makes the step √c long. The budget is of losses, not of length.":
-            lambda G, damping, budget: jnp.sqrt(budget) / jnp.linalg.norm(_inverse(G, damping)),
+            jnp.sqrt(budget) / jnp.linalg.norm(_inverse(G, damping)),
     },
     why="The two forms agree because $C=(C+\\varepsilon I)-\\varepsilon I$, so $u^\\top Cu=g^\\top "
     "u-\\varepsilon\\lVert u\\rVert^2$.",
@@ -140,21 +136,20 @@ def _samples(rng, size):
 
 
 @exercise(
-    "04", 2,
-    "Choose $\\varepsilon$ as one should: by examples that $C$ has not seen. Every step costs $c$ on the rows of "
+    2, "Choose $\\varepsilon$ as one should: by examples that $C$ has not seen. Every step costs $c$ on the rows of "
     "$G$; take the $\\varepsilon$ whose step promises the largest decrease of the mean loss of the *unseen* "
     "examples.",
     ("For each ε: the step from G; then its first-order effect on the unseen mean loss.",
      "ef.damping_path(G, dampings, budget=budget).delta has one step a row.",
      "The promised change is delta @ unseen.mean(axis=0): take the damping where it is smallest."),
     _samples,
-    mistakes={
+    mistakes=lambda G, unseen, dampings, budget: {
         "Chosen by the examples that made the step: there the least damping always promises most.":
-            lambda G, unseen, dampings, budget: dampings[np.argmin(_promises(G, G, dampings, budget))],
+            dampings[np.argmin(_promises(G, G, dampings, budget))],
         "This is the place in the list. The damping itself is asked for.":
-            lambda G, unseen, dampings, budget: np.argmin(_promises(G, unseen, dampings, budget)),
+            np.argmin(_promises(G, unseen, dampings, budget)),
         "This is the one that promises least: a decrease is a negative change.":
-            lambda G, unseen, dampings, budget: dampings[np.argmax(_promises(G, unseen, dampings, budget))],
+            dampings[np.argmax(_promises(G, unseen, dampings, budget))],
     },
 )  # fmt: skip
 def choose_damping(G, unseen, dampings, budget):
@@ -164,25 +159,22 @@ def choose_damping(G, unseen, dampings, budget):
 
 
 @exercise(
-    "04", 2,
-    "One example, $\\ell=\\theta^2/2$, fixed $\\eta$ and $\\varepsilon$: the update is "
+    2, "One example, $\\ell=\\theta^2/2$, fixed $\\eta$ and $\\varepsilon$: the update is "
     "$\\theta\\leftarrow\\theta-\\eta\\,\\theta/(\\theta^2+\\varepsilon)$. Does it settle at 0, if it starts "
     "nearby?",
     ("Close to 0, θ² is nothing beside ε. What is left of the update?",
      "θ is multiplied by 1 − η/ε. When does that shrink it?",
      "|1 − η/ε| < 1, that is, 0 < η < 2ε."),
     lambda rng, size: (0.1, [0.055, 0.3, 0.02, 0.045, 0.09][size]),
-    mistakes={
-        "η < ε is safe but too strict: between ε and 2ε it swings about 0 and still settles.":
-            lambda learning_rate, damping: learning_rate < damping,
-        "The other way round: more damping is what lets it settle.":
-            lambda learning_rate, damping: learning_rate > 2 * damping,
-        "It does not always: with η ≥ 2ε the steps near 0 are too long.": lambda learning_rate, damping: True,
-        "It can: enough damping makes the steps near 0 short.": lambda learning_rate, damping: False,
+    mistakes=lambda learning_rate, damping: {
+        "η < ε is safe but too strict: between ε and 2ε it swings about 0 and still settles.": learning_rate < damping,
+        "The other way round: more damping is what lets it settle.": learning_rate > 2 * damping,
+        "It does not always: with η ≥ 2ε the steps near 0 are too long.": True,
+        "It can: enough damping makes the steps near 0 short.": False,
     },
     why="Near an interpolating minimum $C\\to0$, and the damped update is gradient descent with the rate "
-    "$\\eta/\\varepsilon$: it settles if $\\eta<2\\varepsilon/\\lambda_{\\max}$ of the Hessian, here 1. "
-    "Undamped it never does: $\\theta\\leftarrow\\theta-\\eta/\\theta$.",
+    "$\\eta/\\varepsilon$: it settles if $\\eta<2\\varepsilon/\\mu_{\\max}$, with the largest "
+    "eigenvalue of the Hessian, here 1. Undamped it never does: $\\theta\\leftarrow\\theta-\\eta/\\theta$.",
 )  # fmt: skip
 def settles(learning_rate, damping):
     """Return True if the damped update of θ²/2 settles at 0, else False."""
@@ -190,25 +182,19 @@ def settles(learning_rate, damping):
 
 
 def _longest(g, damping, learning_rate):
-    g = np.asarray(g, float)
-    if g.ndim != 1 or not np.isfinite(g).all():
-        return f"a vector of finite numbers is expected, its shape is {g.shape}"
-    length, bound = (
-        learning_rate * np.linalg.norm(g) / (g @ g + damping),
-        learning_rate / (2 * np.sqrt(damping)),
-    )
-    return True if length > 0.999 * bound else f"the step is {length:.4g} long, the bound is {bound:.4g}"
+    g, bound = readable(g, "p"), learning_rate / (2 * np.sqrt(damping))
+    length = learning_rate * np.linalg.norm(g) / (g @ g + damping)
+    return bool(length > 0.999 * bound) or f"the step is {length:.4g} long, the bound is {bound:.4g}"
 
 
 @exercise(
-    "04", 3,
-    "No step is longer than $\\eta/(2\\sqrt\\varepsilon)$. Show that the bound is reached: give the gradient $g$ "
+    3, "No step is longer than $\\eta/(2\\sqrt\\varepsilon)$. Show that the bound is reached: give the gradient $g$ "
     "of a single example whose damped step $-\\eta\\,g/(\\lVert g\\rVert^2+\\varepsilon)$ is exactly that long.",
     ("Write s = ‖g‖. The step is η s/(s² + ε) long: which s makes it longest?",
      "The derivative by s vanishes where s² = ε.",
      "Any g with ‖g‖ = √ε, such as one number."),
     lambda rng, size: (positive(rng, 0.001, 1), positive(rng, 0.01, 1)),
-    accepts=lambda g, damping, learning_rate: _longest(g, damping, learning_rate),
+    accepts=_longest,
     why="For many examples with orthogonal gradients the same happens at $\\lVert "
     "g_i\\rVert=\\sqrt{n\\varepsilon}$: damping chooses which gradient length has the most to say. Smaller "
     "ones are filtered out, larger ones decay like $1/\\lVert g_i\\rVert$.",

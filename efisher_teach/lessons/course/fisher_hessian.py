@@ -3,52 +3,46 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import TALL, exercise, positive, rows
+from efisher_teach.lessons.exercise import TALL, chance, exercise, logistic, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "the longest ellipse",
     "A line has been fitted to data, and θ is at the optimum. The model believes in noise of size 1; the data have "
     "only half as much. Each matrix M has an ellipse of steps with ΔᵀMΔ = 1. Which of the three is the longest?",
-    "That of the empirical Fisher, twice as long as the others. C is 0.25 times the Fisher here, in every "
-    "direction: the residuals, whose squares make C, are half as large as the model believes. So −C⁻¹g is four "
-    "times as long as the natural gradient. That the three agree at the optimum is true of a model that is right, "
-    "its noise included.",
-    options=(
-        "None: at the optimum the three matrices agree.",
-        "That of the empirical Fisher.",
-        "That of the Fisher.",
-        "That of the Hessian.",
-    ),
+    "None: at the optimum the three matrices agree.",
+    "That of the empirical Fisher.",
+    "That of the Fisher.",
+    "That of the Hessian.",
+    because="That of the empirical Fisher, twice as long as the others. C is 0.25 times the Fisher here, in every "
+    "direction: the residuals, whose squares make C, are half as large as the model believes. So −C⁻¹g is four times "
+    "as long as the natural gradient. That the three agree at the optimum is true of a model that is right, its noise "
+    "included.",
     answer=2,
 )
 ask(
     "a slope that is wrong",
-    "Another line, and no x is negative. Its intercept is right, its slope is too steep: 4.5 instead of 2. Which "
-    "way does −C⁻¹g set out?",
-    "It moves the intercept, nearly at a right angle to where the optimum is, and even a bit away from it: the "
-    "cosine with the natural gradient is −0.150. Following it takes a way of 6.35, where 2.51 would do. Below the "
+    "Another line, and no x is negative. Its intercept is right, its slope is too steep: 4.5 instead of 2. Which way "
+    "does −C⁻¹g set out?",
+    "It lowers the slope, nothing else: straight to the optimum.",
+    "Nearly along −g: with 1000 examples C is a good metric.",
+    "It leaves the slope and moves the intercept, which was right.",
+    because="It moves the intercept, nearly at a right angle to where the optimum is, and even a bit away from it: "
+    "the cosine with the natural gradient is −0.150. Following it is a path of length 6.35, where 2.51 would do. Below the "
     "figure you find out why.",
-    options=(
-        "It lowers the slope, nothing else: straight to the optimum.",
-        "Nearly along −g: with 1000 examples C is a good metric.",
-        "It leaves the slope and moves the intercept, which was right.",
-    ),
     answer=3,
 )
 ask(
     "subtract the mean",
     "The covariance of the gradients is Σ = C − ggᵀ: the mean is subtracted first. What happens to the step if Σ "
     "takes the place of C?",
-    "It keeps its direction, for any ε, and gets longer by the factor 1 + gᵀ(Σ + εI)⁻¹g: here by 3.54 without "
+    "It turns towards the natural gradient: noise is what the Fisher measures.",
+    "It turns, by how much g stands out of the noise.",
+    "It gets longer, and keeps its direction.",
+    "It gets shorter, and keeps its direction.",
+    because="It keeps its direction, for any ε, and gets longer by the factor 1 + gᵀ(Σ + εI)⁻¹g: here by 3.54 without "
     "damping. With the same budget c it is the same step. Only who uses a pseudo-inverse with fewer examples than "
     "parameters falls into a trap: Σ⁺g is orthogonal to C⁺g.",
-    options=(
-        "It turns towards the natural gradient: noise is what the Fisher measures.",
-        "It turns, by how much g stands out of the noise.",
-        "It gets longer, and keeps its direction.",
-        "It gets shorter, and keeps its direction.",
-    ),
     answer=3,
 )
 
@@ -62,30 +56,27 @@ def _slopes(rng, size):
 
 
 @exercise(
-    "06", 1,
-    "One parameter. From the $n$ derivatives of the losses, compute the undamped empirical-Fisher step with "
+    1, "One parameter. From the $n$ derivatives of the losses, compute the undamped empirical-Fisher step with "
     "$\\eta=1$.",
     ("C is a number here, and so is g. Which ones?",
      "g is the mean of the derivatives, C the mean of their squares.",
      "−g/C. The two 1/n cancel: minus the sum, over the sum of the squares."),
     _slopes,
-    mistakes={
-        "This is −1/g. C is the mean of the squares, not the square of the mean.": lambda slopes: -1 / slopes.mean(),
+    mistakes=lambda slopes: {
+        "This is −1/g. C is the mean of the squares, not the square of the mean.": -1 / slopes.mean(),
         "This is the mean of the steps of the single examples. Take the means first, then divide.":
-            lambda slopes: -jnp.mean(1 / slopes),
-        "Ascent: the step must go against the gradient.": lambda slopes: slopes.sum() / jnp.sum(slopes**2),
+            -jnp.mean(1 / slopes),
+        "Ascent: the step must go against the gradient.": slopes.sum() / jnp.sum(slopes**2),
         "n times too long: the mean of the squares, but the sum of the derivatives.":
-            lambda slopes: -slopes.sum() / jnp.mean(slopes**2),
+            -slopes.sum() / jnp.mean(slopes**2),
         "n times too short: the mean of the derivatives, but the sum of the squares.":
-            lambda slopes: -slopes.mean() / jnp.sum(slopes**2),
-        "Centred: this is divided by the variance. C is the uncentred mean square.":
-            lambda slopes: -slopes.mean() / jnp.var(slopes),
-        "With a root, as in Adam: C itself stands below the line.":
-            lambda slopes: -slopes.mean() / jnp.sqrt(jnp.mean(slopes**2)),
+            -slopes.mean() / jnp.sum(slopes**2),
+        "Centred: this is divided by the variance. C is the uncentred mean square.": -slopes.mean() / jnp.var(slopes),
+        "With a root, as in Adam: C itself stands below the line.": -slopes.mean() / jnp.sqrt(jnp.mean(slopes**2)),
     },
     properties={
         "all derivatives ten times as large, and the step is ten times shorter.":
-            lambda answer, slopes: bool(np.isclose(10 * float(answer(10 * slopes)), float(answer(slopes)), rtol=1e-3)),
+            lambda answer, slopes: (10 * answer(10 * slopes), answer(slopes)),
     },
 )  # fmt: skip
 def step_in_one_dimension(slopes):
@@ -94,23 +85,21 @@ def step_in_one_dimension(slopes):
 
 
 @exercise(
-    "06", 1,
-    "A linear regression at its optimum, with many examples; the model believes in noise of size 1, the data have "
+    1, "A linear regression at its optimum, with many examples; the model believes in noise of size 1, the data have "
     "noise of size $\\sigma$. How many times $F$ is $C$, and how many times as long as the natural gradient "
     "$F^{-1}g$ is $C^{-1}g$, near the optimum?",
     ("C is the mean of r²xxᵀ, F that of xxᵀ. How large is r² at the optimum?",
      "r² is σ² on average, whatever x is: so C = σ²F.",
      "And the inverse of a matrix that is σ² times as large is 1/σ² times as large."),
     lambda rng, size: ((0.5, 2.0, 0.1, positive(rng, 0.2, 0.8), positive(rng, 1.5, 5))[size],),
-    mistakes={
-        "Residuals enter C squared: with noise of half the size C is a quarter.": lambda sigma: (sigma, 1 / sigma),
+    mistakes=lambda sigma: {
+        "Residuals enter C squared: with noise of half the size C is a quarter.": (sigma, 1 / sigma),
         "Upside down: cleaner data have smaller residuals, smaller gradients and a smaller C.":
-            lambda sigma: (1 / sigma**2, sigma**2),
-        "C is right. The step has the inverse of it: a small matrix makes a long step.":
-            lambda sigma: (sigma**2, sigma**2),
-        "C is right, but its inverse is 1/σ² times as large, not 1/σ.": lambda sigma: (sigma**2, 1 / sigma),
+            (1 / sigma**2, sigma**2),
+        "C is right. The step has the inverse of it: a small matrix makes a long step.": (sigma**2, sigma**2),
+        "C is right, but its inverse is 1/σ² times as large, not 1/σ.": (sigma**2, 1 / sigma),
         "They would agree if the model knew σ. It does not: its F is the mean of xxᵀ, whatever the noise is.":
-            lambda sigma: (1.0, 1.0),
+            (1.0, 1.0),
     },
     why="The two agree for a model that knows its noise: with the loss $r^2/2\\sigma^2$ the residuals enter as "
     "$r/\\sigma^2$, and both matrices are $\\frac1{\\sigma^2}\\frac1n\\sum_ix_ix_i^\\top$.",
@@ -120,53 +109,39 @@ def noise_ratio(sigma):
     return sigma**2, 1 / sigma**2
 
 
-def _logistic(rng, size):
-    n, p = ((1, 1), (2, 1), (3, 2), (5, 3), (8, 2))[size]
-    draw = (
-        (lambda *shape: rng.integers(-1, 3, shape)) if size < 3 else (lambda *shape: rng.normal(0, 1, shape))
-    )
-    theta, X = draw(p), draw(n, p)
-    X[0, 0], theta[0] = 2, 1  # so that no instance is all zeros, and no p is ½ throughout
-    return jnp.asarray(theta, float), jnp.asarray(X, float), jnp.asarray(np.arange(n) % 2, float)
+def weighted(X, weights):
+    """Return the mean (p, p) of the outer products of the rows of X, each with its weight."""
+    return (X.T * weights) @ X / len(X)
 
 
-def _weighted(weights):
-    def matrix(theta, X, y):
-        p = 1 / (1 + jnp.exp(-X @ theta))
-        return (X.T * weights(p, y)) @ X / len(X)
-
-    return matrix
+def _confused_fishers(X, p, y):
+    return {
+        "These are the observed labels: you computed the empirical Fisher. The Fisher does not look at y.":
+            weighted(X, (p - y) ** 2),
+        "1/n is missing: this is the sum over the examples.": len(X) * weighted(X, p * (1 - p)),
+        "p(1 − p) must not be squared: it is the mean square of p − y already.": weighted(X, (p * (1 - p)) ** 2),
+        "These are the labels the model finds likeliest. The Fisher takes the mean over both labels.":
+            weighted(X, jnp.minimum(p, 1 - p) ** 2),
+        "The weight is p. It must be p(1 − p), the same for both labels.": weighted(X, p),
+        "The weight is p²: that is the gradient as if each y were 0.": weighted(X, p**2),
+        "This is the standard deviation of the label; the weight is its variance.": weighted(X, jnp.sqrt(p * (1 - p))),
+        "This is one number, the mean of p(1 − p). Each xxᵀ has that weight.": jnp.mean(p * (1 - p)),
+        "This is the mean of xxᵀ: the Fisher of linear regression.": X.T @ X / len(X),
+    }  # fmt: skip
 
 
 @exercise(
-    "06", 2,
-    "The Fisher of logistic regression, without sampling: for each $x_i$ the expectation over the labels that the "
+    2, "The Fisher of logistic regression, without sampling: for each $x_i$ the expectation over the labels that the "
     "*model* believes in. Mind what you do with `y`.",
     ("The gradient of an example is (p − y)x. What is the mean of its square over y = 1, with probability p, and y "
      "= 0?",
      "p(p − 1)² + (1 − p)p² can be written shorter.",
      "It is p(1 − p). So F is the mean of p(1 − p)xxᵀ, and y does not occur."),
-    _logistic,
-    mistakes={
-        "These are the observed labels: you computed the empirical Fisher. The Fisher does not look at y.":
-            _weighted(lambda p, y: (p - y) ** 2),
-        "1/n is missing: this is the sum over the examples.":
-            lambda theta, X, y: len(X) * _weighted(lambda p, y: p * (1 - p))(theta, X, y),
-        "p(1 − p) must not be squared: it is the mean square of p − y already.":
-            _weighted(lambda p, y: (p * (1 - p)) ** 2),
-        "These are the labels the model finds likeliest. The Fisher takes the mean over both labels.":
-            _weighted(lambda p, y: jnp.minimum(p, 1 - p) ** 2),
-        "The weight is p. It must be p(1 − p), the same for both labels.": _weighted(lambda p, y: p),
-        "The weight is p²: that is the gradient as if each y were 0.": _weighted(lambda p, y: p**2),
-        "This is the standard deviation of the label; the weight is its variance.":
-            _weighted(lambda p, y: jnp.sqrt(p * (1 - p))),
-        "This is one number, the mean of p(1 − p). Each xxᵀ has that weight.":
-            lambda theta, X, y: jnp.mean(1 / (2 + jnp.exp(X @ theta) + jnp.exp(-X @ theta))),
-        "This is the mean of xxᵀ: the Fisher of linear regression.": _weighted(lambda p, y: jnp.ones_like(p)),
-    },
+    logistic,
+    mistakes=lambda theta, X, y: _confused_fishers(X, chance(theta, X), y),
     properties={
         "with all labels turned over it is the same matrix.":
-            lambda answer, theta, X, y: bool(np.allclose(answer(theta, X, 1 - y), answer(theta, X, y), atol=1e-5)),
+            lambda answer, theta, X, y: (answer(theta, X, 1 - y), answer(theta, X, y)),
     },
 )  # fmt: skip
 def logistic_fisher(theta, X, y):
@@ -188,7 +163,7 @@ def _sorted(got):
 
 
 @exercise(
-    "06", 2,
+    2,
     """Four snippets, as found in the wild, for a network that classifies. `gradients(y)` has one row for each example.
 
 ```python
@@ -202,19 +177,19 @@ Name each `"empirical Fisher"`, `"Fisher"`, `"Hessian"` or `"none of them"`.""",
     ("Ask each one: which labels do you look at? Is anything averaged before it is squared?",
      "A draws its labels, a hundred times over. C averages first: of what rank is that?",
      "A: labels of the model. B: observed labels. C: g gᵀ, of rank 1. D: the derivative of a derivative."),
-    mistakes={
+    mistakes=lambda: {
         "A and B the other way round: A draws its labels from the model, B takes those that were observed.":
-            lambda: KINDS | {"A": "empirical Fisher", "B": "Fisher"},
+            KINDS | {"A": "empirical Fisher", "B": "Fisher"},
         "A is no empirical Fisher: the model makes its labels. To draw samples does not make a matrix empirical.":
-            lambda: KINDS | {"A": "empirical Fisher"},
-        "B is no Fisher: its labels were observed. Many codes call it so.": lambda: KINDS | {"B": "Fisher"},
+            KINDS | {"A": "empirical Fisher"},
+        "B is no Fisher: its labels were observed. Many codes call it so.": KINDS | {"B": "Fisher"},
         "C is no empirical Fisher: the mean of squares is not the square of the mean.":
-            lambda: KINDS | {"C": "empirical Fisher"},
+            KINDS | {"C": "empirical Fisher"},
         "B and C the other way round: C squares the mean, B averages the squares.":
-            lambda: KINDS | {"B": "none of them", "C": "empirical Fisher"},
-        "C is no Hessian: it has only first derivatives, and rank 1.": lambda: KINDS | {"C": "Hessian"},
+            KINDS | {"B": "none of them", "C": "empirical Fisher"},
+        "C is no Hessian: it has only first derivatives, and rank 1.": KINDS | {"C": "Hessian"},
         "D is the second derivative of the mean loss. For a curved model that is not the Fisher.":
-            lambda: KINDS | {"D": "Fisher"},
+            KINDS | {"D": "Fisher"},
     },
     accepts=_sorted,
 )  # fmt: skip
@@ -233,27 +208,24 @@ def _s(Sigma, g, damping):
 
 
 @exercise(
-    "06", 2,
-    "*Subtract the mean*, as a formula: how many times as long as $(C+\\varepsilon I)^{-1}g$ is "
+    2, "*Subtract the mean*, as a formula: how many times as long as $(C+\\varepsilon I)^{-1}g$ is "
     "$(\\Sigma+\\varepsilon I)^{-1}g$? You have $\\Sigma=C-gg^\\top$, and no $C$.",
     ("Call u = (Σ + εI)⁻¹g, and let C + εI = Σ + εI + ggᵀ act on it.",
      "(C + εI)u = g + g(gᵀu): a multiple of g.",
      "So u = (1 + gᵀu)·(C + εI)⁻¹g."),
     _centred,
-    mistakes={
-        "The 1 is missing: (C + εI)u = g + g(gᵀu).": _s,
+    mistakes=lambda Sigma, g, damping: {
+        "The 1 is missing: (C + εI)u = g + g(gᵀu).": _s(Sigma, g, damping),
         "Upside down: the centred matrix is the smaller one, so its step is the longer one.":
-            lambda Sigma, g, damping: 1 / (1 + _s(Sigma, g, damping)),
-        "The sign: C is Σ + ggᵀ, so the factor is 1 + s.": lambda Sigma, g, damping: 1 - _s(Sigma, g, damping),
-        "The damping is missing.": lambda Sigma, g, damping: 1 + _s(Sigma, g, 0),
-        "A root too many: the step itself is 1 + s times as long.":
-            lambda Sigma, g, damping: jnp.sqrt(1 + _s(Sigma, g, damping)),
-        "The inverse is missing: s = gᵀ(Σ + εI)⁻¹g.":
-            lambda Sigma, g, damping: 1 + g @ (Sigma + damping * jnp.eye(len(g))) @ g,
+            1 / (1 + _s(Sigma, g, damping)),
+        "The sign: C is Σ + ggᵀ, so the factor is 1 + s.": 1 - _s(Sigma, g, damping),
+        "The damping is missing.": 1 + _s(Sigma, g, 0),
+        "A root too many: the step itself is 1 + s times as long.": jnp.sqrt(1 + _s(Sigma, g, damping)),
+        "The inverse is missing: s = gᵀ(Σ + εI)⁻¹g.": 1 + g @ (Sigma + damping * jnp.eye(len(g))) @ g,
     },
     properties={
         "with very much damping the mean does not matter.":
-            lambda answer, Sigma, g, damping: bool(np.isclose(float(answer(Sigma, g, 1e6)), 1, atol=1e-3)),
+            lambda answer, Sigma, g, damping: (answer(Sigma, g, 1e6), 1),
     },
 )  # fmt: skip
 def longer_when_centred(Sigma, g, damping):
@@ -264,11 +236,8 @@ def longer_when_centred(Sigma, g, damping):
 def _turns_away(got):
     if not isinstance(got, tuple | list) or len(got) != 2:
         return "two things are expected: X, y"
-    X, y = (np.asarray(part, float) for part in got)
-    if X.ndim != 2 or X.shape[1] != 2 or len(X) < 2 or y.shape != (len(X),):
-        return f"X (n, 2) and y (n,) are expected, n ≥ 2; their shapes are {X.shape} and {y.shape}"
-    if not (np.isfinite(X).all() and np.isfinite(y).all()):
-        return "it is not finite"
+    X = readable(got[0], "n", 2)
+    y = readable(got[1], len(X))
     G = -y[:, None] * X
     for M, name in ((X, "F"), (G, "C")):
         singular = np.linalg.svd(M, compute_uv=False)
@@ -284,8 +253,7 @@ def _turns_away(got):
 
 
 @exercise(
-    "06", 3,
-    "Make it fail. Give the data of a linear regression with two parameters, such that at $\\theta=0$ the undamped "
+    3, "Make it fail. Give the data of a linear regression with two parameters, such that at $\\theta=0$ the undamped "
     "empirical-Fisher step goes *away* from the optimum: at more than a right angle to the natural gradient. Two "
     "examples are enough.",
     ("At θ = 0 the residuals are y. With two examples both steps solve a system: what do they want of each "

@@ -3,52 +3,47 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import exercise, positive, rows
+from efisher_teach.lessons.exercise import exercise, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "in log-space",
     "Your parameters are positive; a colleague trains their logarithms, ψ = log θ. Both of you take one "
-    "empirical-Fisher step from the same θ, with the same tiny η and the same damping ε = 0.1. The update is said "
-    "to be invariant. Do you arrive at the same θ?",
-    "No, however short the steps are. The two differ by 59.2 % of their length, because ε adds the same number to "
-    "two matrices that have different units. Undamped, the second answer is right: what the curved chart leaves "
-    "between the two ends falls as η². The last one is a myth: every matrix that turns into JᵀCJ makes such a "
+    "empirical-Fisher step from the same θ, with the same tiny η and the same damping ε = 0.1. The update is said to "
+    "be invariant. Do you arrive at the same θ?",
+    "Yes, exactly: that is what invariant means.",
+    "Nearly: a short step does not feel that the logarithm is curved.",
+    "No, and shorter steps do not help.",
+    "No: only the true Fisher makes an invariant step.",
+    because="No, however short the steps are. The two differ by 59.2 % of their length, because ε adds the same "
+    "number to two matrices that have different units. Undamped, the second answer is right: what the curved chart "
+    "leaves between the two ends falls as η². The last one is a myth: any matrix M that becomes JᵀMJ makes such a "
     "step, and C does.",
-    options=(
-        "Yes, exactly: that is what invariant means.",
-        "Nearly: a short step does not feel that the logarithm is curved.",
-        "No, and shorter steps do not help.",
-        "No: only the true Fisher makes an invariant step.",
-    ),
     answer=3,
 )
 ask(
     "in bits",
     "You measure the losses in bits instead of nats: each of them is 1.44 times as large. η stays the same number, "
     "and there is no damping. What happens to the empirical-Fisher step?",
-    "It gets 1.44 times shorter: g grows by the factor, C by its square. Gradient descent gets longer instead. So "
-    "η has the unit of a loss: who changes the unit must multiply η by 1.44 as well, and then the step stays.",
-    options=(
-        "It gets 1.44 times longer, as g does.",
-        "It stays: the factor in C and the factor in g cancel.",
-        "It gets 1.44 times shorter.",
-    ),
+    "It gets 1.44 times longer, as g does.",
+    "It stays: the factor in C and the factor in g cancel.",
+    "It gets 1.44 times shorter.",
+    because="It gets 1.44 times shorter: g grows by the factor, C by its square. Gradient descent gets longer "
+    "instead. So η has the unit of a loss: whoever changes the unit must multiply η by 1.44 as well, and then the step "
+    "stays.",
     answer=3,
 )
 ask(
     "ten tumours, two units",
     "Ten tumours, 30 measurements: C is singular. Two people take the undamped step −ηC⁺g. One of them has half of "
     "the measurements in another unit, ten times as small. What do their two steps have in common?",
-    "What they do to these ten losses, and nothing else: each loss falls by η, to first order, in either unit. But "
-    "C⁺ takes the shortest step that does so, and what is shortest depends on the unit. On tumours that neither "
-    "of them has seen, one step does four times as much as the other.",
-    options=(
-        "Everything: a change of units is linear, so nothing is bent.",
-        "What they do to the losses of these ten tumours.",
-        "Their direction, but not their length.",
-        "Nothing: a pseudo-inverse depends on the unit.",
-    ),
+    "Everything: a change of units is linear, so nothing is bent.",
+    "What they do to the losses of these ten tumours.",
+    "Their direction, but not their length.",
+    "Nothing: a pseudo-inverse depends on the unit.",
+    because="What they do to these ten losses, and nothing else: each loss falls by η, to first order, in either "
+    "unit. But C⁺ takes the shortest step that does so, and what is shortest depends on the unit. On tumours that "
+    "neither of them has seen, one step does four times as much as the other.",
     answer=2,
 )
 
@@ -72,30 +67,27 @@ def _there(rng, size):
 
 
 @exercise(
-    "05", 1,
-    "Bring the gradient and the matrix from $\\theta$ to $\\psi$, where $\\theta=\\varphi(\\psi)$ and "
+    1, "Bring the gradient and the matrix from $\\theta$ to $\\psi$, where $\\theta=\\varphi(\\psi)$ and "
     "$J=\\partial\\theta/\\partial\\psi$.",
     ("Each gᵢ becomes Jᵀgᵢ, by the chain rule. So what does their mean become?",
      "And the mean of gᵢgᵢᵀ becomes the mean of (Jᵀgᵢ)(Jᵀgᵢ)ᵀ: take J out on both sides.",
      "(Jᵀgᵢ)(Jᵀgᵢ)ᵀ = Jᵀ gᵢgᵢᵀ J."),
     _there,
-    mistakes={
+    mistakes=lambda g, C, J: {
         "J stands on the wrong sides of C: (Jᵀgᵢ)(Jᵀgᵢ)ᵀ has Jᵀ at the left and J at the right.":
-            lambda g, C, J: (J.T @ g, J @ C @ J.T),
-        "J carries steps, from ψ to θ. A gradient goes the other way, with Jᵀ.":
-            lambda g, C, J: (J @ g, J.T @ C @ J),
+            (J.T @ g, J @ C @ J.T),
+        "J carries steps, from ψ to θ. A gradient goes the other way, with Jᵀ.": (J @ g, J.T @ C @ J),
         "Transposed throughout: with gradients in rows it is GJ, so g becomes Jᵀg and C becomes JᵀCJ.":
-            lambda g, C, J: (J @ g, J @ C @ J.T),
+            (J @ g, J @ C @ J.T),
         "With the inverse: that is how a step goes from θ to ψ. Gradients take Jᵀ.":
-            lambda g, C, J: (jnp.linalg.solve(J, g), jnp.linalg.solve(J, jnp.linalg.solve(J, C).T)),
-        "C has lost one J: it has two sides, and both of them change their coordinates.":
-            lambda g, C, J: (J.T @ g, C @ J),
+            (jnp.linalg.solve(J, g), jnp.linalg.solve(J, jnp.linalg.solve(J, C).T)),
+        "C has lost one J: it has two sides, and both of them change their coordinates.": (J.T @ g, C @ J),
         "C is no map from θ to θ that would become J⁻¹CJ. It is made of gradients: both sides take J.":
-            lambda g, C, J: (J.T @ g, jnp.linalg.solve(J, C @ J)),
+            (J.T @ g, jnp.linalg.solve(J, C @ J)),
     },
     properties={
         "gᵀC⁻¹g, the ρ of notebook 03, is the same number in both coordinates.":
-            lambda answer, g, C, J: bool(np.isclose(_rho(*answer(g, C, J)), _rho(g, C), rtol=1e-2)),
+            lambda answer, g, C, J: (_rho(*answer(g, C, J)), _rho(g, C)),
     },
 )  # fmt: skip
 def pull_back(g, C, J):
@@ -114,30 +106,26 @@ def _scalar(rng, size):
 
 
 @exercise(
-    "05", 2,
-    "One parameter, $\\theta=\\psi^2$. Take the undamped step in $\\psi$, come back to $\\theta$, and take it in "
+    2, "One parameter, $\\theta=\\psi^2$. Take the undamped step in $\\psi$, come back to $\\theta$, and take it in "
     "$\\theta$. By how much is the first end higher than the second? There is an exact formula.",
     ("Write J = 2ψ, and g and C in ψ. What is Δψ?",
      "Δψ = −η Jg/(J²C) = −ηg/(2ψC). Now square ψ + Δψ.",
      "(ψ + Δψ)² = θ + 2ψΔψ + Δψ². The second term is the step in θ, so the gap is Δψ²."),
     _scalar,
-    mistakes={
+    mistakes=lambda theta, g, C, learning_rate: {
         "This is the leading term for θ = exp ψ. The square is half as curved.":
-            lambda theta, g, C, eta: eta**2 * g**2 / (2 * theta * C**2),
-        "Nothing left: to first order that is so. But ψ² is curved, and the step is not infinitely short.":
-            lambda theta, g, C, eta: 0.0,
+            learning_rate**2 * g**2 / (2 * theta * C**2),
+        "Nothing left: to first order that is so. But ψ² is curved, and the step is not infinitely short.": 0.0,
         "The sign: the end by way of ψ is the higher one, as squares are convex.":
-            lambda theta, g, C, eta: -(eta**2) * g**2 / (4 * theta * C**2),
-        "θ is missing: J² = 4ψ² = 4θ.": lambda theta, g, C, eta: eta**2 * g**2 / (4 * C**2),
-        "This is Δψ² if C were left as it is. In ψ it is J²C.":
-            lambda theta, g, C, eta: 4 * theta * eta**2 * g**2 / C**2,
+            -(learning_rate**2) * g**2 / (4 * theta * C**2),
+        "θ is missing: J² = 4ψ² = 4θ.": learning_rate**2 * g**2 / (4 * C**2),
+        "This is Δψ² if C were left as it is. In ψ it is J²C.": 4 * theta * learning_rate**2 * g**2 / C**2,
         "This is the gap in proportion to the step. The distance itself is asked for.":
-            lambda theta, g, C, eta: eta * abs(g) / (4 * theta * C),
+            learning_rate * abs(g) / (4 * theta * C),
     },
     properties={
         "half of η leaves a quarter of the gap.":
-            lambda answer, theta, g, C, eta: bool(
-                np.isclose(float(answer(theta, g, C, eta / 2)), float(answer(theta, g, C, eta)) / 4, rtol=1e-2)),
+            lambda answer, theta, g, C, eta: (answer(theta, g, C, eta / 2), answer(theta, g, C, eta) / 4),
     },
     why="So a chart that bends costs $\\eta^2$, and nothing of first order. It is large where $\\theta$ is small: "
     "there the square root is steep.",
@@ -163,31 +151,30 @@ def _coin(rng, size):
 
 
 @exercise(
-    "05", 2,
-    "A coin of the model has heads with probability $p$; a fraction $y$ of the tosses was heads. Take the undamped "
-    "empirical-Fisher step in $s=\\log\\frac p{1-p}$, all the way: what is the new $p$?",
+    2, "A model says that a coin shows heads with probability $p$; a fraction $y$ of the tosses was heads. Take the "
+    "undamped empirical-Fisher step in $s=\\log\\frac p{1-p}$, all the way: what is the new $p$?",
     ("In s the gradient of a toss is p − 1 if it was heads, p if it was tails. What are the mean and the mean "
      "square?",
      "g = p − y, and C = y(p − 1)² + (1 − y)p².",
      "s ← log(p/(1 − p)) − ηg/C, and then p = 1/(1 + e⁻ˢ)."),
     _coin,
-    mistakes={
+    mistakes=lambda p, y, learning_rate: {
         "To first order only: this is p + JΔs, and also the step taken in p itself. Come back by 1/(1 + e⁻ˢ).":
-            lambda p, y, eta: p - eta * (p - y) * p * (1 - p) / _power(p, y),
-        "This is the new s. Come back to p.": lambda p, y, eta: jnp.log(p / (1 - p)) - eta * (p - y) / _power(p, y),
-        "p(1 − p) is the mean square over tosses of the model: a natural gradient. C is that over the observed "
+            p - learning_rate * (p - y) * p * (1 - p) / _power(p, y),
+        "This is the new s. Come back to p.": jnp.log(p / (1 - p)) - learning_rate * (p - y) / _power(p, y),
+        "p(1 − p) is the mean square over tosses that the model makes: a natural gradient. C is that over the observed "
         "tosses.":
-            lambda p, y, eta: _by_logit(p, -eta * (p - y) / (p * (1 - p))),
-        "Gradient descent in s: it is not divided by C.": lambda p, y, eta: _by_logit(p, -eta * (p - y)),
-        "C is the mean of the squares, not the square of the mean.": lambda p, y, eta: _by_logit(p, -eta / (p - y)),
+            _by_logit(p, -learning_rate * (p - y) / (p * (1 - p))),
+        "Gradient descent in s: it is not divided by C.": _by_logit(p, -learning_rate * (p - y)),
+        "C is the mean of the squares, not the square of the mean.": _by_logit(p, -learning_rate / (p - y)),
         "Centred: y(1 − y) is the variance of the gradients. C is their mean square.":
-            lambda p, y, eta: _by_logit(p, -eta * (p - y) / (y * (1 - y))),
-        "Ascent: p must move towards y.": lambda p, y, eta: _by_logit(p, eta * (p - y) / _power(p, y)),
-        "Δs was added to p: the step is a step of s.": lambda p, y, eta: p - eta * (p - y) / _power(p, y),
+            _by_logit(p, -learning_rate * (p - y) / (y * (1 - y))),
+        "Ascent: p must move towards y.": _by_logit(p, learning_rate * (p - y) / _power(p, y)),
+        "Δs was added to p: the step is a step of s.": p - learning_rate * (p - y) / _power(p, y),
     },
     properties={
         "however large η is, p stays between 0 and 1.":
-            lambda answer, p, y, eta: 0 <= float(answer(p, y, 5.0)) <= 1,
+            lambda answer, p, y, eta: (np.clip(answer(p, y, 5.0), 0, 1), answer(p, y, 5.0)),
     },
     why="The step taken in $p$ itself can leave $[0,1]$. So the choice of a chart is not idle: it cannot change "
     "where a short step goes, but it decides where a long one *can* go.",
@@ -208,27 +195,26 @@ def _solved(g, C, J, added, eta):
 
 
 @exercise(
-    "05", 2,
-    "Your code computes in $\\psi$. Damp it so that the step, pushed forward to $\\theta$, is "
+    2, "Your code computes in $\\psi$. Damp it so that the step, pushed forward to $\\theta$, is "
     "$-\\eta\\,(C+\\varepsilon I)^{-1}g$: nothing leaks. Return the step *in* $\\psi$.",
     ("Which matrix of ψ does (C + εI) become?",
      "Every matrix that costs a step turns into Jᵀ(·)J, the identity too.",
      "Jᵀ(C + εI)J = JᵀCJ + εJᵀJ."),
     _damped,
-    mistakes={
+    mistakes=lambda g, C, J, damping, learning_rate: {
         "This is what leaks: εI in ψ is another damping than εI in θ.":
-            lambda g, C, J, eps, eta: _solved(g, C, J, eps * jnp.eye(len(g)), eta),
+            _solved(g, C, J, damping * jnp.eye(len(g)), learning_rate),
         "JJᵀ lives on the side of θ. In ψ the identity of θ is JᵀJ.":
-            lambda g, C, J, eps, eta: _solved(g, C, J, eps * J @ J.T, eta),
-        "One J is missing: the identity of θ turns into JᵀJ.": lambda g, C, J, eps, eta: _solved(g, C, J, eps * J, eta),
-        "The damping is missing.": lambda g, C, J, eps, eta: _solved(g, C, J, 0, eta),
+            _solved(g, C, J, damping * J @ J.T, learning_rate),
+        "One J is missing: the identity of θ turns into JᵀJ.": _solved(g, C, J, damping * J, learning_rate),
+        "The damping is missing.": _solved(g, C, J, 0, learning_rate),
         "The right step, but pushed forward already: the step in ψ is asked for.":
-            lambda g, C, J, eps, eta: J @ _solved(g, C, J, eps * J.T @ J, eta),
+            J @ _solved(g, C, J, damping * J.T @ J, learning_rate),
         "The gradient is still that of θ: in ψ it is Jᵀg.":
-            lambda g, C, J, eps, eta: -eta * jnp.linalg.solve(J.T @ (C + eps * jnp.eye(len(g))) @ J, g),
-        "Ascent: the step must go against g.": lambda g, C, J, eps, eta: -_solved(g, C, J, eps * J.T @ J, eta),
+            -learning_rate * jnp.linalg.solve(J.T @ (C + damping * jnp.eye(len(g))) @ J, g),
+        "Ascent: the step must go against g.": -_solved(g, C, J, damping * J.T @ J, learning_rate),
         "The inverse of it: a step costs as much in ψ as what it is pushed to, so ε‖Δθ‖² = εΔψᵀJᵀJΔψ.":
-            lambda g, C, J, eps, eta: _solved(g, C, J, eps * jnp.linalg.inv(J.T @ J), eta),
+            _solved(g, C, J, damping * jnp.linalg.inv(J.T @ J), learning_rate),
     },
 )  # fmt: skip
 def repaired_step(g, C, J, damping, learning_rate):
@@ -238,14 +224,11 @@ def repaired_step(g, C, J, damping, learning_rate):
 
 
 def _whitens(J, C):
-    J, C = np.asarray(J, float), np.asarray(C, float)
-    if J.ndim != 2 or J.shape[0] != len(C) or J.shape[1] < len(C):
-        return f"its shape is {J.shape}, {C.shape} is expected"
-    if not np.isfinite(J).all():
-        return "it is not finite"
+    C = np.asarray(C, float)
+    J = readable(J, len(C), "p or more")
     off = np.abs(J @ J.T @ C - np.eye(len(C))).max()
     return (
-        True if off < 5e-3 else f"descent in ψ moves θ by −ηJJᵀg, and JJᵀC is off the identity by {off:.2g}"
+        bool(off < 5e-3) or f"descent in ψ moves θ by −ηJJᵀg, and JJᵀC differs from the identity by {off:.2g}"
     )
 
 
@@ -255,23 +238,20 @@ def _power_of(C, power):
 
 
 @exercise(
-    "05", 3,
-    "In which coordinates is plain gradient descent the empirical-Fisher step? Find a $J$ such that descent in "
+    3, "In which coordinates is plain gradient descent the empirical-Fisher step? Find a $J$ such that descent in "
     "$\\psi$, $\\Delta\\psi=-\\eta J^\\top g$, moves $\\theta$ by $-\\eta\\,C^{-1}g$, for every $g$.",
     ("Push Δψ = −ηJᵀg forward to θ: which matrix stands before g?",
      "J Jᵀ = C⁻¹ is asked for. There are many such J: you need one kind of square root of C⁻¹.",
-     "If C = LLᵀ (jnp.linalg.cholesky), then C⁻¹ = L⁻ᵀL⁻¹. Or take the eigenvectors of C, with λ to the power −½."),
+     "If C = LLᵀ (jnp.linalg.cholesky), then C⁻¹ = L⁻ᵀL⁻¹. Or take the eigenvectors of C, with μ to the power −½."),
     lambda rng, size: (_there(rng, size)[1],),
-    mistakes={
-        "Pushed forward, this makes −ηC⁻²g: J is used twice, so it must be a square root of C⁻¹.":
-            lambda C: jnp.linalg.inv(C),
-        "Upside down: JJᵀ is C here, and not its inverse.": lambda C: jnp.linalg.cholesky(C),
-        "Upside down: this is the root of C, not of its inverse.": lambda C: _power_of(C, 0.5),
-        "Transpose it: with C = LLᵀ, L⁻¹L⁻ᵀ is not C⁻¹. It is L⁻ᵀL⁻¹.":
-            lambda C: jnp.linalg.inv(jnp.linalg.cholesky(C)),
-        "This is C itself: descent would move θ by −ηC²g.": lambda C: C,
-        "Only the diagonal: that is what one has who rescales each parameter by itself.":
-            lambda C: jnp.diag(1 / jnp.sqrt(jnp.diag(C))),
+    mistakes=lambda C: {
+        "Pushed forward, this makes −ηC⁻²g: J is used twice, so it must be a square root of C⁻¹.": jnp.linalg.inv(C),
+        "Upside down: JJᵀ is C here, and not its inverse.": jnp.linalg.cholesky(C),
+        "Upside down: this is the root of C, not of its inverse.": _power_of(C, 0.5),
+        "Transpose it: with C = LLᵀ, L⁻¹L⁻ᵀ is not C⁻¹. It is L⁻ᵀL⁻¹.": jnp.linalg.inv(jnp.linalg.cholesky(C)),
+        "This is C itself: descent would move θ by −ηC²g.": C,
+        "Only the diagonal: that rescales each parameter by itself.":
+            jnp.diag(1 / jnp.sqrt(jnp.diag(C))),
     },
     accepts=_whitens,
     why="In these coordinates $J^\\top CJ=I$: every direction costs alike, and the ellipse of notebook 03 is a "

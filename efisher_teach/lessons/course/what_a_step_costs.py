@@ -5,52 +5,46 @@ from itertools import combinations
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import TALL, exercise, positive, rows
+from efisher_teach.lessons.exercise import TALL, WIDE, entries, exercise, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "twice as far",
-    "A short step changes the losses, and first order is a little wrong about it: about the mean change E[Δℓ], "
-    "where it says gᵀΔθ, and about the mean square E[Δℓ²], where it says ΔθᵀCΔθ. Now the step is twice as long. By "
-    "what factors do the two errors grow?",
-    "By 4 and by 8. Of a single loss, first order leaves out r, which grows as the length squared; so does its "
-    "mean. But in the square (a + r)² = a² + 2ar + r² the largest error is 2ar: a grows as the length, r as its "
-    "square, together as its cube. Either error grows by one power more than what it is an error of.",
-    options=(
-        "Both by 2.",
-        "Both by 4.",
-        "That of the mean change by 4, that of the mean square by 8.",
-        "That of the mean change by 4, that of the mean square by 16.",
-    ),
+    "A short step changes the losses, and first order is a little wrong about it: about the mean change E[Δℓ], where "
+    "it says gᵀΔθ, and about the mean square E[Δℓ²], where it says ΔθᵀCΔθ. Now the step is twice as long. By what "
+    "factors do the two errors grow?",
+    "Both by 2.",
+    "Both by 4.",
+    "That of the mean change by 4, that of the mean square by 8.",
+    "That of the mean change by 4, that of the mean square by 16.",
+    because="By 4 and by 8. Of a single loss, first order leaves out r, which grows as the length squared; so does "
+    "its mean. But in the square (a + r)² = a² + 2ar + r² the largest error is 2ar: a grows as the length, r as its "
+    "square, together as its cube. So each error grows by one power more than the quantity that it is an error of.",
     answer=3,
 )
 ask(
     "other units",
-    "One of two measurements is written in a smaller unit: its numbers become ten times as large and its parameter "
-    "a tenth, so that the model predicts what it did before. A step Δθ is rewritten in the same way. What of it "
-    "stays?",
-    "Its cost. It is counted in losses, and no loss notices the unit. The length changes: below, from 0.447 to "
-    "0.204. It adds up squares of numbers whose units were ours to choose.",
-    options=(
-        "Its cost ΔθᵀCΔθ only.",
-        "Its length ‖Δθ‖ only.",
-        "Both.",
-        "Neither.",
-    ),
+    "One of two measurements is written in a smaller unit: its numbers become ten times as large and its parameter a "
+    "tenth, so that the model predicts what it did before. A step Δθ is rewritten in the same way. "
+    "What stays the same?",
+    "Its cost ΔθᵀCΔθ only.",
+    "Its length ‖Δθ‖ only.",
+    "Both.",
+    "Neither.",
+    because="Its cost. It is counted in losses, and no loss notices the unit. The length changes: below, from 0.447 "
+    "to 0.204. It adds up squares of numbers whose units were ours to choose.",
     answer=1,
 )
 ask(
     "a step for nothing",
     "A network with 2410 parameters sees 16 digits. Is there a step of length 1 that costs nothing, ΔθᵀCΔθ = 0?",
-    "There are 2394 dimensions of them: all that is at right angles to 16 gradients. But they are free to first "
-    "order, and for these 16. The one below does change them, by 0.011 in root mean square, and all other digits "
-    "by 0.109.",
-    options=(
-        "No: a step of length 1 must change something.",
-        "Yes, but it changes these 16 losses a little, and those of other digits more.",
-        "Yes, and it leaves these 16 losses as they are, though not those of other digits.",
-        "Yes, and no digit's loss changes: the network has parameters to spare.",
-    ),
+    "No: a step of length 1 must change something.",
+    "Yes, but it changes these 16 losses a little, and those of other digits more.",
+    "Yes, and it leaves these 16 losses as they are, though not those of other digits.",
+    "Yes, and no digit's loss changes: the network has parameters to spare.",
+    because="There are 2394 dimensions of them: all that is at right angles to 16 gradients. But they are free to "
+    "first order, and for these 16. The one below does change them, by 0.011 in root mean square, and all other "
+    "digits by 0.109.",
     answer=2,
 )
 
@@ -60,46 +54,39 @@ def _step(rng, size):
     G = rows(rng, size)
     n, p = G.shape
     while True:
-        delta = rng.integers(-2, 3, p) if size < 3 else rng.normal(0, 1, p)
+        delta = entries(rng, size, p)
         changes = np.asarray(G) @ delta
         if np.abs(changes.mean()) > 0.3 and (n == 1 or np.ptp(changes) > 0.3) and (delta != 0).all():
             return G, jnp.asarray(delta, float)
 
 
 @exercise(
-    "02", 1,
-    "What does a step cost, to first order? Start from $G$, and do not form $C$: with a million parameters it "
+    1, "What does a step cost, to first order? Start from $G$, and do not form $C$: with a million parameters it "
     "would not fit into memory.",
     ("ΔᵀCΔ = ΔᵀGᵀGΔ/n. Where would you put the brackets?",
      "GΔ has one entry for each example: the change of its loss, to first order.",
      "The mean of their squares: `jnp.mean((G @ delta) ** 2)`."),
     _step,
-    mistakes={
-        "The square is missing: this is the mean change. Changes up and down cancel in it.":
-            lambda G, delta: jnp.mean(G @ delta),
+    mistakes=lambda G, delta: {
+        "The square is missing: this is the mean change. Changes up and down cancel in it.": jnp.mean(G @ delta),
         "This is the square of the mean: you averaged before you squared, and ups and downs cancel in it.":
-            lambda G, delta: jnp.mean(G @ delta) ** 2,
-        "1/n is missing: this is the sum over the examples.": lambda G, delta: jnp.sum((G @ delta) ** 2),
+            jnp.mean(G @ delta) ** 2,
+        "1/n is missing: this is the sum over the examples.": jnp.sum((G @ delta) ** 2),
         "This is the root of what was asked: the root mean square change. The cost is the mean square.":
-            lambda G, delta: jnp.sqrt(jnp.mean((G @ delta) ** 2)),
-        "This is ‖Δ‖²: a length in parameters. It does not know what the step does to the losses.":
-            lambda G, delta: delta @ delta,
-        "This is the mean size of the changes. The cost is the mean of their squares.":
-            lambda G, delta: jnp.mean(jnp.abs(G @ delta)),
-        "These are the changes, one for each example. The cost is one number: the mean of their squares.":
-            lambda G, delta: G @ delta,
-        "The mean is missing: these are the squares, one for each example.": lambda G, delta: (G @ delta) ** 2,
+            jnp.sqrt(jnp.mean((G @ delta) ** 2)),
+        "This is ‖Δ‖²: a length in parameters. It does not know what the step does to the losses.": delta @ delta,
+        "This is the mean size of the changes. The cost is the mean of their squares.": jnp.mean(jnp.abs(G @ delta)),
+        "These are the changes, one for each example. The cost is one number: the mean of their squares.": G @ delta,
+        "The mean is missing: these are the squares, one for each example.": (G @ delta) ** 2,
         "This is the variance: you took the mean out first. A change that all examples share costs something too.":
-            lambda G, delta: jnp.var(G @ delta),
-        "Divided by the number of parameters: the mean is over the examples.":
-            lambda G, delta: jnp.sum((G @ delta) ** 2) / len(delta),
+            jnp.var(G @ delta),
+        "Divided by the number of parameters: the mean is over the examples.": jnp.sum((G @ delta) ** 2) / len(delta),
     },
     properties={
         "a step twice as long costs four times as much.":
-            lambda answer, G, delta:
-                bool(np.allclose(answer(G, 2 * delta), 4 * np.asarray(answer(G, delta)), rtol=1e-3)),
+            lambda answer, G, delta: (answer(G, 2 * delta), 4 * np.asarray(answer(G, delta))),
         "the opposite step costs the same.":
-            lambda answer, G, delta: bool(np.allclose(answer(G, -delta), answer(G, delta), rtol=1e-3)),
+            lambda answer, G, delta: (answer(G, -delta), answer(G, delta)),
     },
 )  # fmt: skip
 def cost_of_a_step(G, delta):
@@ -108,11 +95,8 @@ def cost_of_a_step(G, delta):
 
 
 def _is_root(B, G):
-    B, G = np.asarray(B, float), np.asarray(G, float)
-    if B.ndim != 2 or B.shape[1] != G.shape[1]:
-        return f"its shape is {B.shape}, (any number, {G.shape[1]}) is expected"
-    if not np.isfinite(B).all():
-        return "it is not finite"
+    G = np.asarray(G, float)
+    B = readable(B, "any number", G.shape[1])
     C = G.T @ G / len(G)
     axes = np.eye(len(C))
     steps = [*axes, *map(sum, combinations(axes, 2))]  # a quadratic form is known by these
@@ -125,23 +109,22 @@ def _is_root(B, G):
 
 
 @exercise(
-    "02", 2,
-    "Prove that no step has a negative cost: show that the cost is a squared length. Return a $B$ with $\\lVert "
+    2, "Prove that no step has a negative cost: show that the cost is a squared length. Return a $B$ with $\\lVert "
     "B\\Delta\\rVert^2=\\Delta^\\top C\\,\\Delta$ for *every* $\\Delta$.",
     ("‖BΔ‖² = ΔᵀBᵀBΔ. So what must BᵀB be?",
      "BᵀB = C = GᵀG/n. There is a B that you have already, but for a factor.",
      "The factor is squared in BᵀB: `G / jnp.sqrt(len(G))`."),
     lambda rng, size: (rows(rng, size, TALL),),
-    mistakes={
-        "1/n is missing: ‖GΔ‖² is the sum of the squared changes, n times the cost.": lambda G: G,
-        "The factor is squared with B: G/n has a squared length of ‖GΔ‖²/n².": lambda G: G / len(G),
-        "‖CΔ‖² is ΔᵀC²Δ: C itself is squared. You want something of which C is the square.": lambda G: G.T @ G / len(G),
-        "This is L with LLᵀ = C. You want BᵀB = C: transpose it.": lambda G: jnp.linalg.cholesky(G.T @ G / len(G)),
+    mistakes=lambda G: {
+        "1/n is missing: ‖GΔ‖² is the sum of the squared changes, n times the cost.": G,
+        "The factor is squared with B: G/n has a squared length of ‖GΔ‖²/n².": G / len(G),
+        "‖CΔ‖² is ΔᵀC²Δ: C itself is squared. You want a B for which BᵀB is C.": G.T @ G / len(G),
+        "This is L with LLᵀ = C. You want BᵀB = C: transpose it.": jnp.linalg.cholesky(G.T @ G / len(G)),
         "This is the root of each entry of C. You want a B with BᵀB = C, as a product of matrices.":
-            lambda G: jnp.sqrt(G.T @ G / len(G)),
+            jnp.sqrt(G.T @ G / len(G)),
     },
     accepts=_is_root,
-    why="The cost is the squared length of $G\\Delta/\\sqrt n$, the list of all changes. It is 0 just when *no* "
+    why="The cost is the squared length of $G\\Delta/\\sqrt n$, the list of all changes. It is 0 exactly when *no* "
     "loss changes, to first order. Every $B$ with $B^\\top B=C$ is right, for instance a transposed Cholesky "
     "factor.",
 )  # fmt: skip
@@ -161,38 +144,33 @@ def _ellipse(rng, size):
 
 
 @exercise(
-    "02", 2,
-    "The steps with $\\Delta^\\top C\\,\\Delta=c$ form an ellipse, in more dimensions an ellipsoid. How long are "
+    2, "The steps with $\\Delta^\\top C\\,\\Delta=c$ form an ellipse, in more dimensions an ellipsoid. How long are "
     "its semi-axes? The longest first.",
     ("They lie along the eigenvectors of C. What does a step of length t along one of them cost?",
-     "It costs λt². Which t makes this c?",
-     "t = √(c/λ): the smallest eigenvalue has the longest axis. `jnp.linalg.eigvalsh` gives the smallest first."),
+     "It costs μt², for the eigenvalue μ. Which t makes this c?",
+     "t = √(c/μ): the smallest eigenvalue has the longest axis. `jnp.linalg.eigvalsh` gives the smallest first."),
     _ellipse,
-    mistakes={
-        "The root is missing: a step of length t costs λt², so t² = c/λ.":
-            lambda C, budget: budget / jnp.linalg.eigvalsh(C),
-        "Upside down: √(λ/c). Where λ is large, a step is dear, and the axis short.":
-            lambda C, budget: jnp.sqrt(jnp.linalg.eigvalsh(C) / budget),
-        "Upside down, and sorted: √(λ/c). Where λ is large, a step is dear, and the axis short.":
-            lambda C, budget: jnp.sqrt(jnp.linalg.eigvalsh(C)[::-1] / budget),
-        "√(cλ) is long where λ is large. It is the other way round: there a step is dear.":
-            lambda C, budget: jnp.sqrt(budget * jnp.linalg.eigvalsh(C)),
-        "√(cλ), sorted: but it is long where λ is large. It is the other way round: there a step is dear.":
-            lambda C, budget: jnp.sqrt(budget * jnp.linalg.eigvalsh(C)[::-1]),
-        "These are the right lengths, the shortest first.":
-            lambda C, budget: jnp.sqrt(budget / jnp.linalg.eigvalsh(C))[::-1],
+    mistakes=lambda C, budget: {
+        "The root is missing: a step of length t costs μt², so t² = c/μ.": budget / jnp.linalg.eigvalsh(C),
+        "Upside down: √(μ/c). Where μ is large, a step is dear, and the axis short.":
+            jnp.sqrt(jnp.linalg.eigvalsh(C) / budget),
+        "Upside down, and sorted: √(μ/c). Where μ is large, a step is dear, and the axis short.":
+            jnp.sqrt(jnp.linalg.eigvalsh(C)[::-1] / budget),
+        "√(cμ) is long where μ is large. It is the other way round: there a step is dear.":
+            jnp.sqrt(budget * jnp.linalg.eigvalsh(C)),
+        "√(cμ), sorted: but it is long where μ is large. It is the other way round: there a step is dear.":
+            jnp.sqrt(budget * jnp.linalg.eigvalsh(C)[::-1]),
+        "These are the right lengths, the shortest first.": jnp.sqrt(budget / jnp.linalg.eigvalsh(C))[::-1],
         "These are the whole axes, from end to end. A semi-axis is half of it.":
-            lambda C, budget: 2 * jnp.sqrt(budget / jnp.linalg.eigvalsh(C)),
+            2 * jnp.sqrt(budget / jnp.linalg.eigvalsh(C)),
         "This is where the ellipse meets the coordinate axes. Its own axes are the eigenvectors of C.":
-            lambda C, budget: jnp.sqrt(budget / jnp.diag(C)),
-        "These are only the eigenvalues. Which length t has λt² = c?": lambda C, budget: jnp.linalg.eigvalsh(C),
-        "The root is taken of λ only. From λt² = c follows t = √(c/λ).":
-            lambda C, budget: budget / jnp.sqrt(jnp.linalg.eigvalsh(C)),
+            jnp.sqrt(budget / jnp.diag(C)),
+        "These are only the eigenvalues. Which length t has μt² = c?": jnp.linalg.eigvalsh(C),
+        "The root is taken of μ only. From μt² = c follows t = √(c/μ).": budget / jnp.sqrt(jnp.linalg.eigvalsh(C)),
     },
     properties={
         "four times the budget makes each axis twice as long.":
-            lambda answer, C, budget:
-                bool(np.allclose(answer(C, 4 * budget), 2 * np.asarray(answer(C, budget)), rtol=1e-3)),
+            lambda answer, C, budget: (answer(C, 4 * budget), 2 * np.asarray(answer(C, budget))),
     },
 )  # fmt: skip
 def semi_axes(C, budget):
@@ -201,11 +179,8 @@ def semi_axes(C, budget):
 
 
 def _is_free(delta, G):
-    delta, G = np.asarray(delta, float), np.asarray(G, float)
-    if delta.shape != (G.shape[1],):
-        return f"its shape is {delta.shape}, {(G.shape[1],)} is expected"
-    if not np.isfinite(delta).all():
-        return "it is not finite"
+    G = np.asarray(G, float)
+    delta = readable(delta, G.shape[1])
     length = np.linalg.norm(delta)
     if length < 1e-6:
         return "it is as good as zero. That costs nothing, but it is no step"
@@ -218,19 +193,18 @@ def _is_free(delta, G):
 
 
 @exercise(
-    "02", 2,
-    "Fewer examples than parameters, $n<p$. Find a step that costs nothing, and is not zero.",
+    2, "Fewer examples than parameters, $n<p$. Find a step that costs nothing, and is not zero.",
     ("The cost is the mean of the squares of GΔ. When is it 0?",
      "Every row of G must be at right angles to Δ: Δ is in the null space of G. The singular value decomposition "
      "has a basis of it.",
      "`U, s, Vt = jnp.linalg.svd(G)`: the rows of Vt after the first n are free. Take the last."),
-    lambda rng, size: (rows(rng, size, ((1, 2), (2, 3), (2, 4), (3, 5), (4, 9))),),
-    mistakes={
+    lambda rng, size: (rows(rng, size, WIDE),),
+    mistakes=lambda G: {
         "This is the dearest direction: the first row of Vt belongs to the largest singular value. Take the last.":
-            lambda G: jnp.linalg.svd(G)[2][0],
+            jnp.linalg.svd(G)[2][0],
         "`full_matrices=False` keeps only the n directions that do cost something. Leave it out.":
-            lambda G: jnp.linalg.svd(G, full_matrices=False)[2][-1],
-        "This is a column of Vt. The singular vectors are its rows.": lambda G: jnp.linalg.svd(G)[2][:, -1],
+            jnp.linalg.svd(G, full_matrices=False)[2][-1],
+        "This is a column of Vt. The singular vectors are its rows.": jnp.linalg.svd(G)[2][:, -1],
     },
     accepts=_is_free,
     why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear "
@@ -255,37 +229,31 @@ def _slope(x, y):
 
 
 @exercise(
-    "02", 2,
-    "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, with an $a$ that nobody knows. Find $k$ "
+    2, "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, with an $a$ that nobody knows. Find $k$ "
     "from scales and errors.",
     ("Take the logarithm: log(a sᵏ) = log a + k log s. What is this in a plot against log s?",
      "A line: k is its slope, and a moves it up and down only.",
      "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / "
      "scales[0])`."),
     _power,
-    mistakes={
-        "This is a slope, but not in logarithms: it depends on a.": lambda scales, errors: _slope(scales, errors),
+    mistakes=lambda scales, errors: {
+        "This is a slope, but not in logarithms: it depends on a.": _slope(scales, errors),
         "Upside down: this is 1/k, the logarithm of the scale against that of the error.":
-            lambda scales, errors: _slope(jnp.log(errors), jnp.log(scales)),
-        "Only the errors are in logarithms. Then a power of s is no straight line.":
-            lambda scales, errors: _slope(scales, jnp.log(errors)),
-        "Only the scales are in logarithms. Then a power of s is no straight line.":
-            lambda scales, errors: _slope(jnp.log(scales), errors),
+            _slope(jnp.log(errors), jnp.log(scales)),
+        "Only the errors are in logarithms. Then a power of s is no straight line.": _slope(scales, jnp.log(errors)),
+        "Only the scales are in logarithms. Then a power of s is no straight line.": _slope(jnp.log(scales), errors),
         "The sign is wrong: errors that shrink with the scale have a positive order.":
-            lambda scales, errors: -_slope(jnp.log(scales), jnp.log(errors)),
+            -_slope(jnp.log(scales), jnp.log(errors)),
         "The logarithms' ratio is not their slope: a is still in it. Take differences first.":
-            lambda scales, errors: jnp.mean(jnp.log(errors) / jnp.log(scales)),
-        "This is right only where each scale is half of the one before. Divide by the logarithm of the scales' "
-        "ratio.":
-            lambda scales, errors: jnp.mean(jnp.log2(errors[:-1] / errors[1:])),
-        "This is by how much an error shrinks from one scale to the next. Take its logarithm, and that of the "
-        "scales.":
-            lambda scales, errors: jnp.mean(errors[:-1] / errors[1:]),
+            jnp.mean(jnp.log(errors) / jnp.log(scales)),
+        "This is right only where each scale is half of the one before. Divide by the logarithm of the scales' ratio.":
+            jnp.mean(jnp.log2(errors[:-1] / errors[1:])),
+        "This is by how much an error shrinks from one scale to the next. Take its logarithm, and that of the scales.":
+            jnp.mean(errors[:-1] / errors[1:]),
     },
     properties={
         "errors in another unit have the same order.":
-            lambda answer, scales, errors:
-                bool(np.allclose(answer(scales, 7 * errors), answer(scales, errors), rtol=1e-3)),
+            lambda answer, scales, errors: (answer(scales, 7 * errors), answer(scales, errors)),
     },
 )  # fmt: skip
 def order_of(scales, errors):
@@ -296,26 +264,22 @@ def order_of(scales, errors):
 def _least_squares(rng, size):
     """A step with something left out of both means, and nothing that cancels by chance."""
     n, p = ((1, 1), (2, 1), (2, 2), (4, 3), (6, 2))[size]
-
-    def draw(*shape):
-        return rng.integers(-2, 3, shape) if size < 3 else rng.normal(0, 1, shape)
-
     while True:
-        theta, X, y, delta = draw(p), draw(n, p), draw(n), draw(p) / 2
+        theta, X, y, delta = (entries(rng, size, *shape) for shape in ((p,), (n, p), (n,), (p,)))
+        delta = delta / 2
         first, rest = (X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2
         kept, left = abs(np.mean(first)), abs(np.mean(first * rest))
         if kept > 0.1 and left > 0.1 * np.mean(rest**2) and abs(np.mean(2 * first * rest + rest**2)) > 0.1:
             return tuple(jnp.asarray(part, float) for part in (theta, X, y, delta))
 
 
-def _from(answer):
-    """An answer as a function of what is linear in the step, and of what is left."""
-    return lambda theta, X, y, delta: answer((X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2)
+def _from(answers):
+    """Make a table of answers from the part of each change that is linear in the step, a, and the rest, r."""
+    return lambda theta, X, y, delta: answers((X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2)
 
 
 @exercise(
-    "02", 3,
-    "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms. So you "
+    3, "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms. So you "
     "can say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of "
     "the mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. And see of which orders the terms "
     "are.",
@@ -323,24 +287,24 @@ def _from(answer):
      "a = (xᵀθ − y)·xᵀΔ is linear, r = (xᵀΔ)²/2 is left. Now square the whole change, a + r.",
      "Left out are the mean of r, and the mean of 2ar + r²."),
     _least_squares,
-    mistakes={
+    mistakes=_from(lambda a, r: {
         "The ½ of the loss is missing in what is left: r = (xᵀΔ)²/2.":
-            _from(lambda a, r: (2 * r.mean(), jnp.mean(4 * a * r + 4 * r**2))),
+            (2 * r.mean(), jnp.mean(4 * a * r + 4 * r**2)),
         "The cross term is missing: (a + r)² = a² + 2ar + r², and 2ar is the larger one for a short step.":
-            _from(lambda a, r: (r.mean(), jnp.mean(r**2))),
+            (r.mean(), jnp.mean(r**2)),
         "This is the leading term, of third order. r², of fourth order, belongs to the whole too.":
-            _from(lambda a, r: (r.mean(), jnp.mean(2 * a * r))),
+            (r.mean(), jnp.mean(2 * a * r)),
         "The 2 is missing in the cross term: (a + r)² = a² + 2ar + r².":
-            _from(lambda a, r: (r.mean(), jnp.mean(a * r + r**2))),
+            (r.mean(), jnp.mean(a * r + r**2)),
         "1/n is missing: both are means over the examples, not sums.":
-            _from(lambda a, r: (r.sum(), jnp.sum(2 * a * r + r**2))),
+            (r.sum(), jnp.sum(2 * a * r + r**2)),
         "The linear part has the wrong sign: the gradient is (xᵀθ − y)x.":
-            _from(lambda a, r: (r.mean(), jnp.mean(-2 * a * r + r**2))),
+            (r.mean(), jnp.mean(-2 * a * r + r**2)),
         "This is the whole change, and its mean square. What first order says of them is not taken off.":
-            _from(lambda a, r: (jnp.mean(a + r), jnp.mean((a + r) ** 2))),
+            (jnp.mean(a + r), jnp.mean((a + r) ** 2)),
         "You averaged before you squared: E[Δℓ²] is the mean of the squares, not the square of the mean.":
-            _from(lambda a, r: (r.mean(), jnp.mean(a + r) ** 2 - jnp.mean(a) ** 2)),
-    },
+            (r.mean(), jnp.mean(a + r) ** 2 - jnp.mean(a) ** 2),
+    }),
     why="$r$ is of second order, and so is its mean; $2ar$ is of third order, $r^2$ of fourth. The Hessian "
     "$x_ix_i^\\top$ stands in $r$ only. What is kept, $\\mathbb E[a^2]$, is of second order, and has no second "
     "derivative in it.",

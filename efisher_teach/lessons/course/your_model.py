@@ -5,36 +5,32 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import exercise, positive, rows
+from efisher_teach.lessons.exercise import exercise, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
     "a promise",
-    "A small tanh network with 275 parameters learns 120 wines; its mean loss is 0.21. The undamped step of cost c "
-    "= 0.01 promises to each of them a loss that is lower by 0.1. What does the mean loss do?",
-    "It falls by less than 0.02, and for wines that the step has not seen it rises. ρ = 1 says that such a promise "
-    "can be made to everybody. Whether it is kept is a matter of length: undamped the step is nearly five times as "
-    "long as with ε at a hundredth of the largest eigenvalue, which keeps three quarters of what it promises.",
-    options=(
-        "It falls by about 0.1: first order is good for such a small step.",
-        "It falls by less than a quarter of that.",
-        "It rises.",
-    ),
+    "A small tanh network with 275 parameters learns 120 wines; its mean loss is 0.21. The undamped step of cost c = "
+    "0.01 promises to each of them a loss that is lower by 0.1. What does the mean loss do?",
+    "It falls by about 0.1: first order is good for such a small step.",
+    "It falls by less than a quarter of that.",
+    "It rises.",
+    because="It falls by less than 0.02, and for wines that the step has not seen it rises. ρ = 1 says that such a "
+    "promise can be made to everybody. Whether it is kept is a matter of length: undamped the step is nearly five "
+    "times as long as with ε at a hundredth of the largest eigenvalue, which keeps three quarters of what it promises.",
     answer=2,
 )
 ask(
     "ten times the loss",
-    "You put your loss in another unit, and all its values become ten times as large. What has to be changed so "
-    "that the damped step of your model keeps its direction?",
-    "ε, to a hundred times what it was: it is compared with the eigenvalues of C, and these are squares of "
-    "gradients. n, p, the rank and ρ stay as they are. So give ε in parts of the largest eigenvalue: then it keeps "
+    "You put your loss in another unit, and all its values become ten times as large. What has to be changed so that "
+    "the damped step of your model keeps its direction?",
+    "Nothing: ρ is the same, so the direction is.",
+    "ε, which must be ten times as large.",
+    "ε, which must be a hundred times as large.",
+    "ε, which must be a tenth of what it was.",
+    because="ε, to a hundred times what it was: it is compared with the eigenvalues of C, and these are squares of "
+    "gradients. n, p, the rank and ρ stay as they are. So state ε as a fraction of the largest eigenvalue: then it keeps "
     "its meaning.",
-    options=(
-        "Nothing: ρ is the same, so the direction is.",
-        "ε, which must be ten times as large.",
-        "ε, which must be a hundred times as large.",
-        "ε, which must be a tenth of what it was.",
-    ),
     answer=3,
 )
 
@@ -52,22 +48,19 @@ def _summary(G, **other):
 
 
 @exercise(
-    "10", 1,
-    "The four numbers to look at first: how many examples, how many parameters, the rank of $C$, and $\\rho$.",
+    1, "The four numbers to look at first: how many examples, how many parameters, the rank of $C$, and $\\rho$.",
     ("The shape of G gives two of them. C = GᵀG/n has the rank of G.",
      "ρ is the mean of the fitted values when ones are regressed on the gradients (notebook 07).",
      "jnp.linalg.matrix_rank(G), and jnp.mean(G @ jnp.linalg.lstsq(G, jnp.ones(n))[0])."),
     _with_a_copy,
-    mistakes={
-        "n and p are swapped: a row of G is an example.":
-            lambda G: _summary(G, n=G.shape[1], p=G.shape[0]),
+    mistakes=lambda G: {
+        "n and p are swapped: a row of G is an example.": _summary(G, n=G.shape[1], p=G.shape[0]),
         "The smaller side of G is only a bound on the rank: here an example occurs twice.":
-            lambda G: _summary(G, rank=min(G.shape)),
-        "This is 1 − ρ, the fraction of examples that may get worse.":
-            lambda G: _summary(G, rho=1 - _summary(G)["rho"]),
+            _summary(G, rank=min(G.shape)),
+        "This is 1 − ρ, the fraction of examples that may get worse.": _summary(G, rho=1 - _summary(G)["rho"]),
         "This is ‖g‖²/tr C in the place of ρ. C⁺ is missing.":
-            lambda G: _summary(G, rho=jnp.sum(G.mean(axis=0) ** 2) / jnp.mean(jnp.sum(G**2, axis=1))),
-        "ρ is a mean over the examples; this is the sum.": lambda G: _summary(G, rho=len(G) * _summary(G)["rho"]),
+            _summary(G, rho=jnp.sum(G.mean(axis=0) ** 2) / jnp.mean(jnp.sum(G**2, axis=1))),
+        "ρ is a mean over the examples; this is the sum.": _summary(G, rho=len(G) * _summary(G)["rho"]),
     },
 )  # fmt: skip
 def summary(G):
@@ -78,53 +71,41 @@ def summary(G):
 
 
 def _spectrum(rng, size):
-    values = (
-        ([1.0, 0.5], [4.0, 1.0, 0.0], [9.0, 3.0, 1.0, 0.1])[size]
-        if size < 3
-        else rng.lognormal(-1, 2, 3 * size)
-    )
+    small = ([1.0, 0.5], [4.0, 1.0, 0.0], [9.0, 3.0, 1.0, 0.1])
+    values = small[size] if size < 3 else rng.lognormal(-1, 2, 3 * size)
     return jnp.sort(jnp.asarray(values, float))[::-1]
 
 
 @exercise(
-    "10", 1,
-    "How many directions does the damping leave? Compute $\\sum_j\\lambda_j/(\\lambda_j+\\varepsilon)$.",
+    1, "How many directions does the damping leave? Compute $\\sum_j\\mu_j/(\\mu_j+\\varepsilon)$.",
     ("Each eigenvalue counts for something between 0 and 1.",
      "One that is equal to ε counts for a half.",
      "jnp.sum(eigenvalues / (eigenvalues + damping))"),
     lambda rng, size: (_spectrum(rng, size), positive(rng, 0.05, 2)),
-    mistakes={
-        "A hard cut: this counts eigenvalues above ε. Damping is a soft one.":
-            lambda eigenvalues, damping: jnp.sum(eigenvalues > damping),
-        "These are the directions that are lost: Σ ε/(λ + ε).":
-            lambda eigenvalues, damping: jnp.sum(damping / (eigenvalues + damping)),
-        "This is their fraction: the sum is asked for.":
-            lambda eigenvalues, damping: jnp.mean(eigenvalues / (eigenvalues + damping)),
-        "This is the trace of (C + εI)⁻¹: the λ above the line is missing.":
-            lambda eigenvalues, damping: jnp.sum(1 / (eigenvalues + damping)),
-        "Σλ/Σ(λ + ε) is one fraction of two sums. Asked for is a sum of fractions.":
-            lambda eigenvalues, damping: jnp.sum(eigenvalues) / jnp.sum(eigenvalues + damping),
+    mistakes=lambda eigenvalues, damping: {
+        "A hard cut: this counts eigenvalues above ε. Damping is a soft one.": jnp.sum(eigenvalues > damping),
+        "These are the directions that are lost: Σ ε/(μ + ε).": jnp.sum(damping / (eigenvalues + damping)),
+        "This is their fraction: the sum is asked for.": jnp.mean(eigenvalues / (eigenvalues + damping)),
+        "This is the trace of (C + εI)⁻¹: the μ above the line is missing.": jnp.sum(1 / (eigenvalues + damping)),
+        "Σμ/Σ(μ + ε) is one fraction of two sums. Asked for is a sum of fractions.":
+            jnp.sum(eigenvalues) / jnp.sum(eigenvalues + damping),
         "The fraction is squared: this is what is left of the step's ΔᵀCΔ.":
-            lambda eigenvalues, damping: jnp.sum((eigenvalues / (eigenvalues + damping)) ** 2),
+            jnp.sum((eigenvalues / (eigenvalues + damping)) ** 2),
     },
 )  # fmt: skip
 def effective_rank(eigenvalues, damping):
-    """Return the number Σ λ/(λ + ε), for the eigenvalues (m,) of C and a damping ε > 0."""
+    """Return the number Σ μ/(μ + ε), for the eigenvalues (m,) of C and a damping ε > 0."""
     return jnp.sum(eigenvalues / (eigenvalues + damping))
 
 
 def _leaves(damping, eigenvalues, kept):
-    damping = np.asarray(damping, float)
-    if damping.shape != ():
-        return f"one number is expected, its shape is {damping.shape}"
-    if not np.isfinite(damping) or damping <= 0:
-        return f"ε must be positive and finite, this is {damping}"
+    damping = readable(damping)
+    if damping <= 0:
+        return f"ε must be positive, this is {damping}"
     values = np.asarray(eigenvalues, float)
     left = np.sum(values / (values + damping))
     return (
-        True
-        if abs(left - kept) < 0.01 * kept
-        else f"it leaves {left:.3g} directions, {kept:.3g} are asked for"
+        bool(abs(left - kept) < 0.01 * kept) or f"it leaves {left:.3g} directions, {kept:.3g} are asked for"
     )
 
 
@@ -135,8 +116,7 @@ def _to_keep(rng, size):
 
 
 @exercise(
-    "10", 2,
-    "The other way round: choose $\\varepsilon$ such that $\\sum_j\\lambda_j/(\\lambda_j+\\varepsilon)$ is the "
+    2, "The other way round: choose $\\varepsilon$ such that $\\sum_j\\mu_j/(\\mu_j+\\varepsilon)$ is the "
     "number of directions you want to keep, to 1 %.",
     ("The sum falls as ε grows. So if it is too large at some ε, the right ε is larger.",
      "Halve an interval of log ε: ε lies between almost 0 and a very large number.",
@@ -144,16 +124,15 @@ def _to_keep(rng, size):
      "high."),
     _to_keep,
     accepts=_leaves,
-    mistakes={
-        "The eigenvalue of that rank is a hard cut. The sum there is another: each smaller one still counts a "
-        "little.":
-            lambda eigenvalues, kept: eigenvalues[int(kept) - 1],
+    mistakes=lambda eigenvalues, kept: {
+        "The eigenvalue of that rank is a hard cut. The sum there is another: each smaller one still counts a little.":
+            eigenvalues[int(kept) - 1],
         "Between two eigenvalues is where a hard cut would be. Solve for the sum.":
-            lambda eigenvalues, kept: jnp.sqrt(eigenvalues[int(kept) - 1] * eigenvalues[int(kept)] + 1e-12),
+            jnp.sqrt(eigenvalues[int(kept) - 1] * eigenvalues[int(kept)] + 1e-12),
     },
 )  # fmt: skip
 def pick_damping(eigenvalues, kept):
-    """Return ε for which Σ λ/(λ + ε) = kept, for the eigenvalues (m,) of C, 0 < kept < their number above 0."""
+    """Return ε for which Σ μ/(μ + ε) = kept, for the eigenvalues (m,) of C, 0 < kept < their number above 0."""
     low, high = 1e-8, 1e8
     for _ in range(60):
         middle = (low * high) ** 0.5
@@ -172,8 +151,7 @@ def _advises(sentence):
 
 
 @exercise(
-    "10", 1,
-    "One sentence of advice to whoever trains *your* model with this step, with a number in it that you have seen "
+    1, "One sentence of advice to whoever trains *your* model with this step, with a number in it that you have seen "
     "above.",
     ("What surprised you: the rank, ρ, a promise that was not kept, who pays?",
      "Say what to do, and by which number you know it.",
