@@ -89,13 +89,3 @@ def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
     left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)
     corners = [(left, zero), (left, height), (right, height), (right, zero)]
     return jnp.stack([jnp.stack(corner, axis=-1) for corner in corners], axis=-2)
-
-
-def solve_in_plane(A: jax.Array, b: jax.Array) -> jax.Array:
-    """A⁻¹b for a positive definite A (2, 2), in closed form: a table of many states takes no factorisation.
-
-    The determinant is kept off 0 where only rounding is left of it.
-    """
-    (a, c), (_, d) = A
-    determinant = jnp.maximum(a * d - c * c, 1e-7 * (a + d) ** 2)
-    return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / jnp.maximum(determinant, 1e-30)

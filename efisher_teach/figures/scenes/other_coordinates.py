@@ -10,19 +10,25 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from efisher_teach import errors
 from efisher_teach.core import coordinates
 from efisher_teach.core.coordinates import Coordinates
-from efisher_teach.core.gradients import mean_gradient, per_example_gradients, per_example_losses
-from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
+from efisher_teach.core.two_charts import (
+    descent_gap,
+    gaps,
+    smallest_eigenvalue,
+    start_of,
+    step_from,
+    trajectory,
+)
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT
 from efisher_teach.figures.marks import Mark, arrow, dots, key, label, line
-from efisher_teach.figures.plane import require_two_parameters, solve_in_plane
+from efisher_teach.figures.plane import require_two_parameters
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
@@ -31,8 +37,6 @@ STEPS = 8  # of a trajectory
 PIECES = 8  # of the curve that a step taken in one chart is in the other
 ASPECT = 1.25  # width by height of the views
 GAPS = (1e-2, 1e3)  # per cent: what the lower panels show
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
-NODES, WEIGHTS = (1 + NODES) / 2, WEIGHTS / 2  # of a mean over [0, 1]
 
 # By its name: the chart, and what its two numbers are called.
 CHARTS = {
@@ -175,8 +179,8 @@ def background(data):
         plane = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
         return losses(jax.vmap(onto)(plane)).reshape(len(y), len(x))
 
-    start = _start(data)
-    gap = jax.vmap(lambda rate: _descent_gap(data, start, rate))(jnp.asarray(RATES, x.dtype))
+    start = start_of(problem, chart, data["psi"])
+    gap = jax.vmap(lambda rate: descent_gap(start, rate))(jnp.asarray(RATES, x.dtype))
     return {
         "x": x,
         "y": y,
@@ -187,20 +191,22 @@ def background(data):
         "start": problem.params,
         "chart_start": _seen(data, data["psi"]),
         "descent_gap": jnp.clip(gap, *GAPS),
-        "smallest": _smallest(start),
+        "smallest": smallest_eigenvalue(start),
     }
 
 
 def respond(data, state):
     """First steps and trajectories in both panels, and the gap between the two against η and against ε."""
-    rate, damping, chart = state["learning_rate"], state["damping"], data["chart"]
+    rate, damping = state["learning_rate"], state["damping"]
+    problem, chart = data["problem"], data["chart"]
     corners = (_corners(data, chart=chart) for chart in (False, True))
     limits, chart_limits = (view + (view - view[::-1]) / 4 for view in corners)  # a little beside the view
     found = {}
     see, stretch = jax.vmap(partial(_seen, data)), jnp.linspace(0, 1, PIECES + 1)[:, None]
     for name, descent in (("step", False), ("descent", True)):
-        of = partial(_trajectory, data, rate, jnp.zeros_like(rate) if descent else damping, descent=descent)
-        here, there = of(chart=False), of(chart=True)
+        its_damping = jnp.zeros_like(rate) if descent else damping
+        walk = partial(trajectory, problem, rate=rate, damping=its_damping, steps=STEPS, descent=descent)
+        here, there = walk(coordinates.identity, problem.params), walk(chart, data["psi"])
         # As the other panel sees it, the first step is a curve.
         bent, chart_bent = (
             jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]]) for path in (there, here)
@@ -219,27 +225,27 @@ def respond(data, state):
             f"chart_{name}_path_here": chart_bent[PIECES:],
         }
     rates, dampings = jnp.asarray(RATES, rate.dtype), jnp.logspace(-6, 0, 61)
-    start = _start(data)
-    by_rate = jax.vmap(lambda rate: _gaps(data, start, rate, damping)["gap"])(rates)
-    by_damping = jax.vmap(lambda damping: _gaps(data, start, rate, damping))(dampings)
-    gaps, descent_gap = _gaps(data, start, rate, damping), _descent_gap(data, start, rate)
+    start = start_of(problem, chart, data["psi"])
+    by_rate = jax.vmap(lambda rate: gaps(start, rate, damping).gap)(rates)
+    by_damping = jax.vmap(lambda damping: gaps(start, rate, damping))(dampings)
+    now, now_descent = gaps(start, rate, damping), descent_gap(start, rate)
 
     def curve(x, y):
         return jnp.stack([x, jnp.clip(y, *GAPS)], axis=-1)
 
     return found | {
         "by_rate": curve(rates, by_rate),
-        "by_rate_dot": curve(rate, gaps["gap"]),
-        "descent_dot": curve(rate, descent_gap),
-        "by_damping": curve(dampings, by_damping["gap"]),
-        "by_damping_dot": curve(damping, gaps["gap"]),
-        "restored": curve(dampings, by_damping["restored"]),
-        "descent_level": curve(jnp.asarray(DAMPINGS[[0, -1]], rate.dtype), descent_gap * jnp.ones(2)),
-        "gap": gaps["gap"],
-        "descent_gap": descent_gap,
-        "leak": gaps["leak"],
-        "slope": gaps["slope"],
-        "smallest": _smallest(start),
+        "by_rate_dot": curve(rate, now.gap),
+        "descent_dot": curve(rate, now_descent),
+        "by_damping": curve(dampings, by_damping.gap),
+        "by_damping_dot": curve(damping, now.gap),
+        "restored": curve(dampings, by_damping.restored),
+        "descent_level": curve(jnp.asarray(DAMPINGS[[0, -1]], rate.dtype), now_descent * jnp.ones(2)),
+        "gap": now.gap,
+        "descent_gap": now_descent,
+        "leak": now.leak,
+        "slope": now.slope,
+        "smallest": smallest_eigenvalue(start),
     }
 
 
@@ -273,117 +279,6 @@ def still(panels, background):
     key(by_damping, "lower left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
 
 
-# The steps. In ψ, (JᵀCJ + εI)⁻¹Jᵀg is J⁺(C + εW)⁻¹g with W = (JJᵀ)⁻¹, also where ψ has more numbers than θ. So all is
-# 2 × 2, and a table of 775 states with a trajectory each takes no factorisation; `step_in` would take one for each.
-
-
-def _moments(problem, params):
-    """C and g at θ."""
-    G = per_example_gradients(problem.loss_fn, params, problem.x, problem.y)
-    return empirical_fisher(G), mean_gradient(G)
-
-
-def _chart_metric(J):
-    """W = (JJᵀ)⁻¹: what the identity of ψ is in θ."""
-    return solve_in_plane(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
-
-
-def _descent_rate(C, g, J, rate):
-    """The factor of Jᵀg that costs as much as the undamped empirical Fisher, η²gᵀC⁻¹g, to first order."""
-    seen = dot(J, dot(J.T, g))
-    return rate * jnp.sqrt(
-        jnp.sum(g * solve_in_plane(C, g)) / jnp.maximum(jnp.sum(seen * dot(C, seen)), 1e-30)
-    )
-
-
-def _step(data, chart, psi, rate, damping, descent):
-    """Δψ, from ψ, or from θ in its own chart."""
-    forward = data["chart"].forward if chart else lambda params: params
-    C, g = _moments(data["problem"], forward(psi))
-    J = jax.jacfwd(forward)(psi)
-    if descent:
-        return -_descent_rate(C, g, J, rate) * dot(J.T, g)
-    metric = _chart_metric(J)
-    return -rate * dot(J.T, dot(metric, solve_in_plane(C + damping * metric, g)))
-
-
-@partial(jax.jit, static_argnames=("chart", "descent"))  # inside another jit: traced once, however often used
-def _trajectory(data, rate, damping, *, chart, descent):
-    """Where STEPS steps lead, in the chart's own numbers, (STEPS + 1, q): in ψ, or in θ itself."""
-    start = data["psi"] if chart else data["problem"].params
-
-    def move(psi, _):
-        psi = psi + _step(data, chart, psi, rate, damping, descent)
-        return psi, psi
-
-    return jnp.concatenate([start[None], lax.scan(move, start, length=STEPS)[1]])
-
-
-def _start(data):
-    """C, g, J and W at θ."""
-    J = jax.jacfwd(data["chart"].forward)(data["psi"])
-    return *_moments(data["problem"], data["problem"].params), J, _chart_metric(J)
-
-
-def _gaps(data, start, rate, damping):
-    """How far the two first steps end apart, each as a fraction of the step in θ. No two near numbers are subtracted.
-
-    With A = C + εW and B = C + εI, A⁻¹g − B⁻¹g = εA⁻¹(I − W)B⁻¹g: what ε leaks. What the chart bends is the remainder
-    of Taylor, ∫ (1 − t) D²φ(ψ + tΔψ)[Δψ, Δψ] dt, which along η grows as ∫ D²φ(ψ + tΔψ)[Δψ, Δψ] dt.
-    """
-    C, g, J, metric = start
-    direct = solve_in_plane(C + damping * jnp.eye(2, dtype=J.dtype), g)
-    leak = damping * solve_in_plane(C + damping * metric, direct - dot(metric, direct))
-
-    def back(v):  # the Δψ that is −ηv to first order
-        return -rate * dot(J.T, dot(metric, v))
-
-    bend, growth = _bend(data, back(direct + leak))
-    restored, _ = _bend(data, back(direct))
-    gap, step = bend - rate * leak, rate * jnp.linalg.norm(direct)
-    return {
-        "gap": 100 * jnp.linalg.norm(gap) / step,
-        "slope": jnp.sum(gap * (growth - rate * leak)) / jnp.maximum(jnp.sum(gap**2), 1e-30),
-        "restored": 100 * jnp.linalg.norm(restored) / step,
-        "leak": 100 * jnp.linalg.norm(leak) / jnp.linalg.norm(direct),
-    }
-
-
-def _descent_gap(data, start, rate):
-    """The same for gradient descent."""
-    C, g, J, _ = start
-    here, there = (_descent_rate(C, g, matrix, rate) for matrix in (jnp.eye(2, dtype=J.dtype), J))
-    gradient = dot(J.T, g)  # in ψ
-    gap = here * g - there * dot(J, gradient) + _bend(data, -there * gradient)[0]
-    return 100 * jnp.linalg.norm(gap) / (here * jnp.linalg.norm(g))
-
-
-def _bend(data, delta):
-    """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature, and how fast it grows with log η."""
-
-    def along(t):
-        return data["chart"].forward(data["psi"] + t * delta)
-
-    def slope(t):
-        return jax.jvp(along, (t,), (jnp.ones_like(t),))[1]
-
-    def curvature(t):
-        return jax.jvp(slope, (t,), (jnp.ones_like(t),))[1]
-
-    weights = jnp.asarray(np.stack([WEIGHTS * (1 - NODES), WEIGHTS]), delta.dtype)
-    return dot(weights, jax.vmap(curvature)(jnp.asarray(NODES, delta.dtype)))
-
-
-def _smallest(start):
-    """The smallest non-zero eigenvalue of C in either chart: JᵀCJ has those of RᵀCR, where JJᵀ = RRᵀ."""
-    C, _, J, _ = start
-    R = jnp.linalg.cholesky(dot(J, J.T))
-    return jnp.minimum(jnp.linalg.eigvalsh(C)[0], jnp.linalg.eigvalsh(dot(R.T, dot(C, R)))[0])
-
-
-# The panels.
-
-
 def _seen(data, psi):
     """ψ in its panel. Of weight norm's three numbers, s and the tangent of v's turn: its length does nothing."""
     if psi.shape[-1] == 2:
@@ -404,9 +299,10 @@ def _whole(data, point):
 @partial(jax.jit, static_argnames="chart")
 def _corners(data, *, chart):
     """Lower left and upper right of a view with room for the longest undamped steps, (2, 2)."""
-    start = data["psi"] if chart else data["problem"].params
+    chosen, start = (data["chart"], data["psi"]) if chart else (coordinates.identity, data["problem"].params)
     rate, damping = jnp.asarray(RATES[-1], start.dtype), jnp.zeros((), start.dtype)
-    ends = [start, *(start + _step(data, chart, start, rate, damping, descent) for descent in (False, True))]
+    step = partial(step_from, data["problem"], chosen, start, rate, damping)
+    ends = [start, *(start + step(descent=descent) for descent in (False, True))]
     ends = jnp.stack([_seen(data, end) if chart else end for end in ends])
     low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
     half = 0.68 * (high - low)

@@ -16,9 +16,9 @@ from matplotlib.patheffects import withStroke
 
 from efisher_teach import errors
 from efisher_teach.core.precision import dot, einsum
+from efisher_teach.core.solve import solve_two_by_two
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL
 from efisher_teach.figures.marks import dots, key, line
-from efisher_teach.figures.plane import solve_in_plane
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 N = 1000
@@ -171,7 +171,7 @@ def respond(data, state):
         "descent_turning": descent_turning,
         "cosine": -jnp.sum(_direction(H, C, off) * _unit(off)),
         "gradient": jnp.linalg.norm(dot(H, off)),
-        "step": jnp.linalg.norm(solve_in_plane(C(off), dot(H, off))),
+        "step": jnp.linalg.norm(solve_two_by_two(C(off), dot(H, off))),
     }
 
 
@@ -216,7 +216,7 @@ def _regression(data):
     """
     x, y = data["x"], data["y"]
     H = dot(x.T, x) / len(y) + PRIOR * jnp.eye(2, dtype=x.dtype)
-    optimum = solve_in_plane(H, dot(x.T, y) / len(y))
+    optimum = solve_two_by_two(H, dot(x.T, y) / len(y))
     e = y - dot(x, optimum)
     second = einsum("i,ij,ik->jk", e**2 / len(y), x, x)
     third = einsum("i,ij,ik,il->jkl", e / len(y), x, x, x)
@@ -230,7 +230,7 @@ def _unit(v):
 
 def _direction(H, C, off):
     """Where −C⁻¹g points, g = H(θ − θ*)."""
-    return -_unit(solve_in_plane(C(off), dot(H, off)))
+    return -_unit(solve_two_by_two(C(off), dot(H, off)))
 
 
 def _flow(H, C, off):

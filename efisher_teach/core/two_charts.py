@@ -1,0 +1,163 @@
+"""One step in two coordinate systems, for two parameters in closed form: how far apart its ends are, and why.
+
+In ψ, (JᵀCJ + εI)⁻¹Jᵀg is J⁺(C + εW)⁻¹g with W = (JJᵀ)⁻¹, also where ψ has more numbers than θ. So all is 2 × 2, and a
+table of many states with a trajectory each takes no factorisation; `step_in` takes one for each step.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from efisher_teach.core.coordinates import Coordinates
+from efisher_teach.core.gradients import mean_gradient, per_example_gradients
+from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_two_by_two
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
+NODES, WEIGHTS = (1 + NODES) / 2, WEIGHTS / 2  # of a mean over [0, 1]
+
+
+class Start(NamedTuple):
+    """All that both steps are made of, at θ = φ(ψ)."""
+
+    chart: Coordinates
+    psi: Float[Array, " q"]
+    C: Float[Array, "2 2"]
+    g: Float[Array, " 2"]
+    J: Float[Array, "2 q"]
+    metric: Float[Array, "2 2"]
+    """W = (JJᵀ)⁻¹: the identity of ψ, as it is in θ."""
+
+
+class Gaps(NamedTuple):
+    """How far apart the ends of two first steps are, in % of the step in θ."""
+
+    gap: Float[Array, ""]
+    slope: Float[Array, ""]
+    """The power of η with which the gap grows."""
+    restored: Float[Array, ""]
+    """The gap with the damping εJᵀJ in ψ."""
+    leak: Float[Array, ""]
+    """The part of the gap that ε leaks, to first order."""
+
+
+def start_of(problem: Problem, chart: Coordinates, psi: Float[Array, " q"]) -> Start:
+    """Gradients and Jacobian at ψ."""
+    C, g = _moments(problem, chart.forward(psi))
+    J = jax.jacfwd(chart.forward)(psi)
+    return Start(chart, psi, C, g, J, _metric(J))
+
+
+def _moments(problem, params):
+    G = per_example_gradients(problem.loss_fn, params, problem.x, problem.y)
+    return empirical_fisher(G), mean_gradient(G)
+
+
+def _metric(J):
+    return solve_two_by_two(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
+
+
+def step_from(
+    problem: Problem,
+    chart: Coordinates,
+    psi: Float[Array, " q"],
+    rate: Float[Array, ""],
+    damping: Float[Array, ""],
+    *,
+    descent: bool,
+) -> Float[Array, " q"]:
+    """Δψ = -ηJᵀW(C + εW)⁻¹g; or that of gradient descent, -Jᵀg at the cost of the undamped empirical Fisher."""
+    _, _, C, g, J, metric = start_of(problem, chart, psi)
+    if descent:
+        return -_descent_rate(C, g, J, rate) * dot(J.T, g)
+    return -rate * dot(J.T, dot(metric, solve_two_by_two(C + damping * metric, g)))
+
+
+def _descent_rate(C, g, J, rate):
+    """The factor of Jᵀg that costs as much as the undamped empirical Fisher, η²gᵀC⁻¹g, to first order."""
+    seen = dot(J, dot(J.T, g))
+    cost = jnp.maximum(jnp.sum(seen * dot(C, seen)), 1e-30)
+    return rate * jnp.sqrt(jnp.sum(g * solve_two_by_two(C, g)) / cost)
+
+
+@partial(jax.jit, static_argnames=("steps", "descent"))  # inside another jit: traced once, however often used
+def trajectory(
+    problem: Problem,
+    chart: Coordinates,
+    psi: Float[Array, " q"],
+    rate: Float[Array, ""],
+    damping: Float[Array, ""],
+    *,
+    steps: int,
+    descent: bool,
+) -> Float[Array, "{steps}+1 q"]:
+    """ψ before the first step and after each."""
+
+    def move(psi, _):
+        psi = psi + step_from(problem, chart, psi, rate, damping, descent=descent)
+        return psi, psi
+
+    return jnp.concatenate([psi[None], lax.scan(move, psi, length=steps)[1]])
+
+
+def gaps(start: Start, rate: Float[Array, ""], damping: Float[Array, ""]) -> Gaps:
+    """Compare the first steps of the empirical Fisher in θ and in ψ. No two near numbers are subtracted.
+
+    With A = C + εW and B = C + εI, A⁻¹g − B⁻¹g = εA⁻¹(I − W)B⁻¹g: what ε leaks. What the chart bends is the remainder
+    of Taylor, ∫ (1 − t) D²φ(ψ + tΔψ)[Δψ, Δψ] dt, which along η grows as ∫ D²φ(ψ + tΔψ)[Δψ, Δψ] dt.
+    """
+    _, _, C, g, J, metric = start
+    direct = solve_two_by_two(C + damping * jnp.eye(2, dtype=J.dtype), g)
+    leak = damping * solve_two_by_two(C + damping * metric, direct - dot(metric, direct))
+
+    def back(v):  # the Δψ that is −ηv to first order
+        return -rate * dot(J.T, dot(metric, v))
+
+    bend, growth = _bend(start, back(direct + leak))
+    restored, _ = _bend(start, back(direct))
+    gap, length = bend - rate * leak, rate * jnp.linalg.norm(direct)
+    return Gaps(
+        gap=100 * jnp.linalg.norm(gap) / length,
+        slope=jnp.sum(gap * (growth - rate * leak)) / jnp.maximum(jnp.sum(gap**2), 1e-30),
+        restored=100 * jnp.linalg.norm(restored) / length,
+        leak=100 * jnp.linalg.norm(leak) / jnp.linalg.norm(direct),
+    )
+
+
+def descent_gap(start: Start, rate: Float[Array, ""]) -> Float[Array, ""]:
+    """Compare the first steps of gradient descent in θ and in ψ, in % of the step in θ."""
+    _, _, C, g, J, _ = start
+    here, there = (_descent_rate(C, g, matrix, rate) for matrix in (jnp.eye(2, dtype=J.dtype), J))
+    gradient = dot(J.T, g)  # in ψ
+    gap = here * g - there * dot(J, gradient) + _bend(start, -there * gradient)[0]
+    return 100 * jnp.linalg.norm(gap) / (here * jnp.linalg.norm(g))
+
+
+def _bend(start, delta):
+    """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature, and how fast it grows with log η."""
+
+    def along(t):
+        return start.chart.forward(start.psi + t * delta)
+
+    def slope(t):
+        return jax.jvp(along, (t,), (jnp.ones_like(t),))[1]
+
+    def curvature(t):
+        return jax.jvp(slope, (t,), (jnp.ones_like(t),))[1]
+
+    weights = jnp.asarray(np.stack([WEIGHTS * (1 - NODES), WEIGHTS]), delta.dtype)
+    return dot(weights, jax.vmap(curvature)(jnp.asarray(NODES, delta.dtype)))
+
+
+def smallest_eigenvalue(start: Start) -> Float[Array, ""]:
+    """The smallest non-zero eigenvalue of C in either chart: JᵀCJ has those of RᵀCR, where JJᵀ = RRᵀ."""
+    R = jnp.linalg.cholesky(dot(start.J, start.J.T))
+    seen = dot(R.T, dot(start.C, R))
+    return jnp.minimum(jnp.linalg.eigvalsh(start.C)[0], jnp.linalg.eigvalsh(seen)[0])
