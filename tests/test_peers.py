@@ -31,6 +31,7 @@ def need(name):
 torch = need("torch")
 torch.set_num_threads(1)  # the matrices are small, and on a busy machine threads wait for each other
 pytestmark = [
+    pytest.mark.heavy,
     pytest.mark.usefixtures("x64"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # theirs
 ]
@@ -67,7 +68,7 @@ def ours():
                 "G": G,
                 "g": g,
                 "C": C,
-                "diagonal": ef.empirical_fisher_diagonal(G),
+                "diagonal": jnp.diag(ef.empirical_fisher(G)),
                 "covariance": ef.gradient_covariance(G),
                 "K": ef.gram(G),
                 "F": ef.fisher(loss_fn, params, x, **fisher),

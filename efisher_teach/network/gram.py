@@ -152,7 +152,8 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
         return jax.vmap(read_example)(x, y)
 
     losses, needed = read_examples(at_once, x, y)
-    constants = [strategy.read_constant(values(*first)) for strategy in at_once]
+    read = values(*first)
+    constants = [strategy.read_constant(read) for strategy in at_once]
     K = jnp.zeros((n, n), losses.dtype)
     for strategy, of_examples, constant in zip(at_once, needed, constants, strict=True):
         K = K + strategy.inner_products(of_examples, constant, limit)
@@ -160,21 +161,23 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
         size = max(1, limit // (2 * width))
         K = K + _by_blocks(lambda x, y: jnp.concatenate(read_examples(rows, x, y)[1], axis=1), x, y, size)
 
-    def combine(params, x, y, needed, constants, weights):
-        """Gᵀw, array by array where the strategy has a cheap way, by one more backward pass otherwise."""
-        arrays, tree = jax.tree.flatten(params)
-        if by_blocks or any(strategy.weighted_gradient is None for strategy in strategies):
-            arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights))
-        for i, of_examples, constant in zip(places, needed, constants, strict=True):
-            if strategies[i].weighted_gradient is not None:
-                array = strategies[i].weighted_gradient(of_examples, constant, weights)
-                arrays[i] = array.reshape(arrays[i].shape).astype(arrays[i].dtype)
-        return jax.tree.unflatten(tree, arrays)
-
     names = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
     ways = ["blocks" if by_blocks and isinstance(each, Rows) else each.way for each in strategies]
     leaves = tuple(map(Leaf, names, ways, [strategy.why for strategy in strategies]))
-    return LossGram(losses, K / n, Partial(jax.jit(combine), params, x, y, needed, constants), leaves)
+    combine = jax.jit(partial(_combine, loss_fn, strategies, places))
+    return LossGram(losses, K / n, Partial(combine, params, x, y, needed, constants), leaves)
+
+
+def _combine(loss_fn, strategies, places, params, x, y, needed, constants, weights):
+    """Gᵀw: by each strategy that has a cheap way, and by one more backward pass where one of them has none."""
+    arrays, tree = jax.tree.flatten(params)
+    if len(places) < len(strategies) or any(strategy.weighted_gradient is None for strategy in strategies):
+        arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights))
+    for i, of_examples, constant in zip(places, needed, constants, strict=True):
+        if combine := strategies[i].weighted_gradient:
+            array = combine(of_examples, constant, weights)
+            arrays[i] = array.reshape(arrays[i].shape).astype(arrays[i].dtype)
+    return jax.tree.unflatten(tree, arrays)
 
 
 def _by_blocks(make_rows, x, y, size):

@@ -98,7 +98,7 @@ class Layout(NamedTuple):
     made: Any
     """The same as an array, before the moves: (*h, *a, *b)."""
     moves: tuple[Move, ...]
-    """How its entries get to their places in the gradient."""
+    """The moves that bring its entries to their places in the gradient."""
 
 
 class Products(NamedTuple):
@@ -206,22 +206,22 @@ def _both_vary(trace, equation):
 def _outer_products(term: Term) -> tuple[Side, Side, Layout]:
     """A batched matrix product as outer products: what it batches are heads, what it sums over are products."""
     sides, ranks, lengths = [], [], []
-    for var, summed, heads in zip(
-        term.equation.invars, *term.equation.params["dimension_numbers"], strict=True
-    ):
+    summed_axes, head_axes = term.equation.params["dimension_numbers"]
+    for var, summed, heads in zip(term.equation.invars, summed_axes, head_axes, strict=True):
         rest = tuple(axis for axis in range(var.aval.ndim) if axis not in (*summed, *heads))
         sides.append(Side(var, (*heads, *summed, *rest)))
         ranks.append(len(rest))
         lengths.append(prod(var.aval.shape[axis] for axis in rest))
-    made, moves, h = term.equation.outvars[0].aval, term.moves, len(heads)
-    while (
-        moves and moves[0].primitive.name == "transpose"
-    ):  # one that exchanges the sides is made by exchanging them
+    made, moves, h = term.equation.outvars[0].aval, term.moves, len(head_axes[0])
+    made = jax.ShapeDtypeStruct(made.shape, made.dtype)
+    # A transposition that exchanges the sides is made by exchanging them.
+    while moves and moves[0].primitive.name == "transpose":
         middle = h + ranks[0]
-        if moves[0].settings["permutation"] != (*range(h), *range(middle, made.ndim), *range(h, middle)):
+        permutation = (*range(h), *range(middle, len(made.shape)), *range(h, middle))
+        if moves[0].settings["permutation"] != permutation:
             break
-        sides, ranks, lengths = sides[::-1], ranks[::-1], lengths[::-1]
-        made, moves = jax.eval_shape(partial(apply_moves, moves[:1]), made), moves[1:]
+        sides, ranks, lengths, moves = sides[::-1], ranks[::-1], lengths[::-1], moves[1:]
+        made = jax.ShapeDtypeStruct([made.shape[axis] for axis in permutation], made.dtype)
     return sides[0], sides[1], Layout((prod(made.shape[:h]), *lengths), made, moves)
 
 
