@@ -28,8 +28,8 @@ ask(
     "Nearly along −g: with 1000 examples C is a good metric.",
     "It leaves the slope and moves the intercept, which was right.",
     because="It moves the intercept, nearly at a right angle to where the optimum is, and even a bit away from it: "
-    "the cosine with the natural gradient is −0.150. Following it is a path of length 6.35, where 2.51 would do. Below the "
-    "figure you find out why.",
+    "the cosine with the natural gradient is −0.150. Following it is a path of length 6.35, where 2.51 would do. "
+    "Below the figure you find out why.",
     answer=3,
 )
 ask(
@@ -41,8 +41,8 @@ ask(
     "It gets longer, and keeps its direction.",
     "It gets shorter, and keeps its direction.",
     because="It keeps its direction, for any ε, and gets longer by the factor 1 + gᵀ(Σ + εI)⁻¹g: here by 3.54 without "
-    "damping. With the same budget c it is the same step. Only who uses a pseudo-inverse with fewer examples than "
-    "parameters falls into a trap: Σ⁺g is orthogonal to C⁺g.",
+    "damping. With the same budget c it is the same step. There is one trap, the pseudo-inverse where examples are "
+    "fewer than parameters: Σ⁺g is orthogonal to C⁺g.",
     answer=3,
 )
 

@@ -29,8 +29,8 @@ ask(
     "ε, which must be a hundred times as large.",
     "ε, which must be a tenth of what it was.",
     because="ε, to a hundred times what it was: it is compared with the eigenvalues of C, and these are squares of "
-    "gradients. n, p, the rank and ρ stay as they are. So state ε as a fraction of the largest eigenvalue: then it keeps "
-    "its meaning.",
+    "gradients. n, p, the rank and ρ stay as they are. So state ε as a fraction of the largest eigenvalue: then it "
+    "keeps its meaning.",
     answer=3,
 )
 
