@@ -1,4 +1,4 @@
-"""What the browser gets: still pictures, and every point that moves, packed into one buffer.
+"""Packing for the browser: still pictures, and every point that moves, packed into one buffer.
 
 matplotlib draws what stands still, once. What moves is turned into figure pixels with matplotlib's own transforms,
 over every value of every axis; points with three coordinates stay so, in pixels from the place of the origin.
@@ -33,7 +33,7 @@ class Form(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What an explorer shows now, in each form that is asked for; replaced as a whole."""
+    """The scene that an explorer shows, in each form that is asked for; replaced as a whole."""
 
     scene: Scene
     table: Table
@@ -65,7 +65,7 @@ def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | No
 
 
 def _drawn_alike(scene: Scene, other: Scene) -> bool:
-    """Whether two scenes of the same background have the same picture."""
+    """True if two scenes of the same background have the same picture."""
 
     def drawing(scene):
         return scene.still, scene.marks, scene.mosaic, scene.size, scene.narrow
@@ -155,7 +155,7 @@ def _squeeze(counts: np.ndarray, level: int = 6) -> bytes:
 
 
 def _differences(counts: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """How often each dimension is differenced so that little is left to pack, and what is left.
+    """Difference each dimension as often as leaves least to pack: the orders, and what is left.
 
     Bars and dots move smoothly along every axis; curves are smooth along their points too, once or twice.
     """
@@ -174,7 +174,7 @@ def _differences(counts: np.ndarray) -> tuple[list[int], np.ndarray]:
 
 
 def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """How each mark looks, from back to front, and where its points are: eighths of CSS pixels from the top left."""
+    """Each mark from back to front, its look and its points, in eighths of CSS pixels from the top left."""
     height, orbit = form.painting.figure.bbox.height, shown.scene.orbit
     layers, pieces, offset = [], {}, 0
     for name, mark in shown.scene.marks.items():
@@ -214,7 +214,7 @@ def _clip(axes: Axes, height: float) -> list[float]:
 
 
 def _look(mark: Mark) -> dict[str, Any]:
-    """How a mark looks, in CSS pixels: what the browser needs to draw it as matplotlib does."""
+    """The look of a mark in CSS pixels, with which the browser draws it as matplotlib does."""
     point = DPI / 72 / RATIO
     look = {"kind": mark.kind, "color": to_hex(mark.color, keep_alpha=True)}
     if mark.kind == "line":

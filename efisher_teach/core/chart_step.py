@@ -132,7 +132,7 @@ def _empirical_direction(here, J, damping, metric_damping):
 
 
 class InvarianceGap(NamedTuple):
-    """How far a step in ψ is from the same step in θ, relative to its length.
+    """The distance of a step in ψ from the same step in θ, relative to its length.
 
     Examples:
         >>> G, theta = jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.array([1.0, 2.0])

@@ -41,7 +41,7 @@ class Coordinates(NamedTuple):
     inverse: Callable
     """θ (p,) to one of its ψ (q,)."""
     domain: str = "where its inverse is defined"
-    """Which θ it can describe, in words."""
+    """The θ that it can describe, in words."""
 
 
 def elementwise(name: str, forward: Callable, inverse: Callable, domain: str = "") -> Coordinates:

@@ -1,4 +1,4 @@
-"""What the proof starts from, in NumPy and float64; and how to break each of its lines on purpose."""
+"""The premises of the proof, in NumPy and float64; and a way to break each of its lines on purpose."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -172,4 +172,4 @@ BREAKS: dict[str, tuple[str, Callable[[Premises, Callable], Premises]]] = {
         _of_one_example,
     ),
 }
-"""How to break each line: why it then fails, and what is done to the premises."""
+"""A way to break each line: the reason why it then fails, and the harm that is done to the premises."""

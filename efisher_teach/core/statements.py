@@ -81,12 +81,12 @@ class Line(NamedTuple):
     right: float
     """The size of its right side."""
     residual: float
-    """How far apart the two are, relative to the right side; for a bound, by how much it is broken."""
+    """The distance of the two, relative to the right side; for a bound, by how much it is broken."""
     order: float | None
     """The measured power of ‖Δ‖ with which the remainder falls, ∞ where it is rounding; None for an equation."""
     holds: bool
     note: str
-    """What the line says here, in numbers; or why it does not hold."""
+    """The line in numbers; or the reason why it does not hold."""
     latex: str
     """The equation, for a page."""
 

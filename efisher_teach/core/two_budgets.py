@@ -1,4 +1,4 @@
-"""Where ε comes from: the step of two budgets, E[Δℓ²] ≤ c for the losses and ‖Δ‖ ≤ r for the parameters.
+"""The step of two budgets, which is where ε comes from: E[Δℓ²] ≤ c for the losses and ‖Δ‖ ≤ r for the parameters.
 
 Stationarity is g + 2λ₁CΔ + 2λ₂Δ = 0, so Δ = -η(C + εI)⁻¹g with η = 1/(2λ₁) and ε = λ₂/λ₁: the damping is the exchange
 rate between the two budgets.
@@ -51,7 +51,7 @@ class TwoBudgetStep(NamedTuple):
 def two_budget_step(
     G: Float[Array, "n p"], budget: Real[ArrayLike, ""], radius: Real[ArrayLike, ""]
 ) -> TwoBudgetStep:
-    """Where ε comes from: minimise gᵀΔ such that ΔᵀCΔ ≤ c and ‖Δ‖ ≤ r.
+    """Minimise gᵀΔ such that ΔᵀCΔ ≤ c and ‖Δ‖ ≤ r: the problem that ε comes from.
 
     R(ε) = ΔᵀCΔ/‖Δ‖² grows with ε, from R(0) at -C⁺g to R(∞) = gᵀCg/‖g‖² at -g. The solution is undamped if c/r² ≤ R(0),
     is normalised gradient descent if c/r² ≥ R(∞), and in between solves R(ε) = c/r².

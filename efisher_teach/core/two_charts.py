@@ -37,7 +37,7 @@ class Start(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """How far apart the ends of two first steps are, in % of the step in θ."""
+    """The distance of the ends of two first steps, in % of the step in θ."""
 
     gap: Float[Array, ""]
     slope: Float[Array, ""]

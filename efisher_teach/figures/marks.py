@@ -26,7 +26,7 @@ HEAD_LENGTH, HEAD_WIDTH, HEAD_SCALE = 0.5, 0.25, 16  # of an arrow, as matplotli
 
 
 class Mark(NamedTuple):
-    """How an array is drawn, and in which panel.
+    """The look of an array, and its panel.
 
     Examples:
         >>> from efisher_teach.figures.marks import line

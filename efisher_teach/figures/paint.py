@@ -21,12 +21,12 @@ ROOM = {"w_pad": 0.08, "h_pad": 0.08, "wspace": 0.03, "hspace": 0.03}
 
 
 class Layout(NamedTuple):
-    """Where the panels of a figure stand, and the room that is left for the labels of their ticks."""
+    """The places of the panels of a figure, and the room that is left for the labels of their ticks."""
 
     places: np.ndarray
     """Left, lower, right and upper end of each panel, (panels, 4)."""
     room: list[np.ndarray]
-    """What `_overhang` says of each panel."""
+    """`_overhang` of each panel."""
 
 
 class Painting(NamedTuple):
@@ -114,7 +114,7 @@ def write(figure: Figure, kind: str = "png", dpi: float = DPI, caption: str = ""
 
 
 def layout_of(figure: Figure) -> Layout:
-    """Where the panels of a figure stand, and how much room the labels of their ticks take."""
+    """The places of the panels of a figure, and the room that the labels of their ticks take."""
     return Layout(places(figure), [_overhang(axes) for axes in figure.axes])
 
 
@@ -133,7 +133,7 @@ def _take(figure: Figure, layout: Layout) -> bool:
 
 
 def _overhang(axes: Axes) -> np.ndarray:
-    """How far the labels of a panel's ticks reach beyond it, left, below, right and above, in pixels.
+    """The reach of the labels of a panel's ticks beyond it, left, below, right and above, in pixels.
 
     And how many characters the common factors have: matplotlib places them when it draws.
     """

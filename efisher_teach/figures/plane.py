@@ -1,4 +1,4 @@
-"""What scenes share: the sample that they look at, and the geometry of a plane of steps."""
+"""Shared by scenes: the sample that they look at, and the geometry of a plane of steps."""
 
 from functools import partial
 from typing import Any

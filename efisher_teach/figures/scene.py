@@ -1,4 +1,4 @@
-"""What a scene is: a figure as a function of the sliders, declared in one file.
+"""A scene: a figure as a function of the sliders, declared in one file.
 
 A scene has two pure functions. `background(data)` gives what no slider moves (contours, limits). `respond(data, state)`
 gives what does: points in data coordinates, which the marks show, and numbers, which the words say. `still` draws the
@@ -120,7 +120,7 @@ class Scene(NamedTuple):
     size: tuple[float, float]
     """Width and height in inches; 1 inch is 100 CSS pixels."""
     marks: Mapping[str, Mark] = {}  # never changed
-    """How each array of points is drawn, from back to front."""
+    """The marks that show the arrays of points, from back to front."""
     still: Callable[[Mapping[str, Axes], Mapping[str, Any]], None] = nothing
     """`still(panels, background)` draws what does not move, into the panels by their letters."""
     mosaic: tuple[str, str] = ("A", "A")

@@ -28,7 +28,7 @@ class Table(NamedTuple):
     """
 
     background: dict[str, Any]
-    """What stands still: arrays, and the labels of the scene."""
+    """Arrays that no axis moves, and the labels of the scene."""
     arrays: dict[str, np.ndarray]
     """By name; the leading dimensions run over the axes that the array depends on."""
     depends: dict[str, tuple[int, ...]]
@@ -128,7 +128,7 @@ def _variables(equation: Any) -> list[Any]:
 
 
 def slack(points: np.ndarray) -> float:
-    """How far behind the origin a point still counts as before it: rounding must not decide in symmetric views."""
+    """The depth behind the origin that still counts as before it: rounding must not decide in symmetric views."""
     return 2e-3 * float(np.abs(points).max())
 
 

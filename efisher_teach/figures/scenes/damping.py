@@ -72,7 +72,7 @@ MARKS = {
 
 
 def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
-    """What ε does to the step of budget c, for a problem whose parameters are a vector.
+    """Damp the step of budget c, for a problem whose parameters are a vector.
 
     Args:
         problem: With `params` of shape (p,), p ≥ 2, and at least 36 examples.

@@ -257,7 +257,7 @@ def _cloud(data):
 
 
 def _turned(data, noise):
-    """Which labels are flipped: those whose turn has come."""
+    """The labels that are flipped: those whose turn has come."""
     return data["turn"] < jnp.round(noise * len(data["turn"]))
 
 

@@ -151,7 +151,7 @@ PRESETS = (
 
 
 def background(data):
-    """Where the lines that hold to an order lie at every budget, and the tolerance."""
+    """The lines that hold to an order, at every budget, and the tolerance."""
     rows = jnp.broadcast_to(data["ordered"].astype(float), (len(BUDGETS), len(data["ordered"])))
     trail = jnp.stack([data["gaps"][:, data["ordered"]], rows], axis=-1)
     return {"trail": trail.reshape(-1, 2), "ordered": data["ordered"], "start": data["start"]}
@@ -230,7 +230,7 @@ def still(panels, background):
 
 
 def _say(place: float) -> str:
-    """What is broken, and how."""
+    """Name the broken line, and the harm."""
     if not place:
         return "nothing"
     name = NAMES[round(place) - 1]

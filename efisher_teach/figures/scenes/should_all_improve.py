@@ -245,7 +245,7 @@ def _wish(value: float) -> str:
 
 
 def _sample(y, imbalance, noise, rng):
-    """Which examples are kept, and which labels are flipped among them."""
+    """Draw the examples that are kept, and among them the labels that are flipped."""
     positive = np.flatnonzero(y == 1)
     gone = rng.permutation(positive)[max(1, round(imbalance * len(positive))) :]
     kept = ~np.isin(np.arange(len(y)), gone)
@@ -269,7 +269,7 @@ def _targets(data):
 
 
 def _parts(target):
-    """How much of each target."""
+    """The parts of the three targets."""
     return jnp.stack(
         [jnp.maximum(0, 1 - 2 * target), 1 - jnp.abs(2 * target - 1), jnp.maximum(0, 2 * target - 1)]
     )
@@ -310,7 +310,7 @@ def _bound(data, predicted):
 
 
 def _ranks(data, values):
-    """Which examples stand at SHOWN evenly spaced ranks, from the largest decrease."""
+    """The examples at SHOWN evenly spaced ranks, from the largest decrease."""
     order = jnp.argsort(jnp.where(data["kept"] > 0, values, jnp.inf))
     places = (jnp.arange(SHOWN) + 0.5) / SHOWN * jnp.sum(data["kept"])
     return order[places.astype(int)]

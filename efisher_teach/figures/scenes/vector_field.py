@@ -229,7 +229,7 @@ def _unit(v):
 
 
 def _direction(H, C, off):
-    """Where −C⁻¹g points, g = H(θ − θ*)."""
+    """The direction of −C⁻¹g, g = H(θ − θ*)."""
     return -_unit(solve_two_by_two(C(off), dot(H, off)))
 
 

@@ -272,7 +272,7 @@ def _shown(G, g):
 
 
 def _rests(data, G, direction):
-    """What first order leaves out of the mean loss and of E[Δℓ²], at all radii along a direction.
+    """The rests that first order leaves out of the mean loss and of E[Δℓ²], at all radii along a direction.
 
     E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
     """

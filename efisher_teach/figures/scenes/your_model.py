@@ -59,7 +59,7 @@ def your_model(
     budget: float = 0.01,
     seed: int = 0,
 ) -> Scene:
-    """What a step of cost c does to your own model, at any ε.
+    """Take a step of cost c on your own model, at any ε.
 
     Args:
         problem: A model with data; `params` are any pytree. Of more than 300 examples, 300 are drawn.
@@ -274,7 +274,7 @@ def still(panels, background):
 
 @jax.jit
 def _examine(G):
-    """Whether g is 0, g, the factors of C, C⁺g, and which examples are shown."""
+    """True if g is 0; g; the factors of C; C⁺g; and the examples that are shown."""
     g, factors = mean_gradient(G), spectrum(G)
     return cancels(G, g), g, factors, solve_spectral(factors, 0.0), _shown(G)
 
