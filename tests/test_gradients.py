@@ -106,29 +106,31 @@ def test_examples_may_be_pytrees():
 def test_weighted_gradient_is_the_weighted_sum_of_rows(digits):
     params = digits[1]
     weights = jnp.asarray(np.random.default_rng(1).normal(size=N), jnp.float32)
-    pull = ef.weighted_gradient(*digits, weights)
-    assert jax.tree.map(jnp.shape, pull) == jax.tree.map(jnp.shape, params)
+    found = ef.weighted_gradient(*digits, weights)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, params)
     G = oracles.gradients(*digits)
     expected = sum(float(weights[i]) * G[i] for i in range(N))
-    assert oracles.relative(ravel_pytree(pull)[0], expected) < 1e-5  # float32, 12 terms of either sign
+    assert oracles.relative(ravel_pytree(found)[0], expected) < 1e-5  # float32, 12 terms of either sign
 
 
 def test_weights_of_the_mean_give_the_mean_gradient(digits):
-    pull = ef.weighted_gradient(*digits, jnp.full(N, 1 / N))
-    assert oracles.relative(ravel_pytree(pull)[0], ef.mean_gradient(ef.per_example_gradients(*digits))) < 1e-5
+    found = ef.weighted_gradient(*digits, jnp.full(N, 1 / N))
+    assert (
+        oracles.relative(ravel_pytree(found)[0], ef.mean_gradient(ef.per_example_gradients(*digits))) < 1e-5
+    )
 
 
 def test_weights_are_held_constant():
     """Even where they depend on what is differentiated: d/dw is 0, and a loss that is linear has no second order."""
     problem = ef.linear_regression(N)
 
-    def pull(weights):
+    def total(weights):
         return ef.weighted_gradient(problem.loss_fn, problem.params, problem.x, problem.y, weights).sum()
 
-    np.testing.assert_array_equal(jax.grad(pull)(jnp.ones(N)), 0)
+    np.testing.assert_array_equal(jax.grad(total)(jnp.ones(N)), 0)
     weights = jnp.ones(N)
-    assert pull(2 * weights) == 2 * pull(weights) != 0
-    by_theta = jax.grad(lambda a: pull(a * weights))(1.0)
+    assert total(2 * weights) == 2 * total(weights) != 0
+    by_theta = jax.grad(lambda a: total(a * weights))(1.0)
     assert by_theta == 0
 
 
@@ -136,7 +138,7 @@ def test_weighted_gradient_gives_the_dual_step(digits):
     """G is never formed: u = ∇ Σ wᵢℓᵢ with w = (K + εI)⁻¹1/n."""
     G = oracles.gradients(*digits)
     weights = np.linalg.solve(oracles.gram(G) + 0.1 * np.eye(N), np.ones(N)) / N
-    pull = ravel_pytree(ef.weighted_gradient(*digits, jnp.asarray(weights, jnp.float32)))[0]
+    found = ravel_pytree(ef.weighted_gradient(*digits, jnp.asarray(weights, jnp.float32)))[0]
     assert (
-        oracles.relative(pull, oracles.direction(G, 0.1)) < 1e-4
+        oracles.relative(found, oracles.direction(G, 0.1)) < 1e-4
     )  # float32 times the condition of K + εI ~ 100

@@ -12,6 +12,9 @@ import pytest
 from oracles import bare
 
 import efisher_teach as ef
+from efisher_teach.core.gradients import per_example_jacobians
+from efisher_teach.core.likelihoods import bernoulli, gaussian
+from efisher_teach.core.precondition import precondition
 from efisher_teach.core.solve import solve_spectral, spectrum
 
 G = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
@@ -62,8 +65,11 @@ def test_damping(call, value):
         ("learning_rate", lambda c: bare(ef.descend)(ef.linear_regression(4), steps=1, learning_rate=c)),
         ("noise", lambda c: bare(ef.linear_regression)(noise=c)),
         ("separation", lambda c: bare(ef.logistic_regression)(separation=c)),
+        ("budget", lambda c: bare(ef.two_budget_step)(G, c, 1.0)),
+        ("radius", lambda c: bare(ef.two_budget_step)(G, 0.1, c)),
+        ("budget", lambda c: bare(ef.targeted_step)(G, y, budget=c)),
     ],
-    ids=["step's budget", "path's budget", "step's rate", "descend's rate", "noise", "separation"],
+    ids=["step", "path", "rate", "descend", "noise", "separation", "two", "radius", "targeted"],
 )
 def test_positive(argument, call, value):
     with raises(f"`{argument}` must be finite and greater than 0; got {value}. "):
@@ -84,6 +90,9 @@ TAKE_G = {
     "mean_gradient": bare(ef.mean_gradient),
     "empirical_fisher": bare(ef.empirical_fisher),
     "gram": bare(ef.gram),
+    "covariance": bare(ef.gradient_covariance),
+    "targeted": lambda G: bare(ef.targeted_step)(G, jnp.ones(3)),
+    "two budgets": lambda G: bare(ef.two_budget_step)(G, 0.1, 1.0),
     "spectrum": bare(spectrum),
     "dual": bare(ef.solve_dual),
 }
@@ -129,6 +138,11 @@ TAKE_EXAMPLES = {
     "losses": bare(ef.per_example_losses),
     "gradients": bare(ef.per_example_gradients),
     "weighted": lambda *arguments: bare(ef.weighted_gradient)(*arguments, jnp.ones(3)),
+    "hessian": bare(ef.hessian),
+    "changes": lambda *arguments: bare(ef.loss_changes)(*arguments, jnp.ones(2)),
+    "gauss_newton": lambda loss, *data: bare(ef.gauss_newton)(
+        lambda theta, x: theta * x, lambda z, y: loss(z, jnp.ones(2), y), *data
+    ),
 }
 
 
@@ -225,8 +239,9 @@ def test_features(features):
         ("p", lambda p: bare(ef.logistic_regression)(4, p)),
         ("steps", lambda steps: bare(ef.descend)(ef.linear_regression(4), steps=steps)),
         ("hidden", lambda width: bare(ef.digits)((8, width))),
+        ("sampled", lambda m: fisher(sampled=m, key=jax.random.key(0))),
     ],
-    ids=["linear n", "linear p", "logistic n", "logistic p", "steps", "hidden"],
+    ids=["linear n", "linear p", "logistic n", "logistic p", "steps", "hidden", "sampled"],
 )
 def test_whole_numbers(argument, call, value):
     with raises(f"`{argument}` must be a whole number of at least 1; got {value!r}."):
@@ -262,3 +277,155 @@ def test_scalars_are_scalars(name):
     options = {"budget": 0.1} if name == "damping" else {}
     with raises(f"`{name}` must be "):
         step(**options, **{name: jnp.ones(3)})
+
+
+def fisher(
+    loss=lambda theta, x, y: bernoulli.loss(x @ theta, y), theta=theta, x=x, output_fn=None, **options
+):
+    output_fn = output_fn or (lambda theta, x: x @ theta)
+    return bare(ef.fisher)(loss, theta, x, output_fn=output_fn, likelihood=bernoulli, **options)
+
+
+def pole(theta, x):
+    return theta[0] / x[0]
+
+
+def root(theta, x):
+    """√0 is 0, but has no derivative."""
+    return jnp.sqrt(theta[0] * x[0])
+
+
+def power(z, y):
+    """|z|^1.5 has no second derivative at 0."""
+    return jnp.sum(jnp.abs(z) ** 1.5)
+
+
+def changes(delta):
+    return bare(ef.loss_changes)(lambda theta, x, y: jnp.exp(theta[0] * x[0]) - y, at, column, y, delta)
+
+
+form, ratios = bare(ef.quadratic_form), bare(ef.generalised_eigenvalues)
+newton, targeted, gram = bare(ef.gauss_newton), bare(ef.targeted_step), bare(ef.solve_gram)
+column, at, HUGE, skew = jnp.array([[1.0], [0.0], [2.0]]), jnp.ones(1), 1e30 * G, C.at[0, 1].add(0.5)
+ROW = "must be finite; got NaN or infinity in 1 of 3 rows: 1. "
+DEFINITE = "`B` must be positive definite; got eigenvalues from "
+FINITE = "must be such that the result is finite; got NaN or infinity in it. "
+TABLE = [
+    (
+        lambda: fisher(sampled=3),
+        "`key` must be given where labels are sampled; got None. Use e.g. jax.random.key(0).",
+    ),
+    (lambda: fisher(x=x[:0]), "`x and y` must be non-empty; got 0 examples. Give at least one example."),
+    (lambda: fisher(x=jnp.ones(())), "`x and y` must be arrays with one example a row"),
+    (lambda: per_example_jacobians(root, at, column[:0]), "`x and y` must be non-empty; got 0 examples."),
+    (
+        lambda: fisher(lambda theta, x, y: pole(theta, x), at, column, pole),
+        "`output_fn` " + ROW + "The model overflows",
+    ),
+    (
+        lambda: fisher(lambda theta, x, y: root(theta, x), at, column, root),
+        "`loss_fn` " + ROW + "Its gradient overflows",
+    ),
+    (
+        lambda: per_example_jacobians(root, at, column),
+        "`output_fn` " + ROW + "Its derivative overflows or is undefined",
+    ),
+    (lambda: newton(root, bernoulli.loss, at, column, y), "`output_fn` " + ROW + "Its derivative overflows"),
+    (
+        lambda: newton(lambda t, x: t * x, power, at, column, y),
+        "`output_loss` " + ROW + "Its second derivative is undef",
+    ),
+    (
+        lambda: bare(ef.hessian)(lambda t, x, y: power(t * x, y), at, column, y),
+        "in 1 of 1 rows: 0. Its second derivat",
+    ),
+    *[
+        (call, message)
+        for name, other in [
+            ("A", lambda A: form(A, theta)),
+            ("A", lambda A: ratios(A, C)),
+            ("B", lambda B: ratios(C, B)),
+        ]
+        for call, message in [
+            (
+                lambda other=other: other(x),
+                f"`{name}` must be square (p, p); got shape (3, 2). Use empirical_fisher(G)",
+            ),
+            (
+                lambda other=other: other(skew),
+                f"`{name}` must be symmetric; got |{name} - {name}ᵀ| up to 0.5. Use ",
+            ),
+            (
+                lambda other=other: other(C.at[0, 0].set(NAN)),
+                f"`{name}` must be finite; got NaN or infinity in 1 of 2 rows",
+            ),
+        ]
+    ],
+    (lambda: form(C, y), "`delta` must be of shape (…, 2), as A is (2, 2); got shape (3,). One step a row."),
+    (lambda: form(C, jnp.ones((2, 1))), "`delta` must be of shape (…, 2), as A is (2, 2); got shape (2, 1)."),
+    (lambda: form(C, jnp.ones(())), "`delta` must be of shape (…, 2), as A is (2, 2); got shape ()."),
+    (lambda: form(C, "step"), "`delta` must be an array of real numbers; got str."),
+    (
+        lambda: ratios(C, jnp.eye(3)),
+        "`B` must be of the shape of A, (2, 2); got shape (3, 3). Use the same parameters.",
+    ),
+    (
+        lambda: ratios(C, jnp.diag(jnp.array([1.0, 0.0]))),
+        DEFINITE + "0 to 1. Some direction costs nothing in it: take",
+    ),
+    (lambda: ratios(C, jnp.diag(jnp.array([1.0, -2.0]))), DEFINITE + "-2 to 1."),
+    (lambda: ratios(C, jnp.zeros((2, 2))), DEFINITE + "0 to 0."),
+    (lambda: ratios(C, jnp.diag(jnp.array([1.0, 1e-8]))), DEFINITE + "1e-08 to 1."),
+    (
+        lambda: changes(jnp.ones(2)),
+        "`delta` must be of shape (1,), one number a parameter; got shape (2,). Use Step.delta.",
+    ),
+    (lambda: changes(jnp.ones(())), "`delta` must be of shape (1,), one number a parameter; got shape ()."),
+    (
+        lambda: changes(1000 * at),
+        "`delta` must be finite; got NaN or infinity in 2 of 3 rows: 0, 2. It leads where these",
+    ),
+    (lambda: changes(jnp.ones(1, complex)), "`delta` must be real; got dtype complex64."),
+    (
+        lambda: bare(precondition)(C, g, form="adam"),
+        "`form` must be one of 'full', 'diagonal', 'root', 'diagonal root', ",
+    ),
+    (lambda: bare(precondition)(C, g, jnp.ones(2)), "`damping` must be one number; got shape (2,)."),
+    (lambda: bare(precondition)(x, g), "`A` must be square (p, p); got shape (3, 2)"),
+    (lambda: bare(precondition)(C, y), "`g` must be of shape (2,), as A is (2, 2); got shape (3,)"),
+    (
+        lambda: bare(precondition)(C, g.at[1].set(INF)),
+        "`g` must be finite; got NaN or infinity in 1 of 2 rows: 1.",
+    ),
+    (
+        lambda: targeted(G, jnp.ones(2)),
+        "`target` must be of shape (3,), one number an example; got shape (2,). Ask every",
+    ),
+    (lambda: targeted(G, y.at[1].set(NAN)), "`target` " + ROW + "Ask these examples for a finite decrease."),
+    (lambda: gram(x), "`K` must be square (p, p); got shape (3, 2)"),
+    (lambda: gram(jnp.eye(3), target=jnp.ones(2)), "`target` must be of shape (3,)"),
+    (lambda: gram(jnp.eye(3), -1.0), "`damping` must be finite and at least 0; got -1.0."),
+    (
+        lambda: bare(ef.two_budget_step)(1e-25 * G, 0.1, 1e30),
+        "`G` must be such that the step is not lost; got a gradient ",
+    ),
+    (
+        lambda: bare(ef.empirical_fisher)(HUGE),
+        "`G` " + FINITE + "Its scale leaves no room in this precision: rescale",
+    ),
+    (lambda: bare(ef.gram)(HUGE), "`G` " + FINITE),
+    (lambda: bare(ef.gradient_covariance)(HUGE), "`G` " + FINITE),
+    (lambda: form(1e30 * (2 * jnp.eye(2) - 1), 1e10 * theta), "`delta` " + FINITE),
+    (lambda: ratios(1e38 * C, 1e-5 * jnp.eye(2)), "`A` " + FINITE),
+    (
+        lambda: bare(precondition)(1e-30 * jnp.eye(2), 1e10 * g),
+        "`A` " + FINITE + "Its scale leaves no room in this precision, o",
+    ),
+    (lambda: newton(lambda theta, x: 1e25 * theta, gaussian.loss, theta, x, x), "`output_fn` " + FINITE),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), TABLE, ids=[f"{i}" for i in range(len(TABLE))])
+def test_table(call, message):
+    with raises(message):
+        call()

@@ -138,8 +138,28 @@ def test_descend_lowers_the_loss(problems, name):
     assert after.x is problem.x
     one = ef.descend(problem, steps=1, learning_rate=0.1).params
     gradient = jax.grad(lambda params: ef.mean_loss(problem, params))(problem.params)
-    by_hand = jax.tree.map(lambda theta, g: theta - 0.1 * g, problem.params, gradient)
+    by_hand = jax.tree.map(lambda leaf, g: leaf - 0.1 * g, problem.params, gradient)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), one, by_hand)
+
+
+def test_a_problem_is_a_pytree_of_its_arrays(problems):
+    """Compiled functions take it whole and are compiled once; vmap goes over its parameters; `_replace` stays."""
+    problem, compiled = problems["linear"], []
+
+    @jax.jit
+    def loss(problem):
+        compiled.append(problem.name)
+        return ef.mean_loss(problem, problem.params)
+
+    moved = problem._replace(params=jnp.ones(2))
+    assert isinstance(moved, ef.Problem)
+    for each in (problem, moved):
+        np.testing.assert_allclose(loss(each), ef.mean_loss(each, each.params), rtol=1e-6)
+    assert compiled == ["linear regression"]
+    many = problem._replace(params=jnp.stack([problem.params, moved.params]))
+    axes = problem._replace(params=0, x=None, y=None, x_test=None, y_test=None)
+    np.testing.assert_allclose(jax.vmap(loss, (axes,))(many), [loss(problem), loss(moved)], rtol=1e-6)
+    assert len(jax.tree.leaves(problem)) == 5
 
 
 def test_no_network(monkeypatch):

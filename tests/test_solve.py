@@ -1,4 +1,4 @@
-"""(C + εI)u = g by each way: the residual first, then the values, then jit, vmap and grad."""
+"""(C + εI)u = g by each way: the residual first, then the values, the cut-offs, jit, vmap and derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -88,13 +88,56 @@ def test_spectrum_factors_both_matrices(name, dtype):
     np.testing.assert_allclose(V.T @ V, np.eye(len(values)), atol=close)
 
 
-def test_cut_off(dtype):
-    """Singular values are kept above max(n, p)·eps·σmax, and cut below: no 1/0, no 1/rounding."""
+@pytest.mark.parametrize("shape", [(100, 4), (4, 100)])
+def test_cut_off_of_singular_values(shape, dtype):
+    """σ ≤ √max(n, p)·eps·σmax = 10 eps is 0, for the spectrum and, as no K sees it, for the dual; 30 eps is not."""
+    eps, size = oracles.unit(dtype), np.sqrt(shape[0])
+    for small, kept in [(3, 0), (9, 0), (11, 1), (30, 1)]:
+        G = jnp.zeros(shape, dtype).at[0, 0].set(1).at[1, 1].set(small * eps)
+        found = spectrum(size * G)
+        np.testing.assert_array_equal(found.eigenvalues[1:] > 0, [kept, 0, 0])
+        u = solve_spectral(spectrum(G), 0.0)
+        np.testing.assert_allclose(u[:2], [1, kept / (small * eps)], rtol=1e-3)
+        np.testing.assert_array_equal(u[2:], 0)
+        if not kept:
+            np.testing.assert_allclose(ef.solve_dual(G)[:2], [1, 0], rtol=10 * eps)
+
+
+def test_cut_off_of_eigenvalues(dtype):
+    """μ ≤ p·eps·μmax = 16 eps is 0 in a matrix that the user brings, for solve_primal and solve_gram."""
     eps = oracles.unit(dtype)
-    kept, cut = (jnp.diag(jnp.asarray([1.0, small], dtype)) for small in (8 * eps, eps / 2))
-    assert oracles.relative(solve_spectral(spectrum(kept), 0.0), [1, 1 / (8 * eps)]) < 1e-3
-    for u in (solve_spectral(spectrum(cut), 0.0), ef.solve_dual(cut)):
-        np.testing.assert_allclose(u, [1, 0], rtol=10 * eps)
+    for small, kept in [(8, 0), (15, 0), (17, 1), (100, 1)]:
+        A = jnp.zeros((16, 16), dtype).at[0, 0].set(1).at[1, 1].set(small * eps)
+        right = jnp.diag(A)
+        np.testing.assert_allclose(ef.solve_primal(A, right)[:3], [1, kept, 0], rtol=1e-3)
+        np.testing.assert_allclose(ef.solve_gram(A, 0.0, right)[:3], [1, kept, 0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("share", "seen"), [(0.5, False), (2.0, True)])
+def test_a_damping_lost_in_rounding_is_none(share, seen, dtype):
+    """ε ≤ eps·tr C is lost beside C: u = g then, and else g/(1 + ε) with the rest of g divided by ε."""
+    damping = share * oracles.unit(dtype)
+    A, g = jnp.diag(jnp.asarray([1.0, 0.0], dtype)), jnp.asarray([1.0, damping], dtype)
+    np.testing.assert_allclose(ef.solve_primal(A, g, damping), [1, 1 if seen else 0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-6, 0.1, 10.0])
+@pytest.mark.parametrize("name", oracles.GRID)
+def test_coefficients_from_the_gram_matrix(name, damping, dtype):
+    """α = (K + εI)⁻¹t, t = 1/n or any; at ε = 0 the pseudo-inverse. Repeated rows leave no Cholesky factor."""
+    G = jnp.asarray(oracles.GRID[name], dtype)
+    n, K = len(G), oracles.gram(G)
+    target = (
+        np.arange(1.0, n + 1) if damping else K.sum(axis=1)
+    )  # in the range of K, where there is nothing else
+    eigenvalues = oracles.eigenvalues(G)
+    close = 20 * n * oracles.unit(dtype) * (eigenvalues[0] + damping) / (damping or eigenvalues[-1])
+    if close < 0.1:
+        inverse = np.linalg.pinv(K + damping * np.eye(n), rcond=1e-12, hermitian=True)
+        for given in (target, None) if damping else (target,):
+            alpha = ef.solve_gram(ef.gram(G), damping, given if given is None else jnp.asarray(given, dtype))
+            assert alpha.dtype == dtype
+            assert oracles.relative(alpha, inverse @ (np.full(n, 1 / n) if given is None else given)) < close
 
 
 def test_one_factorisation_serves_many_dampings(dtype):
@@ -152,25 +195,29 @@ def test_jit_and_vmap_change_nothing(name, way, dtype):
         assert oracles.relative(mapped, eager) < close
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", ["wide", "tall"])
-def test_derivative(name, way):
-    """With damping by both arguments; without by G, where it has full rank."""
-    G = jnp.asarray(oracles.GRID[name])
-    oracles.check_derivative(JITTED[way], G, 0.1)
-    if (name, way) != ("wide", "primal"):  # C is singular there: see the next test
-        oracles.check_derivative(lambda G: JITTED[way](G, 0.0), G)
+def test_derivative_by_the_damping(x64):
+    """Right wherever G is held constant, also where the Gram matrix has no Cholesky factor."""
+    for name in ("tall", "wide", "duplicated"):
+        G = jnp.asarray(oracles.GRID[name])
+        for way in ("primal", "dual", "spectral"):
+            if (name, way) != (
+                "tall",
+                "dual",
+            ):  # K is singular: what rounding leaves of its null space is divided by ε
+                oracles.check_derivative(
+                    lambda damping, G=G, way=way: JITTED[way](G, damping), jnp.asarray(0.1)
+                )
 
 
-@pytest.mark.usefixtures("x64")
-def test_derivative_of_the_primal_in_the_range_of_a_singular_matrix():
-    """C = GᵀG/n of rank n < p: solve_primal promises the part of the derivative that lies in the range of C."""
-    G = jnp.asarray(oracles.GRID["wide"])
-    onto_range = jnp.linalg.pinv(G) @ G
-    oracles.check_derivative(lambda G: onto_range @ JITTED["primal"](G, 0.0), G)
-
-
-SVD = pytest.mark.xfail(
-    strict=True, reason="spectrum(G) is a bare SVD, which JAX cannot differentiate there; solve_dual can be"
-)
+def test_derivatives_that_do_not_exist_are_refused():
+    """By G, through singular vectors; never a NaN without a word."""
+    G = jnp.asarray(oracles.GRID["duplicated"], jnp.float32)
+    calls = {way: lambda G, way=way: WAYS[way](G, 0.1) for way in WAYS}
+    calls["gram"] = lambda G: ef.solve_gram(ef.gram(G), 0.1)
+    for call in calls.values():
+        for derivative in (jax.grad(lambda G, call=call: call(G).sum()), jax.jacfwd(call)):
+            with pytest.raises(
+                ValueError, match=r"`G` must be held constant: .* Pass jax.lax.stop_gradient\(G\)"
+            ):
+                derivative(G)
+    assert not jax.grad(lambda G: ef.solve_dual(jax.lax.stop_gradient(G), 0.1).sum())(G).any()

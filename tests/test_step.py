@@ -7,13 +7,11 @@ import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 
 import efisher_teach as ef
-from efisher_teach.core.step import Step
+from efisher_teach.core.step import Step, step_along
 
 EXAMPLE = np.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])  # facts 1.1
-CONFLICT = np.array([[1.0, 0.2]] * 9 + [[-1.0, 0.3]])  # facts 3.1
 BUDGET = 0.01
 
 
@@ -54,25 +52,6 @@ def test_example_of_the_fact_sheet(x64):
     np.testing.assert_allclose(step.learning_rate, np.sqrt(BUDGET * 69 / 61), rtol=1e-14)
 
 
-def test_conflict_is_resolved(x64):
-    """Gradient descent makes the minority worse, the empirical Fisher lowers every loss by 1."""
-    G = jnp.asarray(CONFLICT)
-    descent = -G @ ef.mean_gradient(G)
-    np.testing.assert_allclose(descent, [-0.842] * 9 + [0.737], atol=1e-12)
-    step = ef.empirical_fisher_step(G, learning_rate=1.0)
-    np.testing.assert_allclose(step.delta, [-0.2, -4], rtol=1e-12)
-    np.testing.assert_allclose(step.predicted_changes, -1, rtol=1e-12)
-
-
-def test_weights_may_be_negative(x64):
-    """Δ = -(3g₁ - g₂): the step ascends the gradient of example 2, whose loss falls all the same (facts 3.2)."""
-    G = jnp.array([[1.0, 0.0], [2.0, 1.0]])
-    step = ef.empirical_fisher_step(G, learning_rate=1.0)
-    np.testing.assert_allclose(step.delta, [-1, 1], rtol=1e-12)
-    np.testing.assert_allclose(np.linalg.solve(G.T, -step.delta), [3, -1], rtol=1e-12)
-    np.testing.assert_allclose(step.predicted_changes, [-1, -1], rtol=1e-12)
-
-
 # What every step promises, over the grid.
 
 
@@ -105,9 +84,9 @@ def test_step_is_stationary(G, damping):
     g, C = oracles.mean_gradient(G), oracles.empirical_fisher(G)
     for step in (budget_step(G, damping), rate_step(G, damping, 0.3)):
         delta, multiplier = np.asarray(step.delta, float), float(step.multiplier)
-        pull = 2 * multiplier * (C @ delta + damping * delta)
+        cost = 2 * multiplier * (C @ delta + damping * delta)
         size = 2 * multiplier * (np.trace(C) + damping) * np.linalg.norm(delta)
-        assert np.linalg.norm(g + pull) < 10 * max(G.shape) * oracles.unit(G.dtype) * (
+        assert np.linalg.norm(g + cost) < 10 * max(G.shape) * oracles.unit(G.dtype) * (
             size + np.linalg.norm(g)
         )
         np.testing.assert_allclose(2 * multiplier * step.learning_rate, 1, rtol=10 * oracles.unit(G.dtype))
@@ -135,6 +114,55 @@ def test_agreement_is_that_of_the_undamped_problem(G):
         assert 0 <= rho <= 1 + 20 * eps
         if np.linalg.matrix_rank(oracles.gram(G), tol=1e-6) == len(G):
             np.testing.assert_allclose(rho, 1, rtol=20 * eps)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-2, 1.0])
+def test_what_else_a_step_says_of_itself(G, damping):
+    """α = (K + εI)⁻¹1/n with Δ = -ηGᵀα, effective rank tr C(C + εI)⁻¹, and the fraction of losses that rise."""
+    step, n = budget_step(G, damping), len(G)
+    C, K, values = oracles.empirical_fisher(G), oracles.gram(G), oracles.eigenvalues(G)
+    close = 20 * max(G.shape) * oracles.unit(G.dtype) * (values[0] + damping) / (damping or values[-1])
+    expected = np.linalg.pinv(K + damping * np.eye(n), rcond=1e-12, hermitian=True).sum(axis=1) / n
+    np.testing.assert_allclose(step.coefficients, expected, rtol=0, atol=close * np.abs(expected).max())
+    delta = -float(step.learning_rate) * np.asarray(G, float).T @ expected
+    assert oracles.relative(step.delta, delta) < 10 * close
+    rank = np.trace(np.linalg.pinv(C + damping * np.eye(len(C)), rcond=1e-12, hermitian=True) @ C)
+    np.testing.assert_allclose(step.effective_rank, rank, rtol=close)
+    np.testing.assert_allclose(step.worse, np.mean(np.asarray(G, float) @ delta > 1e-6), rtol=1e-6)
+
+
+def test_step_along_a_direction(G):
+    """The step that costs c: √(c/uᵀCu) u; 0 along a direction that costs nothing."""
+    u = jnp.asarray(np.random.default_rng(2).normal(size=G.shape[1]), G.dtype)
+    delta = np.asarray(step_along(G, u, BUDGET), float)
+    np.testing.assert_allclose(
+        delta @ oracles.empirical_fisher(G) @ delta, BUDGET, rtol=200 * oracles.unit(G.dtype)
+    )
+    np.testing.assert_allclose(
+        delta / np.linalg.norm(delta), u / np.linalg.norm(u), rtol=20 * oracles.unit(G.dtype)
+    )
+    free = jnp.pad(G, ((0, 0), (0, 1)))  # the last parameter changes no loss
+    for direction in (jnp.zeros(free.shape[1], G.dtype), jnp.zeros(free.shape[1], G.dtype).at[-1].set(1)):
+        moved = step_along(free, direction, BUDGET)
+        assert moved.dtype == G.dtype
+        np.testing.assert_array_equal(moved, 0)
+
+
+@pytest.mark.parametrize("damping", oracles.DAMPINGS)
+@pytest.mark.parametrize("name", ["wide", "tall", "duplicated"])
+def test_targeted_step_is_the_regression(name, damping, x64):
+    """argmin E[(gᵢᵀΔ + tᵢ)²] + ε‖Δ‖², by lstsq; with a budget, the same direction at the cost c."""
+    G, target = jnp.asarray(oracles.GRID[name]), np.random.default_rng(5).normal(size=len(oracles.GRID[name]))
+    n, p = G.shape
+    system = np.vstack([G, np.sqrt(n * damping) * np.eye(p)])
+    expected = np.linalg.lstsq(system, np.r_[-target, np.zeros(p)], rcond=1e-12)[0]
+    step = ef.targeted_step(G, jnp.asarray(target), damping=damping)
+    assert step.learning_rate == 1
+    assert oracles.relative(step.delta, expected) < 1e-7
+    spent = ef.targeted_step(G, jnp.asarray(target), damping=damping, budget=BUDGET)
+    np.testing.assert_allclose(spent.delta, step.delta * np.sqrt(BUDGET / step.budget_spent), rtol=1e-9)
+    projected = np.asarray(G) @ np.linalg.lstsq(np.asarray(G), target, rcond=1e-12)[0]
+    np.testing.assert_allclose(step.agreement, projected @ projected / (target @ target), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["wide", "one example", "duplicated"])
@@ -174,9 +202,10 @@ def test_no_gradient_no_step(name, damping, dtype):
         np.testing.assert_array_equal(step.predicted_changes, 0)
         assert step.budget_spent == 0
         assert step.multiplier == 0
-        assert step.agreement < 1e-5
-    gradient = jax.grad(lambda G: budget_step(G, damping).delta.sum())(G)
-    assert jnp.isfinite(gradient).all()
+        assert step.agreement == 0
+        np.testing.assert_array_equal(step.coefficients, 0)
+    assert budget_step(G, damping).learning_rate == 0  # a budget that nothing spends
+    assert rate_step(G, damping, 0.5).learning_rate == 0.5  # reported as it was given
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12, 1e-22])
@@ -203,12 +232,6 @@ def test_bound_on_the_length(seed, log_damping, wide):
     assert np.linalg.norm(step.delta) <= bound * (1 + 1e-9)
 
 
-def test_bound_on_the_length_is_sharp():
-    """One example with ‖g‖² = ε."""
-    step = ef.empirical_fisher_step(jnp.array([[0.3, 0.4]]), damping=0.25, learning_rate=1.0)
-    np.testing.assert_allclose(np.linalg.norm(step.delta), 1 / (2 * np.sqrt(0.25)), rtol=1e-6)
-
-
 @given(seed=st.integers(0, 2**31), wide=st.booleans())
 def test_at_most_a_fraction_gets_worse(seed, wide):
     """1 - ρ (facts 1.7); the mean fall is √(cρ), the variance c(1 - ρ) (facts 1.6)."""
@@ -221,13 +244,6 @@ def test_at_most_a_fraction_gets_worse(seed, wide):
     # κ of 15 random numbers may reach 1e6: 1e-10 is left of 1e-16.
     np.testing.assert_allclose(changes.mean(), -np.sqrt(BUDGET * rho), rtol=1e-8)
     np.testing.assert_allclose(changes.var(), BUDGET * (1 - rho), rtol=1e-8, atol=1e-10)
-
-
-def test_fraction_that_gets_worse_is_sharp():
-    """Gradients 1, 1, 0: ρ = 2/3, a third does not move."""
-    step = ef.empirical_fisher_step(jnp.array([[1.0], [1.0], [0.0]]), budget=BUDGET)
-    np.testing.assert_allclose(step.agreement, 2 / 3, rtol=1e-6)
-    assert np.mean(np.asarray(step.predicted_changes) >= 0) == pytest.approx(1 / 3)
 
 
 # Optimality.
@@ -248,32 +264,6 @@ def test_no_feasible_step_does_better(seed, wide):
     lengths, radius = np.linalg.norm(others, axis=1, keepdims=True), np.linalg.norm(damped.delta)
     both = np.minimum(np.sqrt(BUDGET) / costs, radius / lengths)
     assert (others * both @ g).min() >= g @ damped.delta - 1e-12
-
-
-def test_a_solver_that_knows_nothing_finds_the_same_step(x64):
-    """SLSQP on min gᵀΔ such that ΔᵀCΔ ≤ c and ‖Δ‖ ≤ r, with the length r of the damped step."""
-    G = np.asarray(oracles.GRID["tall"])
-    step = ef.empirical_fisher_step(jnp.asarray(G), damping=0.05, budget=BUDGET)
-    C, g, delta = oracles.empirical_fisher(G), oracles.mean_gradient(G), np.asarray(step.delta)
-    found = minimize(
-        lambda d: 100 * g @ d,
-        -0.01 * g,
-        jac=lambda d: 100 * g,
-        constraints=[
-            {"type": "ineq", "fun": lambda d: 1 - d @ C @ d / BUDGET, "jac": lambda d: -2 * C @ d / BUDGET},
-            {
-                "type": "ineq",
-                "fun": lambda d: 1 - d @ d / (delta @ delta),
-                "jac": lambda d: -2 * d / (delta @ delta),
-            },
-        ],
-        method="SLSQP",
-        options={"ftol": 1e-11, "maxiter": 500},
-    )
-    assert found.success
-    np.testing.assert_allclose(g @ found.x, g @ delta, rtol=1e-7)
-    # A flat optimum: an objective good to 1e-8 pins the step to its square root.
-    np.testing.assert_allclose(found.x, delta, rtol=1e-3, atol=1e-5)
 
 
 # The path.
@@ -349,33 +339,7 @@ def test_scaling_the_loss(factor, x64):
         assert oracles.relative(step(factor * G, 0.1).delta, step(G, 0.1).delta / factor) > 0.1
 
 
-def test_linear_change_of_parameters(x64):
-    """θ = Aψ: AΔψ = Δθ at ε = 0. Damping is Euclidean in its chart and breaks it, but for a rotation (facts 4.4)."""
-    rng = np.random.default_rng(4)
-    G, A = oracles.GRID["tall"], rng.normal(size=(4, 4))
-    rotation = np.linalg.qr(A)[0]
-
-    def moved(A, damping):
-        return A @ budget_step(jnp.asarray(G @ A), damping).delta
-
-    def gap(A, damping):
-        return oracles.relative(moved(A, damping), budget_step(jnp.asarray(G), damping).delta)
-
-    assert gap(A, 0.0) < 1e-11
-    for damping in (1e-2, 1.0):
-        assert gap(rotation, damping) < 1e-12
-        # What damping in ψ is in θ: the metric ε(AAᵀ)⁻¹ instead of εI.
-        metric = oracles.empirical_fisher(G) + damping * np.linalg.inv(A @ A.T)
-        u = np.linalg.solve(metric, oracles.mean_gradient(G))
-        expected = -np.sqrt(BUDGET / np.mean((G @ u) ** 2)) * u
-        np.testing.assert_allclose(moved(A, damping), expected, rtol=1e-10)
-    assert 1e-3 < gap(A, 1e-2) < gap(A, 1.0)
-    np.testing.assert_allclose(
-        budget_step(jnp.asarray(G @ A), 0.0).agreement, oracles.agreement(G), rtol=1e-11
-    )
-
-
-# jit, vmap, grad, precision.
+# jit, vmap, derivatives, precision.
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.1])
@@ -398,14 +362,34 @@ def test_jit_and_vmap_change_nothing(name, damping, x64):
         assert each.worse == jitted[k].worse == mapped.worse[k]
 
 
-@pytest.mark.parametrize("name", ["wide", "tall"])
-def test_derivative(name, x64):
-    """Of every field but the residual, which is rounding; with damping by all three arguments, without at full rank."""
+@pytest.mark.parametrize("name", ["wide", "tall", "duplicated"])
+def test_derivative_by_damping_budget_and_learning_rate(name, x64):
+    """Right where G is held constant; the residual, which is rounding, is left out."""
     G = jnp.asarray(oracles.GRID[name])
-    oracles.check_derivative(lambda *arguments: budget_step(*arguments)[:6], G, 0.1, 0.2)
-    oracles.check_derivative(lambda G: budget_step(G, 0.0)[:6], G)
-    if name == "tall":
-        oracles.check_derivative(lambda G, rate: rate_step(G, 0.1, rate).delta, G, 0.3)
+    oracles.check_derivative(
+        lambda *scalars: budget_step(G, *scalars)[:6], jnp.asarray(0.1), jnp.asarray(0.2)
+    )
+    oracles.check_derivative(lambda rate: rate_step(G, 0.1, rate).delta, jnp.asarray(0.3))
+
+
+def test_derivative_by_the_gradients_is_refused():
+    """By G, in either mode, for every kind of step; and the way out that the error names works."""
+    G = jnp.asarray(EXAMPLE, jnp.float32)
+    calls = {
+        "step": lambda G: budget_step(G, 0.1).delta,
+        "path": lambda G: ef.damping_path(G, jnp.ones(2), BUDGET).delta,
+        "targeted": lambda G: ef.targeted_step(G, jnp.ones(3)).delta,
+        "two budgets": lambda G: ef.two_budget_step(G, BUDGET, 1.0).delta,
+    }
+    for call in calls.values():
+        for derivative in (jax.jacrev(call), jax.jacfwd(call)):
+            with pytest.raises(
+                ValueError, match=r"`G` must be held constant: .* Pass jax.lax.stop_gradient\(G\)"
+            ):
+                derivative(G)
+    slope = jax.grad(lambda G: (G[0, 0] * budget_step(jax.lax.stop_gradient(G), 0.1).delta).sum())(G)
+    np.testing.assert_allclose(slope[0, 0], budget_step(G, 0.1).delta.sum(), rtol=1e-6)
+    assert not slope.at[0, 0].set(0).any()
 
 
 def test_a_large_parameter_that_cancels_does_not_hide_a_small_one():

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from efisher_teach import errors
 
+__all__ = ["Likelihood", "bernoulli", "categorical", "gaussian"]
+
 
 class Likelihood(NamedTuple):
     """p(y | z), for one example with the output z of its model.

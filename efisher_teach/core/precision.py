@@ -22,7 +22,7 @@ def without_derivative(factorise):
     def refuse(primals, tangents):
         raise ValueError(
             "`G` must be held constant: steps and solves go through singular vectors, which have no derivative where "
-            "singular values repeat; got a derivative of one. Use jax.lax.stop_gradient on the step, or differentiate "
+            "singular values repeat; got a derivative of one. Pass jax.lax.stop_gradient(G), or differentiate "
             "jnp.linalg.solve(C + damping * I, g) for a damping > 0."
         )
 

@@ -77,7 +77,7 @@ def factor(G: Float[Array, "n p"]) -> Spectrum:
 
 def quotient(above: ArrayLike, below: Array) -> Array:
     """above/below, and 0 where below is 0: the pseudo-inverse leaves out what a matrix does not see."""
-    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1), 0)
+    return jnp.where(below == 0, 0, above / jnp.where(below == 0, 1, below))
 
 
 def agreement_of(spectrum: Spectrum, target: Real[Array, " n"] | None = None) -> Float[Array, ""]:

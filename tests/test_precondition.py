@@ -1,0 +1,100 @@
+"""The directions that people take in place of (A + εI)⁻¹g, against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+import efisher_teach as ef
+from efisher_teach.core.precondition import precondition
+
+FORMS = ("full", "diagonal", "root", "diagonal root", "none")
+
+
+def reference(A, g, damping, form):
+    """Each form by NumPy, with ε or, at 0, on what is not zero."""
+    if form == "none":
+        return g
+    values, V = (np.diag(A), np.eye(len(A))) if "diagonal" in form else np.linalg.eigh(A)
+    power = 0.5 if "root" in form else 1
+    # Any eigenvalue of the grid that is not 0 is above 1e-3 of the largest.
+    kept = (values > 1e-6 * values.max()) | (damping > 0)
+    factor = np.where(kept, 1 / np.where(kept, values + damping, 1) ** power, 0)
+    return V @ (factor * (V.T @ g))
+
+
+@jax.jit
+def directions(A, g, damping):
+    """Every form at once, so that each shape is compiled once."""
+    return {form: precondition(A, g, damping, form) for form in FORMS}
+
+
+@pytest.mark.parametrize("name", oracles.GRID)
+def test_every_form_is_what_numpy_makes_of_it(name, dtype):
+    G = jnp.asarray(oracles.GRID[name], dtype)
+    C, g = ef.empirical_fisher(G), ef.mean_gradient(G)
+    A, b = np.asarray(C, float), np.asarray(g, float)
+    for damping in (0.0, 1e-2, 1.0, 1e3):
+        for form, u in directions(C, g, damping).items():
+            assert u.dtype == dtype
+            values = oracles.eigenvalues(G) if "diagonal" not in form else np.sort(np.diag(A))[::-1]
+            # At ε > 0 rounding outside the range of C is divided by ε; at 0 it is cut off.
+            least = values[-1] if damping == 0 or len(values) == len(A) else 0
+            close = 10 * len(A) * oracles.unit(dtype) * (values[0] + damping) / (least + damping)
+            assert oracles.relative(u, reference(A, b, damping, form)) < close, form
+
+
+@pytest.mark.parametrize("name", ["tall", "wide", "deficient"])
+def test_the_root_twice_is_the_inverse(name, x64):
+    """Also where rounding leaves something outside the range; and ‖A^(-1/2)g‖² = gᵀA⁻¹g = ρ at ε = 0."""
+    G = jnp.asarray(oracles.GRID[name])
+    C, g = ef.empirical_fisher(G), ef.mean_gradient(G)
+    for damping in (0.0, 0.1):
+        first = directions(C, g, damping)
+        for once, inverse in [("root", "full"), ("diagonal root", "diagonal")]:
+            twice = directions(C, first[once], damping)[once]
+            assert oracles.relative(twice, first[inverse]) < 1e-11  # float64, condition below 1000
+    root = directions(C, g, 0.0)["root"]
+    np.testing.assert_allclose(root @ root, oracles.agreement(G), rtol=1e-11)
+
+
+def test_no_matrix_and_no_gradient(dtype):
+    """A = 0: u = g/ε, g/√ε or g. g = 0: u = 0."""
+    zero, g = jnp.zeros((4, 4), dtype), jnp.asarray([1.0, 2.0, 3.0, 4.0], dtype)
+    for form, scale in zip(FORMS, (4, 4, 2, 2, 1), strict=True):
+        np.testing.assert_allclose(directions(zero, g, 0.25)[form], scale * g, rtol=4 * oracles.unit(dtype))
+        for A in (zero, jnp.eye(4, dtype=dtype)):
+            for damping in (0.0, 0.25):
+                np.testing.assert_array_equal(directions(A, 0 * g, damping)[form], 0)
+
+
+def test_the_full_form_takes_an_indefinite_matrix(x64):
+    """Newton's step goes up where the loss curves down."""
+    H, g = jnp.diag(jnp.array([2.0, -1.0])), jnp.array([1.0, 1.0])
+    np.testing.assert_allclose(precondition(H, g), [0.5, -1], rtol=1e-14)
+    np.testing.assert_allclose(precondition(H, g, 9.0), [1 / 11, 1 / 8], rtol=1e-14)
+
+
+@pytest.mark.parametrize("form", FORMS[:-1])
+def test_another_sample(form):
+    """Without damping the loss could fall without limit at no cost; with damping there is a step."""
+    lean = jnp.diag(jnp.array([1.0, 0.0]))
+    for damping in (0.0, 1e-12):  # one that rounding cannot see is none
+        with pytest.raises(
+            ValueError, match="`g` must lie in the range of `A` when `damping` is 0; got a part"
+        ):
+            precondition(lean, jnp.ones(2), damping, form)
+    precondition(lean, jnp.ones(2), 0.1, form)
+    precondition(lean, jnp.array([1.0, 0.0]), form=form)
+    precondition(lean, jnp.ones(2), form="none")
+
+
+@pytest.mark.parametrize("form", ["diagonal", "root", "diagonal root"])
+def test_a_root_is_of_a_cost_and_a_cost_is_not_negative(form):
+    """Also where the damping would lift it above 0."""
+    for damping in (0.0, 0.1, 5.0):
+        with pytest.raises(
+            ValueError, match="`A` must be positive semi-definite here; got -2 among its eigen"
+        ):
+            precondition(jnp.diag(jnp.array([3.0, -2.0])), jnp.ones(2), damping, form)
