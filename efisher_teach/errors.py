@@ -75,9 +75,8 @@ def budget_or_rate(budget: Any, learning_rate: Any, dtype: Any) -> tuple[bool, j
             f"Exactly one of `budget` and `learning_rate` must be given; got {'both' if budgeted else 'none'}. "
             "A budget c fixes the mean squared loss change, a learning rate η the scale of the step."
         )
-    if budgeted:
-        return True, one_positive("budget", budget, dtype)
-    return False, one_positive("learning_rate", learning_rate, dtype)
+    name, scale = ("budget", budget) if budgeted else ("learning_rate", learning_rate)
+    return budgeted, one_positive(name, scale, dtype)
 
 
 def finite_rows(argument: str, array: jax.Array, action: str) -> None:

@@ -101,8 +101,7 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
         [[9. 0.]
          [0. 0.]]
     """
-    G = errors.gradients(G)
-    centred = G - mean_gradient(G)
+    centred = errors.gradients(G) - mean_gradient(G)
     errors.finite_result("G", centred)
     return empirical_fisher(centred)
 
