@@ -134,12 +134,12 @@ class Scene(NamedTuple):
     presets: tuple[Preset, ...] = ()
 
 
-def degrees(value: float) -> str:
+def degrees(value: float | int) -> str:
     """An angle in words: −25°."""
     return f"{value:.0f}°".replace("-", "−")
 
 
-def scientific(value: float) -> str:
+def scientific(value: float | int) -> str:
     """A number in words, over many decades: 2.5×10⁻³."""
     digits, exponent = f"{value:.1e}".split("e")
     return f"{digits}×10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"

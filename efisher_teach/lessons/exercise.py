@@ -158,3 +158,8 @@ def readable(got: Any, *shape: int | str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError("it is not finite")
     return array
+
+
+def weighted(X, weights):
+    """Return the mean (p, p) of the outer products of the rows of X, each with its weight."""
+    return (X.T * weights) @ X / len(X)

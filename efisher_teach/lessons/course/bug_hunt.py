@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.course.fisher_hessian import weighted
-from efisher_teach.lessons.exercise import chance, exercise, logistic, positive, rows
+from efisher_teach.lessons.exercise import chance, exercise, logistic, positive, rows, weighted
 from efisher_teach.lessons.question import ask
 
 ask(

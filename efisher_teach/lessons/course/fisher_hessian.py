@@ -3,7 +3,16 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import TALL, chance, exercise, logistic, positive, readable, rows
+from efisher_teach.lessons.exercise import (
+    TALL,
+    chance,
+    exercise,
+    logistic,
+    positive,
+    readable,
+    rows,
+    weighted,
+)
 from efisher_teach.lessons.question import ask
 
 ask(
@@ -107,11 +116,6 @@ def step_in_one_dimension(slopes):
 def noise_ratio(sigma):
     """Return (how many times F is C, how many times as long as F⁻¹g is C⁻¹g), for the noise σ of the data."""
     return sigma**2, 1 / sigma**2
-
-
-def weighted(X, weights):
-    """Return the mean (p, p) of the outer products of the rows of X, each with its weight."""
-    return (X.T * weights) @ X / len(X)
 
 
 def _confused_fishers(X, p, y):
