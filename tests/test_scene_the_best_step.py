@@ -56,9 +56,10 @@ def test_turn_zero_is_gradient_descent(lagrange):
     g = G.mean(axis=0)
     descent = -g * np.sqrt(budget / gallery.cost(G, g))
     place = scene.axes[0].nearest(0)
-    np.testing.assert_allclose(
-        table.arrays["tip"][place], descent, rtol=1e-3, atol=1e-4 * np.abs(descent).max()
-    )
+    close = {"rtol": 1e-3, "atol": 1e-4 * np.abs(descent).max()}
+    np.testing.assert_allclose(table.arrays["tip"][place], descent, **close)
+    np.testing.assert_allclose(table.arrays["descent"], [np.zeros(2), descent], **close)
+    np.testing.assert_array_equal(table.arrays["candidate"][:, 1], table.arrays["tip"])
 
 
 def test_true_loss_of_the_candidates(lagrange):

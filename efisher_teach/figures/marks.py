@@ -138,8 +138,6 @@ def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:
     return legend.get_texts()
 
 
-def label(
-    axes: Axes, x: float | int, y: float | int, text: str, color: str, *, ha: str = "left", va: str
-) -> Text:
+def label(axes: Axes, x: Any, y: Any, text: str, color: str, *, ha: str = "left", va: str) -> Text:
     """Write a word beside what it names, in the colour of that."""
     return axes.text(x, y, text, color=INK.get(color, color), fontsize=10, fontweight="bold", ha=ha, va=va)
