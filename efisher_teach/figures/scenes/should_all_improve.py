@@ -15,7 +15,7 @@ from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import spectrum
+from efisher_teach.core.solve import agreement_of, spectrum
 from efisher_teach.core.step import step_along, targeted_step
 from efisher_teach.figures.ink import (
     CANDIDATE,
@@ -264,8 +264,7 @@ def _targets(data):
     wishes = jnp.stack([jnp.ones_like(losses), slope**2, losses])
     wishes = wishes / jnp.maximum(jax.vmap(partial(_mean, data))(wishes)[:, None], 1e-30)
     weighted, targets = weight[:, None] * G, weight * wishes
-    eigenvalues, _, U = spectrum(weighted)
-    return {"G": G, "weighted": weighted, "targets": targets, "seen": dot(targets, U * (eigenvalues > 0))}
+    return {"G": G, "weighted": weighted, "targets": targets, "factors": spectrum(weighted)}
 
 
 def _parts(target):
@@ -276,9 +275,8 @@ def _parts(target):
 
 
 def _agreement(found, target):
-    """‖Pt‖²/‖t‖², P the projector on what steps can do to the losses; for equal targets it is ρ."""
-    parts = _parts(target)
-    return jnp.sum(dot(parts, found["seen"]) ** 2) / jnp.sum(dot(parts, found["targets"]) ** 2)
+    """ρ of a target; for equal targets it is that of the course."""
+    return agreement_of(found["factors"], dot(_parts(target), found["targets"]))
 
 
 def _step(data, found, damping, target):

@@ -17,7 +17,7 @@ from efisher_teach import errors
 from efisher_teach.core.gradients import cancels, mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.core.solve import agreement_of, solve_spectral, spectrum
 from efisher_teach.core.step import step_along
 from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH, UNDAMPED
 from efisher_teach.figures.marks import dots, key, line, polygons
@@ -174,7 +174,7 @@ def background(data):
         "eigenvalues": jnp.stack([ranks, eigenvalues], axis=-1),
         "spectrum_limits": jnp.stack([_floor(factors), 1000 * factors.eigenvalues[0]]),
         "ranks": jnp.asarray(float(len(factors.eigenvalues))),
-        "fall": -jnp.sqrt(_agreement(factors)),
+        "fall": -jnp.sqrt(agreement_of(factors)),
         "shown": jnp.asarray(len(data["shown"])),
     }
     if "problem" in data:
@@ -220,7 +220,7 @@ def respond(data, state):
         "n": jnp.asarray(float(len(G))),
         "p": jnp.asarray(float(G.shape[1])),
         "rank": jnp.sum(factors.eigenvalues > 0, dtype=G.dtype),
-        "agreement": _agreement(factors),
+        "agreement": agreement_of(factors),
         "kept": jnp.sum(factors.eigenvalues / (factors.eigenvalues + damping)),
         "length": length,
         "inside": 100 * jnp.linalg.norm(tip) / length,
@@ -330,12 +330,6 @@ def _changes(problem, delta):
     after = losses(unravel(flat + delta.astype(flat.dtype)), problem.x, problem.y)
     change = after - losses(problem.params, problem.x, problem.y)
     return jnp.clip(jnp.nan_to_num(change, nan=1e6, posinf=1e6), -1e6, 1e6)
-
-
-def _agreement(factors):
-    """ρ = gᵀC⁺g: the part of the vector of ones that lies in the range of G."""
-    U = factors.example_vectors
-    return jnp.sum(jnp.where(factors.eigenvalues > 0, jnp.sum(U, axis=0) ** 2, 0)) / len(U)
 
 
 def _ranked(factors):
