@@ -513,6 +513,7 @@ def test_the_front_end_is_recognised(lesson):
 # Voilà: the notebook without its code.
 
 
+@pytest.mark.heavy
 def test_voila_shows_a_lesson_that_moves(desk):
     known = len(desk.troubles)
     shutil.copy(START, desk.folder / "notebooks" / "voila.ipynb")

@@ -287,6 +287,7 @@ def test_dark_pages_keep_their_text_legible(visit):
     assert "dark" in root.evaluate("() => getComputedStyle(document.documentElement).colorScheme")
 
 
+@pytest.mark.heavy
 def test_moves_leave_nothing_in_the_browser(visit, window):
     root = visit("damping")
     session = window.context.new_cdp_session(window)
