@@ -93,9 +93,14 @@ GALLERY = {
     "a_real_network": lambda: scenes.a_real_network(*runs(), damping=0.1),
 }
 BARE = [name for name in GALLERY if "," not in name]
-USUAL = [*BARE, "solid, a cylinder"]
-# The other variants are for `make test-all`.
-CASES = [name if name in USUAL else pytest.param(name, marks=pytest.mark.heavy) for name in GALLERY]
+
+
+def usual(cases, *chosen):
+    """The chosen ones of some cases as they are; the others are for `make test-all`."""
+    return [case if case in chosen else pytest.param(case, marks=pytest.mark.heavy) for case in cases]
+
+
+CASES = usual(GALLERY, *BARE, "solid, a cylinder")
 
 
 @cache

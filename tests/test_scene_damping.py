@@ -1,5 +1,7 @@
 """Damping, over the whole table: each ε against a dense solve in float64, the bound, and what is monotone."""
 
+from itertools import product
+
 import gallery
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from efisher_teach.figures import scenes
 
 
 @pytest.fixture(
-    params=[(name, budget) for name in ("thirty", "two", "wide") for budget in (0.002, 0.04)], ids=str
+    params=gallery.usual(product(("thirty", "two", "wide"), (0.002, 0.04)), ("thirty", 0.002), ("two", 0.04)),
+    ids=str,
 )
 def damped(request):
     """A scene, its table, its budget, G in float64, and the problem."""

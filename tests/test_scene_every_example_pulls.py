@@ -1,5 +1,6 @@
 """The arrow cloud, over the whole table: two averages of the gradients, as outliers grow and labels are flipped."""
 
+import gallery
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(scope="module", params=PROBLEMS)
+@pytest.fixture(scope="module", params=gallery.usual(PROBLEMS, "trained", "few"))
 def cloud(request):
     """Table, problem, and G (outlier, noise, n, 2) from the formula (σ(z) − y)x, flipped and sorted by hand."""
     problem = PROBLEMS[request.param]()

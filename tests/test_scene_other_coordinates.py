@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import gallery
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def table(chart):
     return tabulate(other_coordinates(problem(), chart))
 
 
-@pytest.mark.parametrize("chart", CHARTS)
+@pytest.mark.parametrize("chart", gallery.usual(CHARTS, "polar", "weight norm"))
 def test_first_steps_and_gaps(chart):
     arrays = table(chart).arrays
     for i, j in GRID:
@@ -91,7 +92,7 @@ def test_first_steps_and_gaps(chart):
         np.testing.assert_allclose(arrays["descent"][i, 1] - THETA, here, atol=1e-5 + 1e-4 * length)
 
 
-@pytest.mark.parametrize("chart", CHARTS)
+@pytest.mark.parametrize("chart", gallery.usual(CHARTS, "polar", "weight norm"))
 def test_what_leaks_to_first_order_is_that_of_the_library_and_is_repaired_by_the_metric(chart):
     G = ef.per_example_gradients(problem().loss_fn, problem().params, problem().x, problem().y)
     name = {"exp": "exponential", "weight norm": "weight_norm"}.get(chart, chart)
@@ -138,7 +139,7 @@ def test_descent_costs_what_the_undamped_step_costs_in_both_charts():
         )
 
 
-@pytest.mark.parametrize("chart", ["affine", "polar", "weight norm", "square"])
+@pytest.mark.parametrize("chart", gallery.usual(["affine", "polar", "weight norm", "square"], "weight norm"))
 def test_trajectories(chart):
     """Of both panels, as far as the view reaches; and what one panel sees of the other's."""
     arrays, (i, j) = table(chart).arrays, (15, 6)

@@ -13,7 +13,7 @@ DAMPED = set(NAMES[12:])
 TAYLOR = {"one loss", "mean loss", "constraint"}
 
 
-@pytest.fixture(params=["two", "wide", "linear"], scope="module")
+@pytest.fixture(params=gallery.usual(["two", "wide", "linear"], "two"), scope="module")
 def case(request):
     problem = gallery.problem(request.param)
     scene = proof(problem)

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import gallery
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def heights(table, name="bars"):
     return table.arrays[name][..., 1, 1]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", gallery.usual(CASES, "both", "wide"))
 def test_changes_of_the_examples_and_groups(name):
     table, *_, second, _, _ = look(name)
     arrays, rms = table.arrays, np.sqrt(BUDGET)
@@ -99,7 +100,7 @@ def test_changes_of_the_examples_and_groups(name):
         assert_worse(arrays["actual_worse"][i, j], actual)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", gallery.usual(CASES, "both", "wide"))
 def test_descent_costs_the_same(name):
     table, x, y, second, _, theta = look(name)
     g = np.mean((1 / (1 + np.exp(-x @ theta)) - y)[:, None] * x, axis=0)
@@ -109,7 +110,7 @@ def test_descent_costs_the_same(name):
     np.testing.assert_allclose(table.arrays["descent_second"], actual[second].mean(), atol=2e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", gallery.usual(CASES, "both", "wide"))
 def test_no_more_get_worse_than_the_bound(name):
     """Cantelli, of the changes that are predicted, for every ε and target; and of the examples themselves."""
     arrays = look(name)[0].arrays
@@ -123,7 +124,7 @@ def test_no_more_get_worse_than_the_bound(name):
         np.testing.assert_allclose(arrays[path][..., 1].T, arrays[number], atol=101 / len(look(name)[1]))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", gallery.usual(CASES, "both", "wide"))
 def test_no_step_has_a_lower_bound_than_the_undamped_empirical_fisher(name):
     table, x, y, *_, theta = look(name)
     G = (1 / (1 + np.exp(-x @ theta)) - y)[:, None] * x

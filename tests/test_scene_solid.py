@@ -1,5 +1,8 @@
 """The solid, over the whole table: every wire on the ellipsoid, the plane under it, the cylinder cut at the view."""
 
+from itertools import product
+
+import gallery
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,7 +27,11 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(params=[(name, c) for name in PROBLEMS for c in (0.002, 0.04)], ids=str, scope="module")
+@pytest.fixture(
+    params=gallery.usual(product(PROBLEMS, (0.002, 0.04)), ("real", 0.04), ("cylinder", 0.002)),
+    ids=str,
+    scope="module",
+)
 def case(request):
     """The scene, its table, its budget, and C and g in float64."""
     name, budget = request.param

@@ -1,5 +1,6 @@
 """Two budgets, over the whole map of c and r: the step, its two prices and ε, against bisection in float64."""
 
+import gallery
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(params=PROBLEMS, scope="module")
+@pytest.fixture(params=gallery.usual(PROBLEMS, "radii", "wide"), scope="module")
 def case(request):
     """The scene, its table, C and g in float64, and c and r over the map, (41, 1) and (1, 41)."""
     problem = PROBLEMS[request.param]()

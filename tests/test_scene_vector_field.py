@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import gallery
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -75,7 +76,7 @@ def test_from_the_first_start_the_empirical_fisher_moves_the_intercept():
     np.testing.assert_allclose(look()[-1].background["optimum"], [2.0120, 1.9855], atol=5e-5)
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", gallery.usual(NOISES, 1.0))
 def test_fields_at_every_start(noise):
     """Moments of the data serve the whole plane: against the gradients of all examples."""
     *_, optimum, H, _, table = look(noise)
@@ -89,7 +90,7 @@ def test_fields_at_every_start(noise):
             np.testing.assert_allclose(table.arrays["gradient"][i, j], np.linalg.norm(H @ off), rtol=1e-4)
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", gallery.usual(NOISES, 1.0))
 def test_flows_by_another_integrator(noise):
     *_, optimum, H, _, table = look(noise)
     for start in [*PLACES, (2, 4.5), (4.5, 3)] if noise == 1 else PLACES[::3]:
@@ -102,7 +103,7 @@ def test_flows_by_another_integrator(noise):
         np.testing.assert_allclose(now["turning"], turning, atol=1.5)
 
 
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", gallery.usual(NOISES, 1.0))
 def test_paths_lead_to_the_optimum_by_no_less_than_the_straight_way(noise):
     *_, optimum, _, _, table = look(noise)
     arrays = table.arrays

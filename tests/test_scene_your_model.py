@@ -1,5 +1,6 @@
 """Your model, over the whole table: each ε against a dense solve in float64, for a network, real data, and a bare G."""
 
+from itertools import product
 from typing import Any
 
 import gallery
@@ -28,7 +29,11 @@ CASES = {"network": network, "two": lambda: gallery.problem("two"), "wide": lamb
 
 
 @pytest.fixture(
-    params=[(name, plane) for name in [*CASES, "bare"] for plane in PLANES], ids=str, scope="module"
+    params=gallery.usual(
+        product([*CASES, "bare"], PLANES), ("network", "steps"), ("two", "random"), ("bare", "eigenvectors")
+    ),
+    ids=str,
+    scope="module",
 )
 def case(request):
     """Scene, table, G in float64, the problem or None, the plane."""
