@@ -71,6 +71,11 @@ def ellipse(G: jax.Array, basis: jax.Array, points: int) -> jax.Array:
     return dot(circle(points, G.dtype) / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
 
 
+def no_farther(points: jax.Array, farthest: float | jax.Array) -> jax.Array:
+    """Points (…, N, 2) as they are, but for those farther from the origin than that: they are drawn nearer."""
+    return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=-1, keepdims=True))
+
+
 def plane_of(along: jax.Array, towards: jax.Array) -> jax.Array:
     """An orthonormal basis (p, 2) of the plane of two directions, the first along the first of them."""
     along = along / jnp.linalg.norm(along)

@@ -5,6 +5,8 @@ A regression with a Gaussian of unit variance about the model. Three knobs break
 drawn in coordinates where the Fisher is a circle, so that everything else is seen relative to it.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,20 +15,14 @@ from jax.scipy.linalg import solve_triangular
 from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
+from efisher_teach.core import matrices
 from efisher_teach.core.gradients import mean_gradient, per_example_gradients, per_example_jacobians
 from efisher_teach.core.likelihoods import gaussian
-from efisher_teach.core.matrices import (
-    empirical_fisher,
-    fisher,
-    generalised_eigenvalues,
-    gradient_covariance,
-    hessian,
-)
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures.ink import CONSTRAINT, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.plane import circle
+from efisher_teach.figures.plane import circle, no_farther
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 NOISES = np.logspace(-1, 0.5, 13)
@@ -87,10 +83,11 @@ def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
     x, unit = np.random.default_rng(seed).normal(size=(2, n))
     x = (x - x.mean()) / x.std()  # so that the Fisher of the line is the identity
     edges = np.linspace(-EDGE, EDGE, 2 if model == "linear" else 11)
-    data = {"unit": (unit - unit.mean()) / unit.std(), "edges": edges}
+    unit = (unit - unit.mean()) / unit.std()
+    x, start, unit, edges = (jnp.asarray(array, float) for array in (x, START, unit, edges))
     output_fn, loss_fn = MODELS[model]
-    x, start = jnp.asarray(x, float), jnp.asarray(START, float)
     about = {"output_fn": output_fn, "likelihood": gaussian}
+    problem = Problem(model, loss_fn, output_fn, start, x, jnp.zeros(n), **about)
     return Scene(
         title="Three ellipses: empirical Fisher, Fisher, Hessian",
         axes=(
@@ -98,8 +95,7 @@ def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
             Axis("misfit", "misfit of the model", MISFITS, 0.0, lambda value: f"{value:.1f}"),
             Axis("distance", "distance to the optimum", DISTANCES, 2.0, lambda value: f"{value:.2f}"),
         ),
-        data={name: jnp.asarray(array, float) for name, array in data.items()}
-        | {"problem": Problem(model, loss_fn, output_fn, start, x, jnp.zeros(n), **about)},
+        data={"problem": problem, "unit": unit, "edges": edges},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -121,31 +117,19 @@ WORDS = (
     "−F⁻¹g, and is {ratio:.3g} times as long."
 )
 PRESETS = (
-    Preset(
-        "Well specified",
-        {"noise": 1.0, "misfit": 0.0, "distance": 0.01},
-        "Noise as the model believes, at the optimum: all agree, but for the luck of the draw.",
-        "Which of the three knobs breaks the agreement?",
-    ),
-    Preset(
-        "Little noise",
-        {"noise": 0.1, "misfit": 0.0, "distance": 0.01},
-        "The blue ellipse has left the view: C is a hundredth of F, and its step a hundred times too long.",
-        "The data are cleaner than the model believes. Does C grow or shrink?",
-    ),
-    Preset(
-        "Misspecified",
-        {"noise": float(NOISES[6]), "misfit": 1.0, "distance": 0.01},
-        "What the model cannot fit looks like noise that grows with |x|: C is no multiple of F.",
-        "In which direction does C grow more, intercept or slope?",
-    ),
-    Preset(
-        "Far away",
-        {"noise": float(NOISES[6]), "misfit": 0.0, "distance": 3.0},
-        "Large gradients make C large and lopsided: a short step, in another direction than the Fisher's.",
-        "Does centring repair it?",
-    ),
-)
+    Preset("Well specified", {"noise": 1.0, "misfit": 0.0, "distance": 0.01},
+           "Noise as the model believes, at the optimum: all agree, but for the luck of the draw.",
+           "Which of the three knobs breaks the agreement?"),
+    Preset("Little noise", {"noise": 0.1, "misfit": 0.0, "distance": 0.01},
+           "The blue ellipse has left the view: C is a hundredth of F, and its step a hundred times too long.",
+           "The data are cleaner than the model believes. Does C grow or shrink?"),
+    Preset("Misspecified", {"noise": float(NOISES[6]), "misfit": 1.0, "distance": 0.01},
+           "What the model cannot fit looks like noise that grows with |x|: C is no multiple of F.",
+           "In which direction does C grow more, intercept or slope?"),
+    Preset("Far away", {"noise": float(NOISES[6]), "misfit": 0.0, "distance": 3.0},
+           "Large gradients make C large and lopsided: a short step, in another direction than the Fisher's.",
+           "Does centring repair it?"),
+)  # fmt: skip
 
 
 def background(data):
@@ -164,24 +148,25 @@ def respond(data, state):
     params = optimum + away
 
     G = per_example_gradients(loss_fn, params, x, y)
-    F = fisher(loss_fn, params, x, output_fn=output_fn, likelihood=gaussian)
-    matrices = {
-        "empirical": empirical_fisher(G),
-        "centred": gradient_covariance(G),
-        "hessian": hessian(loss_fn, params, x, y),
+    F = matrices.fisher(loss_fn, params, x, output_fn=output_fn, likelihood=gaussian)
+    compared = {
+        "empirical": matrices.empirical_fisher(G),
+        "centred": matrices.gradient_covariance(G),
+        "hessian": matrices.hessian(loss_fn, params, x, y),
     }
     L = jnp.linalg.cholesky(F)
-    seen = {name: _divided(L, _divided(L, M).T) for name, M in matrices.items()}  # L⁻¹ML⁻ᵀ
-    natural = -_divided(L, mean_gradient(G))
+    divided = partial(solve_triangular, L, lower=True)
+    seen = {name: divided(divided(M).T) for name, M in compared.items()}  # L⁻¹ML⁻ᵀ
+    natural = -divided(mean_gradient(G))
     step = jnp.linalg.solve(seen["empirical"], natural)
     length = jnp.linalg.norm(natural)
     ratio = jnp.linalg.norm(step) / length
     shown = jnp.maximum(length, HEAD) / length  # an arrow is no shorter than its head
     towards, turned = shown * natural, shown * step / ratio
 
-    found = {name: (_indefinite if name == "hessian" else _ellipse)(M) for name, M in seen.items()}
-    for row, (name, M) in enumerate(matrices.items()):
-        most, least = generalised_eigenvalues(M, F)
+    found = {name: _ellipse(M) for name, M in seen.items()}
+    for row, (name, M) in enumerate(compared.items()):
+        most, least = matrices.generalised_eigenvalues(M, F)
         ends = jnp.clip(jnp.stack([least, most]), LEAST, MOST)
         found |= {f"{name}_least": least, f"{name}_most": most}
         found[f"{name}_ends"] = jnp.stack([ends, jnp.full(2, 3.0 - row, x.dtype)], axis=-1)
@@ -213,13 +198,8 @@ def still(panels, background):
     plane.plot(*background["fisher"].T, color=NATURAL, lw=2.6)
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     plane.annotate("θ", (0, 0), xytext=(7, -12), textcoords="offset points")
-    key(
-        plane,
-        "upper left",
-        ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER),
-        ("centred (dashed)", EMPIRICAL_FISHER),
-        ("Fisher F, and −F⁻¹g", NATURAL),
-    )
+    both = ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER), ("centred (dashed)", EMPIRICAL_FISHER)
+    key(plane, "upper left", *both, ("Fisher F, and −F⁻¹g", NATURAL))
     key(plane, "lower right", ("Hessian (dashed)", TRUTH), ("optimum θ*: drag it", TRUTH))
 
     sizes.axvline(1, color=NATURAL, lw=2)
@@ -245,23 +225,13 @@ def _optimum(output_fn, start, x, y):
     return lax.fori_loop(0, 30, move, start)
 
 
-def _divided(L, A):
-    """L⁻¹A."""
-    return solve_triangular(L, A, lower=True)
-
-
 def _ellipse(M):
-    """vᵀMv = 1, as the image of a circle; cut far out of view."""
-    points = solve_triangular(jnp.linalg.cholesky(M), circle(POINTS, M.dtype).T, lower=True, trans=1).T
-    return points * jnp.minimum(1, FARTHEST / jnp.linalg.norm(points, axis=-1, keepdims=True))
-
-
-def _indefinite(M):
-    """vᵀMv = 1 for an M that need not be definite, so that this may be a hyperbola: cut far out of view."""
+    """vᵀMv = 1, as the image of a circle; for an indefinite M a hyperbola. Cut far out of view."""
     unit = circle(POINTS, M.dtype)
+    image = no_farther(solve_triangular(jnp.linalg.cholesky(M), unit.T, lower=True, trans=1).T, FARTHEST)
     curvature = jnp.sum(dot(unit, M) * unit, axis=-1, keepdims=True)
-    cut, whole = unit / jnp.sqrt(jnp.maximum(curvature, FARTHEST**-2)), _ellipse(M)
-    return jnp.where(jnp.all(jnp.isfinite(whole)), whole, cut)
+    along = unit / jnp.sqrt(jnp.maximum(curvature, FARTHEST**-2))
+    return jnp.where(jnp.all(jnp.isfinite(image)), image, along)
 
 
 def _line(params, x):
@@ -269,15 +239,11 @@ def _line(params, x):
 
 
 def _curve(params, x):
-    return params[0] + params[1] * x + params[1] ** 2 * (x**2 - 1) / 3
+    return _line(params, x) + params[1] ** 2 * (x**2 - 1) / 3
 
 
-def _line_loss(params, x, y):
-    return gaussian.loss(_line(params, x), y)
+def _loss(output_fn, params, x, y):
+    return gaussian.loss(output_fn(params, x), y)
 
 
-def _curve_loss(params, x, y):
-    return gaussian.loss(_curve(params, x), y)
-
-
-MODELS = {"linear": (_line, _line_loss), "curved": (_curve, _curve_loss)}
+MODELS = {"linear": (_line, partial(_loss, _line)), "curved": (_curve, partial(_loss, _curve))}

@@ -20,7 +20,7 @@ from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.core.two_budgets import two_budget_step
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.plane import WIDEST, circle, ellipse, gradients, plane_of, sample_of
+from efisher_teach.figures.plane import WIDEST, circle, ellipse, gradients, no_farther, plane_of, sample_of
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 BUDGETS = np.logspace(-3, -1.4, 41)
@@ -108,29 +108,19 @@ WORDS = (
 
 def _presets(radii, lowest, highest):
     c = float(BUDGETS[30])
-    free, both, short = np.clip(
-        np.sqrt(c / np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])), radii[0], radii[-1]
-    ).tolist()
+    wanted = np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])
+    free, both, short = np.clip(np.sqrt(c / wanted), radii[0], radii[-1]).tolist()
     return (
-        Preset(
-            "Only c binds",
-            {"budget": c, "radius": free},
-            "The circle is too wide to matter: −C⁺g, undamped.",
-            "What happens to the step if r grows further?",
-        ),
-        Preset(
-            "Both bind",
-            {"budget": c, "radius": both},
-            "The step sits in a corner: some ε > 0 puts it there.",
-            "A shorter r: does ε grow or fall?",
-        ),
-        Preset(
-            "Only r binds",
-            {"budget": c, "radius": short},
-            "The circle lies inside: normalised gradient descent.",
-            "How much of the loss budget is left?",
-        ),
-    )
+        Preset("Only c binds", {"budget": c, "radius": free},
+               "The circle is too wide to matter: −C⁺g, undamped.",
+               "What happens to the step if r grows further?"),
+        Preset("Both bind", {"budget": c, "radius": both},
+               "The step sits in a corner: some ε > 0 puts it there.",
+               "A shorter r: does ε grow or fall?"),
+        Preset("Only r binds", {"budget": c, "radius": short},
+               "The circle lies inside: normalised gradient descent.",
+               "How much of the loss budget is left?"),
+    )  # fmt: skip
 
 
 def background(data):
@@ -158,7 +148,8 @@ def respond(data, state):
     g, c, r = mean_gradient(G), state["budget"], state["radius"]
     step = two_budget_step(G, c, r)
     zero, tip = jnp.zeros(2, G.dtype), dot(step.delta, plane)
-    bound, rim = _bound(G, plane, 3 * data["radii"][-1] / jnp.sqrt(WIDEST)), circle(97, G.dtype)
+    farthest = 3 * data["radii"][-1]  # the tips of a needle, far out of view, are drawn nearer
+    bound, disc = no_farther(ellipse(G, plane, 97), farthest / jnp.sqrt(WIDEST)), circle(97, G.dtype)
     level = tip[0] * jnp.array([1.0, 1]), 1.03 * data["radii"][-1] * jnp.array([-1.0, 1])
 
     dampings = _dampings(factors)
@@ -173,9 +164,9 @@ def respond(data, state):
     ratio, shown = jnp.clip(wanted, lowest, highest), jnp.clip(wanted, low, high)
     by_budget, by_radius = 2 * step.budget_multiplier * c, 2 * step.radius_multiplier * r**2
     return {
-        "disc": (r * rim)[None],
+        "disc": (r * disc)[None],
         "inside": (jnp.sqrt(c) * bound)[None],
-        "circle": r * rim,
+        "circle": r * disc,
         "ellipse": jnp.sqrt(c) * bound,
         "path": jnp.sqrt(c) * path,
         "level": jnp.stack(level, axis=-1),
@@ -206,13 +197,8 @@ def still(panels, background):
     plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     plane.set(xlabel="along −g", ylabel="across", title="As far along −g as both allow")
     plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
-    key(
-        plane,
-        "lower right",
-        ("best step", EMPIRICAL_FISHER),
-        ("−C⁺g: c alone", UNDAMPED),
-        ("−g: r alone", DESCENT),
-    )
+    steps = ("best step", EMPIRICAL_FISHER), ("−C⁺g: c alone", UNDAMPED), ("−g: r alone", DESCENT)
+    key(plane, "lower right", *steps)
 
     budgets, (top, bottom) = background["budgets"], background["borders"]
     chart.set(xscale="log", yscale="log", xlim=budgets)
@@ -265,9 +251,3 @@ def _dampings(factors):
     largest = factors.eigenvalues[0]
     kept = jnp.where(factors.eigenvalues > 1e-5 * largest, factors.eigenvalues, largest)
     return jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
-
-
-def _bound(G, plane, farthest):
-    """The points of the plane whose cost is 1; the tips of a needle, far out of view, are drawn nearer."""
-    points = ellipse(G, plane, 97)
-    return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=1, keepdims=True))
