@@ -123,25 +123,16 @@ WORDS = (
     "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
 )
 PRESETS = (
-    Preset(
-        "Undamped",
-        {"damping": 1e-7},
-        "Every direction is kept, however little C knows of it: the step is long.",
-        "The step is the best one there is: why would anyone shorten it?",
-    ),
-    Preset(
-        "A little",
-        {"damping": 1e-3},
-        "What C hardly knows is filtered out: the promise comes closer to the truth.",
-        "Which examples still gain as much as without damping?",
-    ),
-    Preset(
-        "Strong",
-        {"damping": 10.0},
-        "Far above every eigenvalue the direction is that of −g.",
-        "What must happen to η so that the step does not shrink to nothing?",
-    ),
-)
+    Preset("Undamped", {"damping": 1e-7},
+           "Every direction is kept, however little C knows of it: the step is long.",
+           "The step is the best one there is: why would anyone shorten it?"),
+    Preset("A little", {"damping": 1e-3},
+           "What C hardly knows is filtered out: the promise comes closer to the truth.",
+           "Which examples still gain as much as without damping?"),
+    Preset("Strong", {"damping": 10.0},
+           "Far above every eigenvalue the direction is that of −g.",
+           "What must happen to η so that the step does not shrink to nothing?"),
+)  # fmt: skip
 
 
 def background(data):

@@ -108,25 +108,16 @@ WORDS = (
     "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {along:+.3f} lie along the mean."
 )
 PRESETS = (
-    Preset(
-        "As they are",
-        {"outlier": 1.0, "noise": 0.0},
-        "One arrow is the mean of all; few lie along it.",
-        "How many of the examples pull against the mean of all?",
-    ),
-    Preset(
-        "One loud example",
-        {"outlier": 3.0, "noise": 0.0},
-        "Its pull counts three times in the mean, and nine times in C.",
-        "Which moves more when one gradient grows, the arrow or the ellipse?",
-    ),
-    Preset(
-        "Half the labels flipped",
-        {"outlier": 1.0, "noise": 0.5},
-        "Arrows turn round until hardly a mean is left; the ellipse shows that all still pull.",
-        "The mean gradient is almost 0. Is there nothing left to learn?",
-    ),
-)
+    Preset("As they are", {"outlier": 1.0, "noise": 0.0},
+           "One arrow is the mean of all; few lie along it.",
+           "How many of the examples pull against the mean of all?"),
+    Preset("One loud example", {"outlier": 3.0, "noise": 0.0},
+           "Its pull counts three times in the mean, and nine times in C.",
+           "Which moves more when one gradient grows, the arrow or the ellipse?"),
+    Preset("Half the labels flipped", {"outlier": 1.0, "noise": 0.5},
+           "Arrows turn round until hardly a mean is left; the ellipse shows that all still pull.",
+           "The mean gradient is almost 0. Is there nothing left to learn?"),
+)  # fmt: skip
 
 
 def background(data):

@@ -123,31 +123,19 @@ WORDS = (
     "{standing:.0f} stand."
 )
 PRESETS = (
-    Preset(
-        "Intact",
-        {"broken": 0},
-        "Every line holds: three to an order, all others to rounding.",
-        "Which three lines can hold only to an order, and what do they have in common?",
-    ),
-    Preset(
-        "A tiny step",
-        {"broken": 0, "budget": 1e-6},
-        "The smaller the step, the truer the three approximations.",
-        "By which factor does a hundred times smaller c shrink what they miss?",
-    ),
-    Preset(
-        "Along −g",
-        {"broken": 1 + NAMES.index("stationarity")},
-        "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
-        "The step costs exactly c: which lines do not notice that it is the wrong one?",
-    ),
-    Preset(
-        "Square of the mean",
-        {"broken": 1 + NAMES.index("quadratic form")},
-        "With ggᵀ in the place of C the cost is wrong, and the step with it.",
-        "Why does Cu = g still have a solution here?",
-    ),
-)
+    Preset("Intact", {"broken": 0},
+           "Every line holds: three to an order, all others to rounding.",
+           "Which three lines can hold only to an order, and what do they have in common?"),
+    Preset("A tiny step", {"broken": 0, "budget": 1e-6},
+           "The smaller the step, the truer the three approximations.",
+           "By which factor does a hundred times smaller c shrink what they miss?"),
+    Preset("Along −g", {"broken": 1 + NAMES.index("stationarity")},
+           "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
+           "The step costs exactly c: which lines do not notice that it is the wrong one?"),
+    Preset("Square of the mean", {"broken": 1 + NAMES.index("quadratic form")},
+           "With ggᵀ in the place of C the cost is wrong, and the step with it.",
+           "Why does Cu = g still have a solution here?"),
+)  # fmt: skip
 
 
 def background(data):
