@@ -1,7 +1,7 @@
 """Two budgets: where ε comes from. The farthest step along −g that costs at most c and is at most r long.
 
 The loss budget is an ellipse, the radius a circle. Where only the ellipse binds the step is −C⁺g, ε = 0; where only
-the circle binds it is −g; where both do, ε is the exchange rate of the two prices, λ₂/λ₁. Which it is depends on c/r²
+the circle binds it is −g; where both do, ε is the ratio of the two multipliers, λ₂/λ₁. Which it is depends on c/r²
 alone: R(ε) = ΔᵀCΔ/‖Δ‖² grows with ε from R(0) to R(∞), and ε is where it is c/r².
 """
 

@@ -101,31 +101,19 @@ WORDS = (
     "{cosine:+.3f}; there g is {gradient:.2f} long and C⁻¹g only {step:.3f}."
 )
 PRESETS = (
-    Preset(
-        "Away",
-        {"intercept": 2.0, "slope": 4.5},
-        "Only the slope is wrong, and the empirical Fisher moves the intercept.",
-        "Which way will C⁻¹g point from here: along the natural gradient, or away from it?",
-    ),
-    Preset(
-        "Detour",
-        {"intercept": 1.0, "slope": 0.0},
-        "Nearly three times the way, for the same end.",
-        "Where on the map are the detours longest?",
-    ),
-    Preset(
-        "Late",
-        {"intercept": 4.5, "slope": 3.0},
-        "They set out nearly side by side, and part later.",
-        "Does a good cosine at the start promise a short way?",
-    ),
-    Preset(
-        "Agreed",
-        {"intercept": -0.5, "slope": 3.0},
-        "From here both take nearly the same way.",
-        "Near the optimum of a model with the right noise, what is C?",
-    ),
-)
+    Preset("Away", {"intercept": 2.0, "slope": 4.5},
+           "Only the slope is wrong, and the empirical Fisher moves the intercept.",
+           "Which way will C⁻¹g point from here: along the natural gradient, or away from it?"),
+    Preset("Detour", {"intercept": 1.0, "slope": 0.0},
+           "Nearly three times the way, for the same end.",
+           "Where on the map are the detours longest?"),
+    Preset("Late", {"intercept": 4.5, "slope": 3.0},
+           "They set out nearly side by side, and part later.",
+           "Does a good cosine at the start promise a short way?"),
+    Preset("Agreed", {"intercept": -0.5, "slope": 3.0},
+           "From here both take nearly the same way.",
+           "Near the optimum of a model with the right noise, what is C?"),
+)  # fmt: skip
 
 
 def background(data):
@@ -147,11 +135,10 @@ def respond(data, state):
     """The three ways from a start to the optimum."""
     start = jnp.stack([state["intercept"], state["slope"]])
     optimum, H, C = _regression(data)
-    off = start - optimum
-    way, descent_way = _flow(H, C, off), _descent(H, off)
-    path, left, length, turning = _walk(way, jax.vmap(partial(_direction, H, C))(way))
+    off, direction = start - optimum, partial(_direction, H, C)
+    far, way, descent_way = jnp.linalg.norm(off), _flow(direction, off), _descent(H, off)
+    path, left, length, turning = _walk(way, jax.vmap(direction)(way))
     descent, descent_left, descent_length, descent_turning = _walk(descent_way, -_unit(dot(descent_way, H)))
-    far = jnp.linalg.norm(off)
     return {
         "start": start,
         "place": start,
@@ -169,7 +156,7 @@ def respond(data, state):
         "natural_length": far,
         "descent_length": descent_length,
         "descent_turning": descent_turning,
-        "cosine": -jnp.sum(_direction(H, C, off) * _unit(off)),
+        "cosine": -dot(direction(off), off) / far,
         "gradient": jnp.linalg.norm(dot(H, off)),
         "step": jnp.linalg.norm(solve_two_by_two(C(off), dot(H, off))),
     }
@@ -190,9 +177,8 @@ def still(panels, background):
     plane.plot(*optimum, "*", color=CONSTRAINT, ms=16, mec="white", zorder=9)
     plane.set(aspect="equal", title="Flows to the optimum ★")
     flows = ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL)
-    for text in key(
-        plane, "lower left", *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
-    ):
+    words = *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
+    for text in key(plane, "lower left", *words):
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the lines of the field
 
     levels = [-1, -0.5, 0, 0.5, 0.9, 1]
@@ -233,12 +219,12 @@ def _direction(H, C, off):
     return -_unit(solve_two_by_two(C(off), dot(H, off)))
 
 
-def _flow(H, C, off):
-    """The flow of −C⁻¹g from an offset, by Runge and Kutta, at a speed that falls to 0 with the distance left."""
+def _flow(direction, off):
+    """The flow along directions from an offset, by Runge and Kutta, at a speed that falls to 0 with the distance."""
 
     def velocity(off):
         far = jnp.linalg.norm(off)
-        return far / (1 + far) * _direction(H, C, off)
+        return far / (1 + far) * direction(off)
 
     def move(off, _):
         h = SPAN / STEPS
