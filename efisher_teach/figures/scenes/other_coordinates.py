@@ -13,19 +13,11 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from efisher_teach import errors
-from efisher_teach.core import coordinates
+from efisher_teach.core import coordinates, two_charts
 from efisher_teach.core.coordinates import Coordinates
 from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.two_charts import (
-    descent_gap,
-    gaps,
-    smallest_eigenvalue,
-    start_of,
-    step_from,
-    trajectory,
-)
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT
 from efisher_teach.figures.marks import Mark, arrow, dots, key, label, line
 from efisher_teach.figures.plane import require_two_parameters
@@ -101,8 +93,7 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     errors.one_of("chart", chart, tuple(CHARTS))
     require_two_parameters(problem)
     params, chosen = jnp.asarray(problem.params, float), _chart(chart)
-    psi, back, J = _there_and_back(chosen, params)
-    coordinates.require_inside(f"the chart {chart!r} ({chosen.domain})", params, psi, back, J)
+    psi = coordinates.enter(chosen, params)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
@@ -130,45 +121,29 @@ WORDS = (
     "chart is {smallest:.5f}: an ε far below it leaks next to nothing."
 )
 PRESETS = (
-    Preset(
-        "One step",
-        {"learning_rate": 0.1, "damping": 1e-6},
-        "Two charts, one step; gradient descent makes two.",
-        "Which of the two methods depends on how you write the parameters?",
-    ),
-    Preset(
-        "The chart bends",
-        {"learning_rate": 0.3, "damping": 1e-6},
-        "A long step feels the curvature of φ.",
-        "Halve η: by how much does the distance between the two ends shrink?",
-    ),
-    Preset(
-        "ε leaks",
-        {"learning_rate": 0.1, "damping": 0.3},
-        "εI is Euclidean in each chart: two different ε.",
-        "What must one add to JᵀCJ instead of εI?",
-    ),
-)
+    Preset("One step", {"learning_rate": 0.1, "damping": 1e-6},
+           "Two charts, one step; gradient descent makes two.",
+           "Which of the two methods depends on how you write the parameters?"),
+    Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6},
+           "A long step feels the curvature of φ.",
+           "Halve η: by how much does the distance between the two ends shrink?"),
+    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3},
+           "εI is Euclidean in each chart: two different ε.",
+           "What must one add to JᵀCJ instead of εI?"),
+)  # fmt: skip
 
 
 @cache  # one object a name: its functions are what the compiled scene is known by
 def _chart(name: str) -> Coordinates:
     if name == "affine":
         return coordinates.affine(jnp.array([[1.5, 0.9], [0.0, 0.4]]))
-    return getattr(coordinates, {"exp": "exponential", "weight norm": "weight_norm"}.get(name, name))
-
-
-@partial(jax.jit, static_argnums=0)
-def _there_and_back(chart, params):
-    """ψ, θ from it, and J there."""
-    psi = chart.inverse(params)
-    return psi, chart.forward(psi), jax.jacfwd(chart.forward)(psi)
+    chart = getattr(coordinates, {"exp": "exponential", "weight norm": "weight_norm"}.get(name, name))
+    return chart._replace(name=name)
 
 
 def background(data):
     """Views about the steps in both panels, contours of the loss in them, and the gap of gradient descent."""
-    views = (_corners(data, chart=chart) for chart in (False, True))
-    (x, y), (chart_x, chart_y) = (jnp.linspace(low, high, 49, axis=-1) for low, high in views)
+    (x, y), (chart_x, chart_y) = (jnp.linspace(low, high, 49, axis=-1) for low, high in _views(data))
     problem, chart = data["problem"], data["chart"]
 
     @jax.vmap
@@ -179,8 +154,8 @@ def background(data):
         plane = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
         return losses(jax.vmap(onto)(plane)).reshape(len(y), len(x))
 
-    start = start_of(problem, chart, data["psi"])
-    gap = jax.vmap(lambda rate: descent_gap(start, rate))(jnp.asarray(RATES, x.dtype))
+    start = two_charts.start_of(problem, chart, data["psi"])
+    gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, x.dtype))
     return {
         "x": x,
         "y": y,
@@ -191,7 +166,7 @@ def background(data):
         "start": problem.params,
         "chart_start": _seen(data, data["psi"]),
         "descent_gap": jnp.clip(gap, *GAPS),
-        "smallest": smallest_eigenvalue(start),
+        "smallest": two_charts.smallest_eigenvalue(start),
     }
 
 
@@ -199,13 +174,14 @@ def respond(data, state):
     """First steps and trajectories in both panels, and the gap between the two against η and against ε."""
     rate, damping = state["learning_rate"], state["damping"]
     problem, chart = data["problem"], data["chart"]
-    corners = (_corners(data, chart=chart) for chart in (False, True))
-    limits, chart_limits = (view + (view - view[::-1]) / 4 for view in corners)  # a little beside the view
+    limits, chart_limits = (
+        view + (view - view[::-1]) / 4 for view in _views(data)
+    )  # a little beside the view
     found = {}
     see, stretch = jax.vmap(partial(_seen, data)), jnp.linspace(0, 1, PIECES + 1)[:, None]
     for name, descent in (("step", False), ("descent", True)):
-        its_damping = jnp.zeros_like(rate) if descent else damping
-        walk = partial(trajectory, problem, rate=rate, damping=its_damping, steps=STEPS, descent=descent)
+        settings = {"rate": rate, "damping": jnp.zeros_like(rate) if descent else damping}
+        walk = partial(two_charts.trajectory, problem, **settings, steps=STEPS, descent=descent)
         here, there = walk(coordinates.identity, problem.params), walk(chart, data["psi"])
         # As the other panel sees it, the first step is a curve.
         bent, chart_bent = (
@@ -225,10 +201,10 @@ def respond(data, state):
             f"chart_{name}_path_here": chart_bent[PIECES:],
         }
     rates, dampings = jnp.asarray(RATES, rate.dtype), jnp.logspace(-6, 0, 61)
-    start = start_of(problem, chart, data["psi"])
-    by_rate = jax.vmap(lambda rate: gaps(start, rate, damping).gap)(rates)
-    by_damping = jax.vmap(lambda damping: gaps(start, rate, damping))(dampings)
-    now, now_descent = gaps(start, rate, damping), descent_gap(start, rate)
+    start = two_charts.start_of(problem, chart, data["psi"])
+    by_rate = jax.vmap(lambda rate: two_charts.gaps(start, rate, damping).gap)(rates)
+    by_damping = jax.vmap(lambda damping: two_charts.gaps(start, rate, damping))(dampings)
+    now, now_descent = two_charts.gaps(start, rate, damping), two_charts.descent_gap(start, rate)
 
     def curve(x, y):
         return jnp.stack([x, jnp.clip(y, *GAPS)], axis=-1)
@@ -245,7 +221,7 @@ def respond(data, state):
         "descent_gap": now_descent,
         "leak": now.leak,
         "slope": now.slope,
-        "smallest": smallest_eigenvalue(start),
+        "smallest": two_charts.smallest_eigenvalue(start),
     }
 
 
@@ -296,14 +272,17 @@ def _whole(data, point):
     return jnp.concatenate([point[:1], v + point[1] * jnp.stack([-v[1], v[0]])])
 
 
-@partial(jax.jit, static_argnames="chart")
-def _corners(data, *, chart):
-    """Lower left and upper right of a view with room for the longest undamped steps, (2, 2)."""
-    chosen, start = (data["chart"], data["psi"]) if chart else (coordinates.identity, data["problem"].params)
+@jax.jit
+def _views(data):
+    """Lower left and upper right of both views, with room for the longest undamped steps, (2, 2) each."""
+    here = _corners(data, coordinates.identity, data["problem"].params, lambda theta: theta)
+    return here, _corners(data, data["chart"], data["psi"], partial(_seen, data))
+
+
+def _corners(data, chart, start, see):
     rate, damping = jnp.asarray(RATES[-1], start.dtype), jnp.zeros((), start.dtype)
-    step = partial(step_from, data["problem"], chosen, start, rate, damping)
-    ends = [start, *(start + step(descent=descent) for descent in (False, True))]
-    ends = jnp.stack([_seen(data, end) if chart else end for end in ends])
+    step = partial(two_charts.step_from, data["problem"], chart, start, rate, damping)
+    ends = jnp.stack([see(end) for end in (start, start + step(descent=False), start + step(descent=True))])
     low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
     half = 0.68 * (high - low)
     half = jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
