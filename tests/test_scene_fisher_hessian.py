@@ -137,10 +137,3 @@ def test_presets_are_what_they_say(case):
     assert wrong["empirical_most"] > (1.5 if bend else 2) * wrong["empirical_least"]
     assert far["ratio"] < 0.3
     assert np.linalg.norm(far["empirical"], axis=-1).max() < 1
-
-
-def test_messages():
-    with pytest.raises(ValueError, match=r"`n` must be at least 60; got 59"):
-        fisher_hessian(n=59)
-    with pytest.raises(ValueError, match=r"`model` must be"):
-        fisher_hessian(model="cubic")

@@ -1,42 +1,26 @@
-"""Two budgets, over the whole map of c and r: the step, its two prices and ε, against bisection in float64."""
+"""Two budgets, over the whole map of c and r: the step, its two multipliers and ε, against bisection in float64."""
 
 import gallery
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import efisher_teach as ef
 from efisher_teach.figures import scenes
-from efisher_teach.figures.scenes.two_budgets import two_budgets
 
-
-def two_radii():
-    """Real data, two features that are nearly the same: C is far from a ball."""
-    whole, chosen = ef.breast_cancer(None), jnp.array([0, 20])
-    few = whole._replace(params=jnp.zeros(2), x=whole.x[:, chosen], x_test=None, y_test=None)
-    return ef.descend(few, steps=6, learning_rate=0.5)
-
-
-PROBLEMS = {
-    "radii": two_radii,
-    "ball": lambda: ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5),
-    "thirty": lambda: ef.breast_cancer(None),
-    "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
-}
+PROBLEMS = ("radii", "two", "thirty", "wide")
 
 
 @pytest.fixture(params=gallery.usual(PROBLEMS, "radii", "wide"), scope="module")
 def case(request):
     """The scene, its table, C and g in float64, and c and r over the map, (41, 1) and (1, 41)."""
-    problem = PROBLEMS[request.param]()
-    scene = two_budgets(problem)
-    G = np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y))
+    problem = gallery.problem(request.param)
+    scene = scenes.two_budgets(problem)
+    G = gallery.gradients(problem)
     c, r = (np.float32(axis.values).astype(float) for axis in scene.axes)
     return scene, scenes.tabulate(scene), G.T @ G / len(G), G.mean(axis=0), c[:, None], r[None]
 
 
 def spectral(case):
-    """λ and |Vᵀg|² where λ is not 0, with R(ε) = Σ λw/Σ w for w = |Vᵀg|²/(λ + ε)²."""
+    """μ and |Vᵀg|² where μ is not 0, with R(ε) = Σ μw/Σ w for w = |Vᵀg|²/(μ + ε)²."""
     values, V = np.linalg.eigh(case[2])
     kept = values > 1e-10 * values[-1]
     return values[kept], (V.T @ case[3])[kept] ** 2
@@ -71,7 +55,7 @@ def test_decrease_is_the_best_there_is(case):
     np.testing.assert_allclose(case[1].arrays["decrease"], solve(case)[1], rtol=1e-3)
 
 
-def test_damping_is_the_ratio_of_the_prices(case):
+def test_damping_is_the_ratio_of_the_multipliers(case):
     damping, _ = solve(case)
     first, second = (np.float64(case[1].arrays[name]) for name in ("of_budget", "of_radius"))
     both = (damping > 0) & np.isfinite(damping)
@@ -85,22 +69,27 @@ def test_damping_is_the_ratio_of_the_prices(case):
     assert ((first == 0) == np.isinf(damping))[~edge].all()
 
 
-def test_a_budget_is_kept_and_has_a_price_only_if_used_up(case):
+def test_a_budget_is_kept_and_has_a_multiplier_only_if_used_up(case):
     arrays = case[1].arrays
-    for used, price in (("cost_used", "of_budget"), ("length_used", "of_radius")):
+    for used, multiplier in (("cost_used", "of_budget"), ("length_used", "of_radius")):
         assert arrays[used].max() <= 100.05
-        np.testing.assert_allclose(arrays[used][arrays[price] > 1e-4 * arrays[price].max()], 100, atol=0.2)
+        np.testing.assert_allclose(
+            arrays[used][arrays[multiplier] > 1e-4 * arrays[multiplier].max()], 100, atol=0.2
+        )
     assert np.maximum(arrays["cost_used"], arrays["length_used"]).min() > 99.9
 
 
-def test_prices_are_the_slopes_of_the_decrease(case):
+def test_multipliers_are_the_slopes_of_the_decrease(case):
     """The envelope theorem: one more unit of c is worth λ₁, one more of r² is worth λ₂. And they sum up."""
     arrays, c, r = case[1].arrays, case[4], case[5]
     decrease, first, second = (np.float64(arrays[n]) for n in ("decrease", "of_budget", "of_radius"))
-    for price, gain, step in ((first, decrease, np.diff(c, axis=0)), (second.T, decrease.T, np.diff(r**2).T)):
-        slope, slack = np.diff(gain, axis=0) / step, 2e-3 * price.max()
-        assert (slope <= price[:-1] + slack).all()  # concave: the price falls as the budget grows
-        assert (slope >= price[1:] - slack).all()
+    for multiplier, gain, step in (
+        (first, decrease, np.diff(c, axis=0)),
+        (second.T, decrease.T, np.diff(r**2).T),
+    ):
+        slope, slack = np.diff(gain, axis=0) / step, 2e-3 * multiplier.max()
+        assert (slope <= multiplier[:-1] + slack).all()  # concave: the multiplier falls as the budget grows
+        assert (slope >= multiplier[1:] - slack).all()
     np.testing.assert_allclose(2 * first * c + 2 * second * r**2, decrease, rtol=2e-3)
     np.testing.assert_allclose(arrays["by_budget"], 200 * first * c / decrease, atol=0.3)
     np.testing.assert_allclose(arrays["by_budget"] + arrays["by_radius"], 100, atol=1e-3)
@@ -146,12 +135,3 @@ def test_presets_bind_as_they_say(case):
         at = table.at(tuple(axis.nearest(preset.state[axis.name]) for axis in scene.axes))
         for used, expected in ((at["cost_used"], cost), (at["length_used"], length)):
             assert used == pytest.approx(100, abs=0.05) if expected else used < 95, preset.name
-
-
-def test_messages():
-    with pytest.raises(ValueError, match=r"`problem` must be one with params of shape \(p,\), p ≥ 2; got"):
-        two_budgets(ef.digits())
-    with pytest.raises(ValueError, match=r"`problem` must be such that g is no eigenvector of C; got R from"):
-        two_budgets(ef.linear_regression(1, 3))
-    with pytest.raises(ValueError, match=r"`budget` must be finite and greater than 0; got -1"):
-        two_budgets(ef.breast_cancer(), budget=-1.0)

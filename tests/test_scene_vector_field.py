@@ -132,11 +132,3 @@ def test_right_noise_makes_the_fields_agree_at_the_optimum_and_more_noise_shorte
     assert cosine > 0.95
     mean = [float(np.mean(look(noise)[-1].arrays["length"])) for noise in NOISES]
     assert mean[0] > mean[1] > 1.5 * mean[2]
-
-
-@pytest.mark.parametrize("noise", [0.05, 11.0])
-def test_bad_input(noise):
-    with pytest.raises(
-        ValueError, match=f"`noise` must be from 0.1 to 10; got {noise:.3g}. The paper has 1."
-    ):
-        vector_field(noise=noise)

@@ -325,6 +325,10 @@ def test_layers_look_as_matplotlib_draws_them(name):
 # Bad input
 
 
+def two_coordinates(params, chart):
+    return scenes.other_coordinates(ef.breast_cancer()._replace(params=jnp.array(params)), chart)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -348,6 +352,31 @@ def test_layers_look_as_matplotlib_draws_them(name):
         (
             lambda: scenes.damping(ef.breast_cancer(), budget=0.0),
             "`budget` must be finite and greater than 0; got 0",
+        ),
+        (lambda: scenes.fisher_hessian(n=59), "`n` must be at least 60; got 59"),
+        (
+            lambda: scenes.fisher_hessian(model="cubic"),
+            "`model` must be one of 'linear', 'curved'; got 'cubic'",
+        ),
+        (lambda: scenes.vector_field(noise=0.05), "`noise` must be from 0.1 to 10; got 0.05"),
+        (lambda: scenes.vector_field(noise=11.0), "`noise` must be from 0.1 to 10; got 11"),
+        (
+            lambda: scenes.two_budgets(ef.digits()),
+            r"`problem` must be one with params of shape \(p,\), p ≥ 2",
+        ),
+        (
+            lambda: scenes.two_budgets(ef.linear_regression(1, 3)),
+            "`problem` must be such that g is no eigenvector of C; got R from",
+        ),
+        (lambda: two_coordinates([1.0, 1.0], "log"), "`chart` must be one of 'affine', .*; got 'log'"),
+        (lambda: two_coordinates([1.0, 1.0, 1.0], "polar"), r"of shape \(2,\); got shape \(3,\)"),
+        (
+            lambda: two_coordinates([-0.5, 1.0], "exp"),
+            r"`params` must be inside the chart 'exp' \(θ > 0, as θ = exp ψ\); got",
+        ),
+        (
+            lambda: two_coordinates([0.0, 0.0], "polar"),
+            "`params` must be at a regular point of the chart 'polar'",
         ),
     ],
 )
