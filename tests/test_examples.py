@@ -40,7 +40,7 @@ def run(docstring, name, module=ef):
     return "".join(report)
 
 
-CHECKS = {"enter", "require_inside"}  # shared by two modules, and of no use to a reader
+CHECKS = {"enter"}  # shared by modules, and of no use to a reader
 
 
 @pytest.mark.parametrize("room", [ef, ef.coordinates, ef.scenes], ids=lambda room: room.__name__)

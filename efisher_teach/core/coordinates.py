@@ -194,7 +194,7 @@ def enter(coordinates: Coordinates, theta: Float[Array, " p"]) -> Float[Array, "
         errors.reject(
             "params", f"what {chart} describes", f"{theta.size} numbers, and {error}", "Choose another."
         )
-    require_inside(chart, theta, psi, back, J)
+    _require_inside(chart, theta, psi, back, J)
     return psi
 
 
@@ -234,7 +234,7 @@ def _require_finite_jacobian(name: str, J: jax.Array) -> None:
         )
 
 
-def require_inside(chart: str, theta: jax.Array, psi: jax.Array, back: jax.Array, J: jax.Array) -> None:
+def _require_inside(chart: str, theta: jax.Array, psi: jax.Array, back: jax.Array, J: jax.Array) -> None:
     """A point that a chart can describe: there and back again, with a Jacobian of full row rank."""
     if back.shape != theta.shape:
         got, action = f"{theta.size} of them", "Choose a chart that fits."
