@@ -815,7 +815,7 @@ def test_target_with_a_budget(name, damping, dtype):
     for field in ("delta", "predicted_changes"):
         expected = scaled.learning_rate * getattr(asked, field)
         assert oracles.relative(getattr(scaled, field), expected) < 20 * eps
-    for field in ("weights", "agreement", "worse", "effective_rank"):
+    for field in ("coefficients", "agreement", "worse", "effective_rank"):
         np.testing.assert_allclose(
             getattr(scaled, field), getattr(asked, field), rtol=20 * eps, atol=20 * eps
         )
