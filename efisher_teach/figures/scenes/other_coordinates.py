@@ -275,7 +275,7 @@ def _whole(data, point):
 @jax.jit
 def _views(data):
     """Lower left and upper right of both views, with room for the longest undamped steps, (2, 2) each."""
-    here = _corners(data, coordinates.identity, data["problem"].params, lambda theta: theta)
+    here = _corners(data, coordinates.identity, data["problem"].params, lambda params: params)
     return here, _corners(data, data["chart"], data["psi"], partial(_seen, data))
 
 
