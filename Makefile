@@ -16,7 +16,12 @@ PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0
 ENDS    = jax==0.8.0:lowest jax==0.10.2:highest
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_solve.py tests/test_precondition.py tests/test_two_budgets.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_proof.py tests/test_gram.py tests/test_update.py tests/test_devices.py tests/test_cuda.py
 
-.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-peers test-newest test-wheel mutants lint names notebooks site figures bench bench-peers bench-gpu bench-site bench-class binder lock clean
+PIP     = $(BIN)/python -m pip
+# uv does not read pip's settings: this shows it the same indexes, wheels and certificates.
+INDEXES = set -a && UV_INDEX_STRATEGY=unsafe-best-match && eval "$$($(PIP) config list | sed -nE \
+  's/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.extra-index-url=/UV_INDEX=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p; /\.find-links=/{s/^[^=]*=/UV_FIND_LINKS=/; y/ /,/; p}')"
+
+.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-peers test-newest test-wheel mutants lint tables notebooks site figures bench bench-peers bench-gpu bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -44,20 +49,19 @@ mutants: $(VENV)/.dev ## proof that the tests bite: each of these errors must be
 	@$(call timed,mutants,$(ALONE) $(BRISK) $(BIN)/python tests/mutate.py)
 
 test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
-	@set -e; for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
+	@set -e; $(INDEXES); for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \
 	  test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  $(BIN)/uv pip install -q --python $$env/bin/python "$$pin" jaxtyping beartype pytest hypothesis numpy scikit-learn optax tqdm; \
 	  echo "== $$pin"; $$env/bin/python -m pytest --rootdir=. -p no:cacheprovider $(MATHS); done
 
-# uv does not read pip's settings: UV_FIND_LINKS shows it the wheels that pip would find, such as a PyTorch without CUDA.
 test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlinops
-	@set -e; env=$(VENV)-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
-	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python \
+	@set -e; $(INDEXES); env=$(VENV)-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  $(BIN)/uv pip install -q --python $$env/bin/python \
 	    -c requirements-dev.txt $(PEERS) jax jaxtyping beartype pytest hypothesis numpy scikit-learn nbformat matplotlib
 	@$(call timed,peers,EFISHER_TEACH_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest --rootdir=. -p no:cacheprovider $(HOOKS) -k "peers or torch" tests/test_peers.py tests/test_own_models.py)
 
 test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in place of the pins
-	@env=$(VENV)-newest; rm -rf $$env && $(BIN)/uv venv -q --python $(BIN)/python $$env && \
+	@$(INDEXES); env=$(VENV)-newest; rm -rf $$env && $(BIN)/uv venv -q --python $(BIN)/python $$env && \
 	  $(BIN)/uv pip install -q --python $$env/bin/python -e '.[lab,dev]'
 	@$(call timed,newest,$(VENV)-newest/bin/python -m pytest --rootdir=. -p no:cacheprovider tests/test_step.py tests/test_explorer.py tests/test_cards.py tests/test_exercises.py && \
 	  $(VENV)-newest/bin/python -m pytest --nbval-lax --nbval-cell-timeout=300 -p no:cacheprovider notebooks)
@@ -65,15 +69,15 @@ test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in 
 test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson; how to cite it
 	@$(BIN)/uv tool run -q --from cffconvert==2.0.0 cffconvert --validate -i CITATION.cff
 	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep -q static/lesson.js
-	@set -e; env=$(VENV)-wheel; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	@set -e; $(INDEXES); env=$(VENV)-wheel; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt dist/*.whl pytest hypothesis
 	@$(call timed,wheel,cd tests && ../$(VENV)-wheel/bin/python -m pytest --rootdir=. -p no:cacheprovider -m "not browser" test_explorer.py test_cards.py)
 
 lint: $(VENV)/.dev ## style, spelling, layers, types
 	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)
 
-names: $(VENV)/.dev ## the table of public names, in docs/names.md
-	$(BIN)/python docs/names.py
+tables: $(VENV)/.dev ## the tables of docs/ that come from code and measurements
+	$(BIN)/python docs/tables.py
 
 notebooks: $(VENV)/.dev ## run every notebook and store what it shows
 	$(BIN)/python notebooks/store.py
@@ -89,18 +93,18 @@ bench: $(VENV)/.dev ## ratios, all measured in one run
 	$(BIN)/python benchmarks/price.py
 
 bench-peers: $(VENV)/.dev ## the price of a step, beside PyTorch's packages
-	@set -e; env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
-	  UV_FIND_LINKS="$${UV_FIND_LINKS-$$PIP_FIND_LINKS}" $(BIN)/uv pip install -q --python $$env/bin/python $(PRICED)
-	$(BIN)/python benchmarks/price.py --peers
+	@set -e; $(INDEXES); env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  $(BIN)/uv pip install -q --python $$env/bin/python $(PRICED); \
+	  $(BIN)/python benchmarks/price.py --peers $$env/bin/python
 
 bench-gpu: $(VENV)/.dev ## the price of a step on a GPU
-	$(BIN)/python benchmarks/price_gpu.py
+	$(BIN)/python benchmarks/price.py --gpu
 
 bench-site: site ## how soon the pages without a server answer
 	$(BIN)/python benchmarks/pages.py
 
 bench-class: $(VENV)/.dev ## what learners cost a server, one and ten at once
-	$(BIN)/python benchmarks/classroom.py
+	bash binder/start $(BIN)/python benchmarks/classroom.py
 
 binder: $(VENV)/.dev ## what Binder builds, and how long it takes
 	$(BIN)/python benchmarks/binder.py
@@ -112,6 +116,10 @@ lock: $(VENV)/.dev ## pin every requirement anew
 clean: ## remove the environments
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers $(VENV)-newest $(VENV)-wheel dist
 
+# $(call install,requirements): by uv, in a tenth of pip's time; by pip where there is no uv.
+install = { $(PIP) install --quiet --disable-pip-version-check $$(grep '^uv==' requirements-dev.txt) && $(INDEXES) && \
+  $(BIN)/uv pip install --quiet --python $(BIN)/python $(1); } || $(PIP) install --quiet --disable-pip-version-check $(1)
+
 # The learner's environment; the tests' environment is the same one with more in it. One that was left half made (.half:
 # an interrupted install) or whose Python is gone is made anew.
 $(VENV)/.lab: requirements.txt pyproject.toml
@@ -120,12 +128,12 @@ $(VENV)/.lab: requirements.txt pyproject.toml
 	@{ test ! -e $(VENV)/.half && $(BIN)/python -m pip -V; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@test -e $@ || touch $(VENV)/.half
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@$(call install,-r requirements.txt)
+	@$(call install,--no-deps -e .)
 	@rm -f $(VENV)/.half && touch $@
 
 $(VENV)/.dev: $(VENV)/.lab requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(call install,-r requirements-dev.txt)
 	@touch $@
 
 # $(call timed,name,command): the command, then how long it took, by the clock and in CPU time (user, system).

@@ -26,7 +26,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from classroom import ROOT, lab, memory, worked
+from classroom import ROOT, lab, memory, server_of, worked
 
 BASE = ["ipykernel==7.0.1", "ipywidgets==8.1.7", "jupyter-offlinenotebook==0.3.2", "jupyter-resource-usage==1.2.0",
         "jupyter-server==2.17.0", "jupyterhub==5.4.0", "jupyterlab==4.4.9", "notebook==7.4.7"]  # fmt: skip
@@ -130,10 +130,9 @@ def visit(folder: Path, inside: dict[str, str]) -> dict[str, float]:
             raise RuntimeError("The slider moved, and the picture did not.")
         stop("first slider dragged, s")
         kernel = desk.ask("import os; print(os.getpid())")
-        server = json.loads(next((repo / ".runtime").glob("jpserver-*.json")).read_text())["pid"]
         seen["CPU of the kernel, s"] = worked(kernel)
         seen["kernel at its peak, MiB"] = memory(kernel)["peak"]
-        seen["server at its peak, MiB"] = memory(server)["peak"]
+        seen["server at its peak, MiB"] = memory(server_of(repo))["peak"]
         if desk.problems():
             raise RuntimeError("\n".join(desk.problems()))
     return seen
@@ -144,16 +143,11 @@ def main() -> None:
     parser.add_argument("--python", help="instead of the one that binder/runtime.txt names")
     parser.add_argument("--rounds", type=int, default=3, help="starts; the table has their median")
     parser.add_argument("--compare", action="store_true", help="also without what postBuild has compiled")
-    parser.add_argument("--keep", type=Path, help="build here, and keep it; what is built already is used")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        folder = options.keep or Path(place)
-        folder.mkdir(parents=True, exist_ok=True)
-        python, known = options.python or python_of_runtime(), folder / "inside.json"
+        folder, python = Path(place), options.python or python_of_runtime()
         print(subprocess.check_output([python, "-VV"], text=True).strip())
-        if not known.exists():
-            known.write_text(json.dumps(build(folder, python)))
-        inside = json.loads(known.read_text())
+        inside = build(folder, python)
         cache = folder / "repo" / "binder" / ".jax-cache"
         print(f"compiled: {size(cache):.1f} MB in {len([*cache.iterdir()])} files", flush=True)
         columns = {"": [visit(folder, inside) for _ in range(options.rounds)]}

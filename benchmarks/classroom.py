@@ -1,21 +1,17 @@
-"""What learners cost a server, one and ten at once: `python benchmarks/classroom.py [--seconds 60] [--out FILE]`.
-
-One Jupyter server, started through `binder/start` as on Binder and on the hubs of `binder/hub/`.
+"""What learners cost a server, one and ten at once: `make bench-class`.
 
 *A notebook*: every notebook of the course, its stored cells run one after the other in a kernel of its own.
 
-*One learner* is a page of a real Chromium. For a minute each: nothing; an axis dragged to and fro without a pause; a
-kernel control (the budget of the ellipsoid); the slider of `ipywidgets.interact` that redraws the same figure by
-matplotlib. Counted: CPU seconds of the server and of the kernel, bytes over the page's websockets.
+*One learner* is a page of a real Chromium with the notebook of sliders.py, on a Jupyter server that is started as on
+Binder. For half a minute each: nothing; an axis dragged to and fro without a pause; a kernel control (the budget); the
+slider of `ipywidgets.interact` that redraws the same figure by matplotlib. Counted: CPU seconds of server and kernel,
+bytes over the page's websockets.
 
-*Ten at once*: ten kernels of that server. Two learners are pages of Chromium. Eight are websocket clients in this
-process, without a browser: they run the same cells by `execute_request` and move the same widgets by `comm_msg`, as
-ipywidgets does in a browser: one message on its way, and after its answer the latest value. The server and the kernels
-do the same work for both. All ten open the notebook at once, then all move at once. At the end the state of every
-kernel must be the last that its learner sent, and the last answer of its explorer must have come. *Answer*: from
-sending to the kernel's "idle", for the eight.
+*Ten at once*: ten such pages, each with its kernel, on one server. All open the notebook one after the other, then all
+move at once. *Settled*: the seconds from the last movement until every page shows what its kernel has; a state that a
+page and its kernel do not agree on after 20 s is lost.
 
-The browser and the clients run on the same machine as the server: its times are worse for it, its CPU seconds are not.
+The browser runs on the same machine as the server: waiting times are worse for it, CPU seconds are not.
 """
 
 import argparse
@@ -23,45 +19,30 @@ import datetime
 import json
 import os
 import re
-import shutil
-import struct
 import tempfile
 import time
-import urllib.request
-import uuid
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from importlib.metadata import version
-from itertools import count
 from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 
 import nbformat
 import numpy as np
 import sliders  # which also shows the way to tests/lab.py
-import websocket
+from nbclient import NotebookClient
+from turns import machine
 
 lab = sliders.lab
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "classroom.json"
-PAGES, CLIENTS = 2, 8
-CELLS = (sliders.SETUP, sliders.INTERACT)
+LEARNERS = 10
 PULL = 2.0  # seconds from one end of a slider to the other
 RATE = 50  # movements a second
-IDS = """
+SWEPT = """
 import gc, json, os
 swept, = [each for each in gc.get_objects() if type(each) is ipywidgets.FloatSlider and each.description == "turn"]
-print(json.dumps([os.getpid(), *(each.model_id for each in (explorer, budget, swept))]))
+print(json.dumps(os.getpid()))
 """
-STATE = "print(json.dumps([explorer.turn, budget.value, swept.value, explorer._serial]))"
-# How the eight move: the widget (as IDS lists them), its value's name, its ends, its step, and the seconds from one
-# message to the next, as in static/explorer.js (ipywidgets' own sliders wait for the answer only).
-MOVES = {
-    "axis": (0, "turn", -180, 180, 1, 0.2),
-    "kernel control": (1, "value", 0.001, 0.04, 0.0001, 0.0),
-    "interact": (2, "value", -180, 180, 1, 0.0),
-}
+STATE = "print(json.dumps([explorer.turn, budget.value, swept.value, explorer.reply['serial']]))"
+KINDS = ("nothing", "axis", "kernel control", "interact")
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -78,156 +59,37 @@ def worked(*pids: int) -> float:
     return sum(int(each[11]) + int(each[12]) for each in fields) / os.sysconf("SC_CLK_TCK")
 
 
-def place(seconds: float) -> float:
-    """Where a hand is that pulls to and fro, in [0, 1]."""
-    return abs((seconds / PULL + 1) % 2 - 1)
+def server_of(folder: Path) -> int:
+    """The process of the server that runs on a folder."""
+    return json.loads(next((folder / ".runtime").glob("jpserver-*.json")).read_text())["pid"]
 
 
-class Server:
-    """The server's REST interface."""
+class Learner:
+    """A page with the notebook of sliders.py, run, and a second client of its kernel, to ask it."""
 
-    def __init__(self, folder, url, token):
-        self.url, self.token = url, token
-        self.pid = json.loads(next((folder / ".runtime").glob("jpserver-*.json")).read_text())["pid"]
-
-    def call(self, method, where, **body):
-        """A request; gives the answer."""
-        request = urllib.request.Request(
-            f"{self.url}api/{where}?token={self.token}",
-            json.dumps(body).encode() if body else None,
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.loads(answer.read() or "null")
-
-    def client(self, notebook):
-        """A client with a new kernel, which starts where the notebook lies."""
-        return Client(self, self.call("POST", "kernels", name="python3", path=notebook)["id"])
-
-
-class Client:
-    """A websocket to a kernel: runs code, and moves widgets."""
-
-    def __init__(self, server, kernel):
-        self.kernel, self.serial = kernel, 0
-        address = f"ws{server.url.removeprefix('http')}api/kernels/{kernel}/channels?token={server.token}"
-        self.socket = websocket.create_connection(address)
-        self.messages = Queue()
-        Thread(target=self.listen, daemon=True).start()  # who does not listen is cut off by the server
-
-    def send(self, kind, content, metadata=None):
-        """Send a message to the kernel; gives its id."""
-        header = {"msg_id": uuid.uuid4().hex, "msg_type": kind, "session": "class", "username": "", "version": "5.3",
-                  "date": datetime.datetime.now(datetime.UTC).isoformat()}  # fmt: skip
-        message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": metadata or {}}
-        self.socket.send(json.dumps(message | {"content": content, "buffers": []}))
-        return header["msg_id"]
-
-    def listen(self):
-        """Take in what comes, until the connection ends."""
-        with suppress(websocket.WebSocketException, OSError):
-            while data := self.socket.recv():
-                if isinstance(data, bytes):  # with buffers behind: how many parts, where each begins
-                    parts = struct.unpack_from("!I", data)[0]
-                    begin, *later = struct.unpack_from(f"!{parts}I", data, 4)
-                    data = data[begin : later[0] if later else None]
-                message = json.loads(data)
-                answer = message["content"].get("data", {}) if message["msg_type"] == "comm_msg" else {}
-                self.serial = max(self.serial, answer.get("state", {}).get("reply", {}).get("serial", 0))
-                self.messages.put(message)
-
-    def receive(self, timeout):
-        """The next message; None if none comes in time."""
-        try:
-            return self.messages.get(timeout=max(timeout, 1e-4))
-        except Empty:
-            return None
-
-    def idle(self, message, sent):
-        """Whether a message says that the kernel is done with the one that was sent."""
-        done = message["msg_type"] == "status" and message["content"]["execution_state"] == "idle"
-        return done and message["parent_header"].get("msg_id") == sent
-
-    def run(self, code, cell="class"):
-        """Run a cell; gives what it prints."""
-        content = {"code": code, "silent": False, "store_history": True, "user_expressions": {},
-                   "allow_stdin": False, "stop_on_error": False}  # fmt: skip
-        sent, printed = self.send("execute_request", content, {"cellId": cell}), ""
-        while not self.idle(message := self.messages.get(timeout=600), sent):
-            if message["msg_type"] == "error":
-                raise RuntimeError("\n".join(message["content"]["traceback"]))
-            if message["msg_type"] == "stream" and message["content"]["name"] == "stdout":
-                printed += message["content"]["text"]
-        return printed
-
-    def begin(self):
-        """Run the cells of the class; and ask who is who."""
+    def __init__(self, desk, page, name):
+        self.page, self.bytes = page, 0
+        page.on("websocket", self.count)
         start = time.perf_counter()
-        for number, cell in enumerate(CELLS):
-            self.run(cell, str(number))
-        self.took = time.perf_counter() - start
-        return self.meet()
-
-    def meet(self):
-        """Ask the kernel for its process, and for the names of its widgets."""
-        self.pid, *self.comms = json.loads(self.run(IDS))
-        return self
-
-    def move(self, kind, seconds):
-        """Move a widget for so long; gives its last value, and the seconds that each answer took."""
-        which, name, low, high, step, pause = MOVES[kind]
-        start = now = asked = time.perf_counter()
-        value = said = sent = None
-        answers = []
-        for tick in count():
-            if (elapsed := now - start) < seconds:
-                value = round(low + step * round((high - low) / step * place(elapsed)), 6)
-            if sent is None and value == said and elapsed >= seconds:
-                return value, answers
-            if sent is None and value != said and now >= asked + pause:
-                data = {"method": "update", "state": {name: value}, "buffer_paths": []}
-                sent, said, asked = (
-                    self.send("comm_msg", {"comm_id": self.comms[which], "data": data}),
-                    value,
-                    now,
-                )
-            while (now := time.perf_counter()) < start + (tick + 1) / RATE:
-                message = self.receive(start + (tick + 1) / RATE - now)
-                if sent and message and self.idle(message, sent):
-                    answers.append(time.perf_counter() - asked)
-                    sent = None
-        raise AssertionError
-
-
-class Page:
-    """A learner at a real page: the notebook of the class in JupyterLab."""
-
-    def __init__(self, server, page, name):
-        self.page, self.name, self.bytes = page, name, 0
-        page.on("websocket", self.watch)
-        start = time.perf_counter()
-        lab.open_notebook(page, server.url, server.token, name)
+        lab.write_notebook(desk.folder / name, sliders.SETUP, sliders.INTERACT)
+        lab.open_notebook(page, desk.url, desk.token, name)
         lab.run_all(page)
         self.explorer = lab.explorers(page).first
         self.explorer.wait_for(state="attached")
-        panel = page.locator(".widget-interact")
-        panel.locator("img").wait_for(state="attached", timeout=120_000)
+        self.control = page.locator(".widget-hbox .widget-slider").first
+        self.swept = page.locator(".widget-interact .widget-slider")
+        page.locator(".widget-interact img").wait_for(state="attached", timeout=120_000)
         self.took = time.perf_counter() - start
-        self.control, self.swept = (
-            page.locator(".widget-hbox .widget-slider").first,
-            panel.locator(".widget-slider"),
+        axis = sliders.Native(self.explorer.locator(".ef-axis input"))
+        self.hands = dict(
+            zip(KINDS[1:], (axis, *map(sliders.Widget, (self.control, self.swept))), strict=True)
         )
-        self.hands = {
-            "axis": sliders.Native(self.explorer.locator(".ef-axis input")),
-            "kernel control": sliders.Widget(self.control),
-            "interact": sliders.Widget(self.swept),
-        }
-        sessions = server.call("GET", "sessions")
+        sessions = json.loads(desk.call("GET", "sessions"))
         kernel = next(each["kernel"]["id"] for each in sessions if each["path"] == name)
-        self.client = Client(server, kernel).meet()  # a second client of this kernel, to ask it
-        self.pid = self.client.pid
+        self.connection = desk.folder / ".runtime" / f"kernel-{kernel}.json"
+        self.pid = lab.ask(self.connection, SWEPT)
 
-    def watch(self, socket):
+    def count(self, socket):
         """Count what goes over a websocket."""
 
         def add(data):
@@ -236,202 +98,117 @@ class Page:
         socket.on("framesent", add)
         socket.on("framereceived", add)
 
-    def last(self):
-        """What the page shows, as STATE says it of the kernel."""
+    def agrees(self):
+        """Whether the page shows what its kernel has."""
         seen = lab.read(self.explorer)
-        control, swept = (
-            float(each.locator(".widget-readout").text_content().replace("−", "-"))
-            for each in (self.control, self.swept)
-        )
-        return [seen["state"][0] * MOVES["axis"][4] + MOVES["axis"][2], control, swept, seen["serial"]]
+        readouts = (each.locator(".widget-readout").text_content() for each in (self.control, self.swept))
+        control, swept = (float(text.replace("−", "-")) for text in readouts)
+        shown = [
+            seen["state"][0] - 180,
+            control,
+            swept,
+            seen["serial"],
+        ]  # the axis begins at -180, by degrees
+        return np.allclose(shown, lab.ask(self.connection, STATE))
 
 
-def pull(pages, kind, seconds):
-    """Move the same slider of several pages for so long."""
-    hands = [each.hands[kind] for each in pages]
+def pull(learners, kind, seconds):
+    """Move a slider of every page to and fro, for so long."""
+    hands = [each.hands[kind] for each in learners]
     for hand in hands:
         hand.take()
-    start, moved = time.perf_counter(), 0
+    start = time.perf_counter()
+    moved = 0
     while (elapsed := time.perf_counter() - start) < seconds:
         for hand in hands:
-            hand.to(0.1 + 0.8 * place(elapsed))
+            hand.to(0.1 + 0.8 * abs((elapsed / PULL + 1) % 2 - 1))
         moved += 1
-        pages[0].page.wait_for_timeout(max(0, 1000 * (moved / RATE - (time.perf_counter() - start))))
+        learners[0].page.wait_for_timeout(max(0, 1000 * (moved / RATE - (time.perf_counter() - start))))
     for hand in hands:
         hand.let_go()
-    return moved / seconds
-
-
-def course(server, folder):
-    """Memory and CPU seconds of every notebook of the course, run as it is stored."""
-    found = {}
-    for path in sorted((folder / "notebooks").glob("*.ipynb")):
-        print(path.stem, flush=True)
-        client = server.client(f"notebooks/{path.name}")
-        pid = json.loads(client.run("import os; print(os.getpid())"))
-        for cell in nbformat.read(path, as_version=4).cells:
-            if cell.cell_type == "code":
-                client.run(cell.source, cell.id)
-        found[path.stem] = memory(pid) | {"cpu": worked(pid)}
-        server.call("DELETE", f"kernels/{client.kernel}")
-    return found
-
-
-def differs(learner):
-    """What the kernel of a learner has, and what the learner sent last, if they differ; waits for both to agree."""
-    client = getattr(learner, "client", learner)
-    has, sent = [], []
-
-    def agree():
-        has[:] = json.loads(client.run(STATE))
-        sent[:] = learner.last() if isinstance(learner, Page) else [*learner.sent, learner.serial]
-        return np.allclose(has, sent)
-
-    return None if lab.until(agree, timeout=20) else {"kernel": [*has], "learner": [*sent]}
 
 
 def phases(server, learners, seconds):
-    """All learners idle, then move each kind of slider at once; for each, CPU seconds, bytes, answers."""
-    pages = [each for each in learners if isinstance(each, Page)]
-    clients = [each for each in learners if not isinstance(each, Page)]
-    pids, found = [each.pid for each in learners], {}
-    for client in clients:
-        client.sent = [None] * len(MOVES)
-    for kind in ("nothing", *MOVES):
-        print(f"{len(learners)}: {kind}", flush=True)
+    """All rest, then move each kind of slider at once: CPU seconds, bytes (a learner's minute), and what was lost."""
+    pids, found, lost = [each.pid for each in learners], {}, 0
+    for kind in KINDS:
         time.sleep(2)
-        sent = [each.bytes for each in pages]
-        before = worked(server.pid), worked(*pids)
-        start, answers, rate = time.perf_counter(), [], 0
-        with ThreadPoolExecutor(len(learners)) as pool:
-            moving = [pool.submit(client.move, kind, seconds) for client in clients if kind in MOVES]
-            if kind in MOVES:
-                rate = pull(pages, kind, seconds)
-            else:
-                pages[0].page.wait_for_timeout(1000 * seconds)
-            for client, each in zip(clients, moving, strict=False):
-                client.sent[[*MOVES].index(kind)], took = each.result()
-                answers += took
-        pages[0].page.wait_for_timeout(500)
-        took = time.perf_counter() - start
-        minute = 60 / took / len(learners)  # of one learner
+        sent = sum(each.bytes for each in learners)
+        before, start = (worked(server), worked(*pids)), time.perf_counter()
+        if kind == "nothing":
+            learners[0].page.wait_for_timeout(1000 * seconds)
+        else:
+            pull(learners, kind, seconds)
+        stopped = time.perf_counter()
+        agreed = [lab.until(each.agrees, timeout=20) for each in learners]
+        minute = 60 / (time.perf_counter() - start) / len(learners)
+        lost += agreed.count(False)
         found[kind] = {
-            "server": (worked(server.pid) - before[0]) * minute,
+            "server": (worked(server) - before[0]) * minute,
             "kernel": (worked(*pids) - before[1]) * minute,
-            "bytes": sum(each.bytes for each in pages) - sum(sent),
-            "movements": rate,
+            "bytes": (sum(each.bytes for each in learners) - sent) * minute,
+            "settled": time.perf_counter() - stopped,
         }
-        found[kind]["bytes"] *= 60 / took / len(pages)
-        if answers:
-            found[kind]["answers"] = len(answers) / len(clients) * 60 / took
-            found[kind] |= {"median": float(np.median(answers)), "slowest": max(answers)}
-    return found
+        print(f"{len(learners)}: {kind}: {found[kind]}", flush=True)
+    return found, lost
 
 
-def measure(seconds):
-    """The whole run."""
-    results = {"date": datetime.date.today().isoformat(), "seconds": seconds, "load": [os.getloadavg()[0]]}
-    with tempfile.TemporaryDirectory() as place_of_all:
-        folder = Path(place_of_all)
-        shutil.copytree(ROOT / "notebooks", folder / "notebooks")
-        for number in range(1 + PAGES):
-            lab.write_notebook(folder / f"class{number}.ipynb", *CELLS)
+def at_once(number, seconds):
+    """So many learners on one server."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         with lab.server(folder) as (url, token, log), lab.browser() as page:
-            server = Server(folder, url, token)
-            start = worked(server.pid)
-            learner = Page(server, page, "class0.ipynb")
-            results["one"] = {"opening": {"server": worked(server.pid) - start, "kernel": worked(learner.pid),
-                                          "seconds": learner.took}}  # fmt: skip
-            results["one"] |= {"phases": phases(server, [learner], seconds), "kernel": memory(learner.pid)}
-            lost = [differs(learner)]
-            for session in server.call("GET", "sessions"):
-                server.call("DELETE", f"sessions/{session['id']}")
-            page.goto("about:blank")
-            start = time.perf_counter()
-            with ThreadPoolExecutor(CLIENTS) as pool:
-                coming = [pool.submit(server.client(f"class{PAGES}.ipynb").begin) for _ in range(CLIENTS)]
-                window = page.context.browser
-                fresh = [window.new_page(viewport={"width": 1500, "height": 1000}) for _ in range(PAGES)]
-                pages = [Page(server, each, f"class{1 + number}.ipynb") for number, each in enumerate(fresh)]
-                learners = [*pages, *(each.result() for each in coming)]
-            ten = {"pages": PAGES, "clients": CLIENTS, "opening": time.perf_counter() - start}
-            ten["first"] = min(each.took for each in learners)
-            ten["phases"] = phases(server, learners, seconds)
-            lost += [differs(each) for each in learners]
+            desk, server = lab.Desk(folder, url, token, log, page, lab.listen(page)), server_of(folder)
+            pages = [
+                page,
+                *(page.context.browser.new_page(viewport=page.viewport_size) for _ in range(number - 1)),
+            ]
+            before, start = worked(server), time.perf_counter()
+            learners = [Learner(desk, each, f"class{i}.ipynb") for i, each in enumerate(pages)]
+            opening = {"seconds": time.perf_counter() - start, "server": worked(server) - before}
+            opening["kernel"] = worked(*(each.pid for each in learners)) / number
+            found, lost = phases(server, learners, seconds)
             kernels = [memory(each.pid) for each in learners]
-            ten["kernel"] = {name: [each[name] for each in kernels] for name in kernels[0]}
-            ten["server"] = memory(server.pid)
-            results |= {"ten": ten, "lost": [each for each in lost if each]}
-            for each in fresh:
-                each.close()
-            for kernel in server.call("GET", "kernels"):
-                server.call("DELETE", f"kernels/{kernel['id']}")
-            results["notebooks"] = course(server, folder)
-            errors = [line for line in log.read_text().splitlines() if re.search(r"^\[E |Traceback", line)]
-            if errors:
-                raise RuntimeError("\n".join(errors))
-    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    names = ("jupyterlab", "jupyter-server", "ipykernel", "ipywidgets", "anywidget", "jax", "matplotlib")
-    return results | {
-        "device": processor[1] if processor else "unknown",
-        "cores": os.cpu_count(),
-        "load": [*results["load"], os.getloadavg()[0]],
-        "versions": {name: version(name) for name in names},
-    }
+            if desk.problems():
+                raise RuntimeError("\n".join(desk.problems()))
+            return {
+                "opening": opening,
+                "phases": found,
+                "lost": lost,
+                "kernel": {name: float(np.mean([each[name] for each in kernels])) for name in kernels[0]},
+                "server": memory(server),
+            }
 
 
-def tables(results):
-    """All in Markdown."""
-    yield "| notebook, run once | kernel, MiB | at its peak | CPU, s |"
-    yield "|---|---|---|---|"
-    for name, about in results["notebooks"].items():
-        yield f"| {name} | {about['resident']:.0f} | {about['peak']:.0f} | {about['cpu']:.1f} |"
-    one, ten = results["one"], results["ten"]
-    for title, phases_of in (("one learner", one["phases"]), ("ten at once, each", ten["phases"])):
-        yield f"\n| a minute of, {title} | kernel, CPU s | server, CPU s | kB | answers | median, ms | slowest, ms |"
-        yield "|---|---|---|---|---|---|---|"
-        for kind, about in phases_of.items():
-            told = [f"{about[name]:.0f}" if name in about else "" for name in ("answers",)]
-            told += [f"{1000 * about[name]:.0f}" if name in about else "" for name in ("median", "slowest")]
-            yield (
-                f"| {kind} | {about['kernel']:.2f} | {about['server']:.2f} | {about['bytes'] / 1000:.0f} "
-                f"| {' | '.join(told)} |"
-            )
-    opening = one["opening"]
-    yield (
-        f"\nOpening and running the class's notebook: {opening['kernel']:.1f} s of CPU in the kernel, "
-        f"{opening['server']:.1f} s in the server, {opening['seconds']:.0f} s in all; "
-        f"ten at once: {ten['opening']:.0f} s."
-    )
-    mean = {name: np.mean(values) for name, values in ten["kernel"].items()}
-    yield (
-        f"A kernel of the ten: {mean['resident']:.0f} MiB resident, {mean['share']:.0f} MiB its share, "
-        f"{max(ten['kernel']['peak']):.0f} MiB at the peak; the server: {ten['server']['peak']:.0f} MiB."
-    )
-    yield f"States lost: {len(results['lost'])} {results['lost'] or ''}"
-    names = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
-    yield (
-        f"\n{results['date']}; {results['device']}, {results['cores']} cores, load {results['load'][0]:.1f} before and "
-        f"{results['load'][1]:.1f} after; {names}."
-    )
+def course():
+    """Memory and CPU seconds of every notebook of the course, run as it is stored."""
+    found = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        client = NotebookClient(
+            nbformat.read(path, 4), timeout=600, resources={"metadata": {"path": path.parent}}
+        )
+        with client.setup_kernel():
+            for place, cell in enumerate(client.nb.cells):
+                client.execute_cell(cell, place)
+            pid = client.km.provisioner.pid
+            found[path.stem] = memory(pid) | {"cpu": worked(pid)}
+        print(path.stem, found[path.stem], flush=True)
+    return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60, help="of each movement; fewer store nothing")
-    parser.add_argument("--out", type=Path, help="where the results go, if not to benchmarks/results")
-    parser.add_argument(
-        "--show", action="store_true", help="measure nothing: the tables of the stored results"
-    )
-    options = parser.parse_args()
-    if options.show:
-        results = json.loads((options.out or RESULTS).read_text())
-    else:
-        results = measure(options.seconds)
-        if out := options.out or (RESULTS if options.seconds >= 30 else None):
-            out.write_text(json.dumps(results, indent=1) + "\n")
-    print(*tables(results), sep="\n")
-    if results["lost"]:
+    parser.add_argument("--seconds", type=float, default=30, help="of each movement; fewer store nothing")
+    seconds = parser.parse_args().seconds
+    names = ("jupyterlab", "jupyter-server", "ipykernel", "ipywidgets", "anywidget", "jax", "matplotlib")
+    results = {"date": datetime.date.today().isoformat(), "device": machine(), "seconds": seconds}
+    results |= {"versions": {name: version(name) for name in names}, "load": [os.getloadavg()[0]]}
+    results |= {"one": at_once(1, seconds), "ten": at_once(LEARNERS, seconds), "notebooks": course()}
+    results["load"].append(os.getloadavg()[0])
+    if seconds >= 30:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"Stored in {RESULTS}. `make tables` writes them into docs/teaching_at_scale.md.")
+    if results["one"]["lost"] or results["ten"]["lost"]:
         raise SystemExit("States were lost.")
 
 

@@ -1,16 +1,14 @@
 """From a hand's movement to changed pixels, in a real JupyterLab in a real Chromium: `make bench`.
 
-One notebook holds an explorer of the ellipsoid, with a control that recomputes its table in the kernel (the budget),
-and the same figure under ipywidgets' `interact`, drawn anew by matplotlib for every value. They take turns, so that
-all are measured on the same machine at the same time.
+One notebook holds an explorer of the best step, with controls that recompute its table in the kernel, and the same
+figure under ipywidgets' `interact`, drawn anew by matplotlib for every value. They take turns, so that all are measured
+on the same machine at the same time.
 
-*Latency* is of single movements, each awaited: from the moment when the page is told of the input (pointermove or
-keydown, in a capturing listener) to the end of the frame in which the pixels differ (of the canvas, read back with
-getImageData; for `interact`, another image, decoded). *All told* is the widest reading: from the browser's time stamp
-of the input, up to a frame earlier, to the begin of the next frame, when the screen has changed at the latest.
-*Pictures a second* counts the different pictures while the slider is pulled without a pause; *settle* is the time from
-the last input of such a pull to the last change. A second table has every axis of every scene, with what the first
-picture of its explorer took in the kernel, compilation included.
+*Latency* is of single movements, each awaited: from the browser's own time stamp of the input to the begin of the frame
+after the one whose pixels differ (of the canvas, read back with getImageData; for `interact`, another image, decoded),
+when the screen has changed at the latest. *Pictures a second* counts the different pictures while the slider is pulled
+without a pause; *settle* is the time from the last input of such a pull to the last change. A second table has every
+axis of every scene, with what the first picture of its explorer took in the kernel, compilation included.
 """
 
 import argparse
@@ -19,10 +17,13 @@ import random
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from turns import machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import gallery
@@ -32,7 +33,7 @@ SETUP = """
 import ipywidgets
 import efisher_teach as ef
 from IPython.display import display
-from efisher_teach.figures.scenes import paint
+from efisher_teach.figures.paint import paint
 
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
@@ -49,7 +50,7 @@ INTERACT = """
 scene, table = explorer.scene, explorer.table
 
 def draw(turn):
-    figure, _ = paint(scene, table, (scene.axes[0].nearest(turn),))
+    figure = paint(scene, table, (scene.axes[0].nearest(turn),)).figure
     figure.set_dpi(100)  # as many pixels as the screen has
     display(figure)
 
@@ -186,12 +187,12 @@ class Widget(Native):
 
 
 def measure(page, root, hand, moves, pulls):
-    """Latencies of single moves (told to done, arrived to after), then pictures a second and settle of a pull."""
+    """Latencies of single moves, then pictures a second and settle of a pull."""
     root.evaluate(PROBE)
     hand.take()
     page.evaluate("probe.begin(false)")
     page.evaluate("probe.quiet(400)")
-    single, whole = [], []
+    latencies = []
     for fraction in np.linspace(0.15, 0.9, moves):
         time.sleep(random.uniform(0.03, 0.06))
         page.evaluate("probe.begin(false)")
@@ -199,9 +200,7 @@ def measure(page, root, hand, moves, pulls):
         page.evaluate("probe.quiet(30)")
         seen = page.evaluate("probe.read()")
         if seen["inputs"] and seen["changes"]:
-            first, change = seen["inputs"][0], seen["changes"][0]
-            single.append(change["done"] - first["told"])
-            whole.append(change["after"] - first["arrived"])
+            latencies.append(seen["changes"][0]["after"] - seen["inputs"][0]["arrived"])
     hand.to(0.1)
     page.evaluate("probe.quiet(400)")
     page.evaluate("probe.begin(true)")
@@ -211,117 +210,90 @@ def measure(page, root, hand, moves, pulls):
     seen = page.evaluate("probe.read()")
     hand.let_go()
     page.evaluate("probe.stop()")
-    inputs, changes = seen["inputs"], [change["done"] for change in seen["changes"]]
-    seconds = (inputs[-1]["told"] - inputs[0]["told"]) / 1000
-    during = sum(change <= inputs[-1]["told"] + 17 for change in changes)
-    return {"single": single, "whole": whole, "rate": during / seconds, "inputs": len(inputs) / seconds,
-            "settle": changes[-1] - inputs[-1]["told"]}  # fmt: skip
+    changes, (first, *_, last) = [each["done"] for each in seen["changes"]], seen["inputs"]
+    during = sum(change <= last["told"] + 17 for change in changes)
+    rate = 1000 * during / (last["told"] - first["told"])
+    return {"latencies": latencies, "rate": rate, "settle": changes[-1] - last["told"]}
 
 
-def run(rounds, moves):
-    """All kinds of movement, in turns; {kind: [result of each round]}."""
+@contextmanager
+def desk_with(*cells):
+    """A notebook of these cells, opened and run; complaints of the page are an error."""
     with tempfile.TemporaryDirectory() as folder:
-        lab.write_notebook(Path(folder) / "sliders.ipynb", SETUP, INTERACT)
+        lab.write_notebook(Path(folder) / "sliders.ipynb", *cells)
         with lab.server(Path(folder)) as (url, token, log), lab.browser() as page:
             desk = lab.Desk(Path(folder), url, token, log, page, lab.listen(page))
             desk.open("sliders.ipynb")
             lab.run_all(page)
-            explorer = lab.explorers(page).first
-            explorer.wait_for(state="attached")
-            panel = page.locator(".widget-interact")
-            panel.locator("img").wait_for(state="attached", timeout=60_000)
-            own = explorer.locator(".ef-axis input")
-            controls = page.locator(".widget-hbox .widget-slider")
-            hands = {
-                "axis, mouse": (explorer, Native(own)),
-                "axis, keys": (explorer, Keys(own)),
-                "kernel control, mouse": (explorer, Widget(controls.nth(0))),
-                "the same, new background": (explorer, Widget(controls.nth(1))),
-                "`interact`, mouse": (panel, Widget(panel.locator(".widget-slider"))),
-            }
-            results = {kind: [] for kind in hands}
-            for turn in range(rounds + 1):  # the first warms up
-                for kind, (root, hand) in hands.items():
-                    found = measure(page, root, hand, moves if turn else 3, 2)
-                    if turn:
-                        results[kind].append(found)
-            if desk.problems():
-                raise RuntimeError("\n".join(desk.problems()))
-    return results
-
-
-def measure_scenes(moves):
-    """Every axis of every scene, with what the kernel took for its first picture: a Markdown table, line by line."""
-    yield "| scene | first picture, s | packed, kB | axis | latency, p50 / p95 ms | pictures a second | settle, ms |"
-    yield "|---|---|---|---|---|---|---|"
-    with tempfile.TemporaryDirectory() as folder:
-        cells = [GALLERY.format(tests=str(Path(lab.__file__).parent))]
-        cells += [SCENE.format(name=name) for name in gallery.BARE]
-        lab.write_notebook(Path(folder) / "scenes.ipynb", *cells)
-        with lab.server(Path(folder)) as (url, token, log), lab.browser() as page:
-            desk = lab.Desk(Path(folder), url, token, log, page, lab.listen(page))
-            desk.open("scenes.ipynb")
-            lab.run_all(page)
-            took = desk.ask("import json; print(json.dumps(took))")
-            for place, name in enumerate(gallery.BARE):
-                cell = page.locator(".jp-CodeCell").nth(place + 1)
-                cell.scroll_into_view_if_needed()
-                explorer = cell.locator(".ef-explorer[data-serial]")
-                explorer.wait_for(state="attached", timeout=60_000)
-                sliders = explorer.locator(".ef-axis input").all()
-                for axis, slider in zip(gallery.shown(name)[0].axes, sliders, strict=True):
-                    found = measure(page, explorer, Native(slider), moves, 1)
-                    latency = "{:.0f} / {:.0f}".format(*np.percentile(found["single"], [50, 95]))
-                    first, packed = took[name]
-                    yield (
-                        f"| {name} | {first:.1f} | {packed:.0f} | {axis.label} | {latency} "
-                        f"| {found['rate']:.0f} | {found['settle']:.0f} |"
-                    )
+            yield desk
             if desk.problems():
                 raise RuntimeError("\n".join(desk.problems()))
 
 
-def report(results, load):
-    """The Markdown table, and what it was measured on."""
-    lines = [
-        "| | latency, p50 / p95 ms | all told, p50 / p95 ms | pictures (inputs) a second | settle, ms |",
-        "|---|---|---|---|---|",
-    ]
-    medians = {}
-    for kind, rounds in results.items():
-        single, whole = (np.concatenate([each[what] for each in rounds]) for what in ("single", "whole"))
-        medians[kind] = np.median(single)
-        latency, told = (
-            "{:.0f} / {:.0f}".format(*np.percentile(times, [50, 95])) for times in (single, whole)
-        )
-        rate, inputs, settle = (
-            np.median([each[what] for each in rounds]) for what in ("rate", "inputs", "settle")
-        )
-        lines.append(f"| {kind} | {latency} | {told} | {rate:.0f} ({inputs:.0f}) | {settle:.0f} |")
+def row(name, *rounds):
+    """A line of a table: what was measured in so many rounds."""
+    latencies = np.concatenate([each["latencies"] for each in rounds])
+    p50, p95 = np.percentile(latencies, [50, 95])
+    rate, settle = (np.median([each[what] for each in rounds]) for what in ("rate", "settle"))
+    return f"| {name} | {p50:.0f} / {p95:.0f} | {rate:.0f} | {settle:.0f} |"
+
+
+def compare(rounds, moves):
+    """All kinds of movement in turns, line by line."""
+    results = {}
+    with desk_with(SETUP, INTERACT) as desk:
+        page, explorer = desk.page, lab.explorers(desk.page).first
+        explorer.wait_for(state="attached")
+        panel = page.locator(".widget-interact")
+        panel.locator("img").wait_for(state="attached", timeout=60_000)
+        own, controls = explorer.locator(".ef-axis input"), page.locator(".widget-hbox .widget-slider")
+        hands = {
+            "axis, mouse": (explorer, Native(own)),
+            "axis, keys": (explorer, Keys(own)),
+            "kernel control, mouse": (explorer, Widget(controls.nth(0))),
+            "the same, new background": (explorer, Widget(controls.nth(1))),
+            "`interact`, mouse": (panel, Widget(panel.locator(".widget-slider"))),
+        }
+        for turn in range(rounds + 1):  # the first warms up
+            for kind, (root, hand) in hands.items():
+                found = measure(page, root, hand, moves if turn else 3, 2)
+                if turn:
+                    results.setdefault(kind, []).append(found)
+    yield "| | latency, p50 / p95 ms | pictures a second | settle, ms |"
+    yield "|---|---|---|---|"
+    yield from (row(kind, *found) for kind, found in results.items())
+    medians = {kind: np.median([each["latencies"] for each in found]) for kind, found in results.items()}
     ratio = medians["`interact`, mouse"] / medians["axis, mouse"]
-    lines += [
-        "",
-        f"`interact` takes {ratio:.0f} times as long as an axis (medians).",
-        f"{sum(len(each['single']) for each in results['axis, mouse'])} movements each; {os.cpu_count()} cores, "
-        f"load {load[0]:.1f} before and {os.getloadavg()[0]:.1f} after; JupyterLab {version('jupyterlab')}, "
-        f"ipywidgets {version('ipywidgets')}, JAX {version('jax')}, matplotlib {version('matplotlib')}.",
-    ]
-    return "\n".join(lines)
+    yield f"\n`interact` takes {ratio:.0f} times as long as an axis (medians of {rounds} × {moves} movements).\n"
+
+
+def scenes(moves):
+    """Every axis of every scene, line by line."""
+    yield "| scene: axis | latency, p50 / p95 ms | pictures a second | settle, ms | first picture, s | packed, kB |"
+    yield "|---|---|---|---|---|---|"
+    cells = [GALLERY.format(tests=str(Path(lab.__file__).parent))]
+    with desk_with(*cells, *(SCENE.format(name=name) for name in gallery.BARE)) as desk:
+        took = desk.ask("import json; print(json.dumps(took))")
+        for place, name in enumerate(gallery.BARE):
+            cell = desk.page.locator(".jp-CodeCell").nth(place + 1)
+            cell.scroll_into_view_if_needed()
+            explorer = cell.locator(".ef-explorer[data-serial]")
+            explorer.wait_for(state="attached", timeout=60_000)
+            sliders = explorer.locator(".ef-axis input").all()
+            for axis, slider in zip(gallery.shown(name)[0].axes, sliders, strict=True):
+                found = measure(desk.page, explorer, Native(slider), moves, 1)
+                first, packed = took[name]
+                yield f"{row(f'{name}: {axis.label}', found)} {first:.1f} | {packed:.0f} |"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--moves", type=int, default=12, help="single movements a round")
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
     options = parser.parse_args()
-    lines = [report(run(options.rounds, options.moves), os.getloadavg()), ""]
-    print(*lines, sep="\n", flush=True)
-    for line in measure_scenes(options.moves):
+    print(f"{machine()}, load {os.getloadavg()[0]:.1f}; JupyterLab {version('jupyterlab')}\n")
+    for line in chain(compare(options.rounds, options.moves), scenes(options.moves)):
         print(line, flush=True)
-        lines.append(line)
-    if options.out:
-        options.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

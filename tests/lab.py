@@ -179,21 +179,25 @@ class Desk(NamedTuple):
         return self.troubles + [line for line in lines if re.search(r"^\[E |\bERROR\b|Traceback", line)]
 
     def ask(self, code: str) -> Any:
-        """Run code in the kernel, as a second client; gives what it prints, read as JSON."""
-        connection = next((self.folder / ".runtime").glob("kernel-*.json"))
-        client = BlockingKernelClient(connection_file=str(connection))
-        client.load_connection_file()
-        client.start_channels()
-        messages: list[dict] = []
-        try:
-            client.execute_interactive(code, timeout=60, store_history=False, output_hook=messages.append)
-        finally:
-            client.stop_channels()
-        for message in messages:
-            if message["msg_type"] == "error":
-                raise RuntimeError("\n".join(message["content"]["traceback"]))
-        printed = [each["content"]["text"] for each in messages if each["msg_type"] == "stream"]
-        return json.loads("".join(printed) or "null")
+        """Run code in the only kernel there is, as a second client; gives what it prints, read as JSON."""
+        return ask(next((self.folder / ".runtime").glob("kernel-*.json")), code)
+
+
+def ask(connection: Path, code: str) -> Any:
+    """Run code in the kernel of a connection file, as a second client; gives what it prints, read as JSON."""
+    client = BlockingKernelClient(connection_file=str(connection))
+    client.load_connection_file()
+    client.start_channels()
+    messages: list[dict] = []
+    try:
+        client.execute_interactive(code, timeout=60, store_history=False, output_hook=messages.append)
+    finally:
+        client.stop_channels()
+    for message in messages:
+        if message["msg_type"] == "error":
+            raise RuntimeError("\n".join(message["content"]["traceback"]))
+    printed = [each["content"]["text"] for each in messages if each["msg_type"] == "stream"]
+    return json.loads("".join(printed) or "null")
 
 
 # Reads what is said, shown and drawn once the next frame is on the screen.

@@ -46,35 +46,14 @@ def test_links_lead_somewhere(name):
         assert link.startswith("https://") or ((ROOT / name).parent / link).exists(), link
 
 
-def test_scaling_says_what_was_measured():
-    """The prices in the paper are those of the stored run."""
-    cases = json.loads((ROOT / "benchmarks" / "results" / "price.json").read_text())["cases"]
-    prices = {(case["net"], case["n"]): case["methods"] for case in cases}
-    paper = (ROOT / "docs" / "scaling.md").read_text()
-    head, ours = re.search(r"\| price in gradients \|(.*?)\|\n.*?\n\| ours \|(.*?)\|\n", paper).groups()
-    columns = re.findall(r"(\S+), n = (\d+)", head)
-    assert len(columns) == 5
-    for (net, n), said in zip(columns, ours.split("|"), strict=True):
-        methods = prices[net, int(n)]
-        assert float(said) == round(methods["JAX: our step"]["min"] / methods["JAX: gradient"]["min"], 2)
-
-
-def test_teaching_at_scale_says_what_was_measured():
-    """What a learner costs, and that no state was lost, is that of the stored run."""
-    results = json.loads((ROOT / "benchmarks" / "results" / "classroom.json").read_text())
-    paper = (ROOT / "docs" / "teaching_at_scale.md").read_text()
-    rows = dict(re.findall(r"^\| (\S.*?) \| (.*) \|$", paper.partition("Ten at once")[0], re.MULTILINE))
-    for said, kind in (
-        ("nothing", "nothing"),
-        ("dragging an axis", "axis"),
-        ("`interact`, the same figure", "interact"),
-    ):
-        about = results["one"]["phases"][kind]
-        assert rows[said] == f"{about['kernel']:.1f} | {about['server']:.1f} | {about['bytes'] / 1000:.0f}"
-    for name, about in results["notebooks"].items():
-        assert rows[name] == f"{about['resident']:.0f} | {about['peak']:.0f} | {about['cpu']:.0f}"
-    assert not results["lost"]
-    assert "none of ten states were lost" in " ".join(paper.replace("*", "").split())
+def test_tables_are_those_of_code_and_measurements():
+    """A second run of `make tables` changes nothing."""
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
+    assert sum(page.count("<!-- table:") for page in pages) == 8
+    assert pages == [tables.filled(page) for page in pages]
 
 
 def test_one_version():
@@ -83,14 +62,6 @@ def test_one_version():
     assert version("efisher_teach") == ef.__version__
     assert f"version: {ef.__version__}" in (ROOT / "CITATION.cff").read_text()
     assert f"## [{ef.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
-
-
-def test_names_are_those_of_the_package():
-    """A second run of `make names` changes nothing."""
-    spec = importlib.util.spec_from_file_location("names", ROOT / "docs" / "names.py")
-    names = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(names)
-    assert names.PAGE.read_text() == names.page()
 
 
 def test_workflows_call_make_targets():

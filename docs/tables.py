@@ -1,0 +1,178 @@
+"""Write the tables of docs/ that come from the code or from what was measured: `make tables`.
+
+A page marks a table's place by two comments, `<!-- table: NAME -->` and `<!-- end -->`; NAME is a function of this
+module. What was measured is read from benchmarks/results/.
+"""
+
+import json
+import re
+from itertools import chain
+from pathlib import Path
+from types import ModuleType
+
+import efisher_teach as ef
+
+DOCS = Path(__file__).parent
+PRICE, GPU, CLASSROOM = (
+    json.loads((DOCS.parent / "benchmarks" / "results" / f"{name}.json").read_text())
+    for name in ("price", "price_gpu", "classroom")
+)
+WAYS = {
+    "ours": "JAX: our step",
+    "ours, and the loss after it": "JAX: our step, measured",
+    "JAX, G kept": "JAX: vmap(grad)",
+    "PyTorch, by hand for this network": "PyTorch: by hand, for this network",
+    "ASDL": "PyTorch: ASDL",
+    "NNGeometry": "PyTorch: NNGeometry",
+    "BackPACK": "PyTorch: BackPACK",
+    "torch.func": "PyTorch: vmap(grad)",
+}
+MIB, GIB = 2**20, 2**30
+
+
+def table(head, rows):
+    """A table of Markdown: its head, and rows of cells that are texts or whole numbers."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def names():
+    """Every public name, its module, and the first line of its docstring."""
+    rooms = ("core", "network", "figures", "lessons", "browser")
+    rows = []
+    for name in ef.__all__:
+        value = getattr(ef, name)
+        module = value.__name__ if isinstance(value, ModuleType) else value.__module__
+        first = " ".join((value.__doc__ or "").partition("\n\n")[0].split())
+        rows.append([f"`ef.{name}`", f"`{module.removeprefix('efisher_teach.')}`", first.replace("|", "∣")])
+    rows.sort(key=lambda row: rooms.index(row[1].strip("`").partition(".")[0]))
+    return table(["name", "room", "in one line"], rows)
+
+
+def prices():
+    """The price of each way to the step, in gradients of its framework: ratios of minima."""
+    cases = [case for case in PRICE["cases"] if case["net"] != "64-32-10" or case["n"] == 256]
+
+    def price(case, key):
+        methods = case["methods"]
+        ratio = methods[key]["min"] / methods[key.partition(":")[0] + ": gradient"]["min"]
+        return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+
+    head = ["price in gradients", *(f"{case['net']}, n = {case['n']}" for case in cases)]
+    return table(head, [[way, *(price(case, key) for case in cases)] for way, key in WAYS.items()])
+
+
+def largest():
+    """Time, memory and error of each way on the largest network."""
+    cases = [case for case in PRICE["cases"] if case["net"] == "784-1024-1024-10"]
+    head = [cases[0]["net"]]
+    for case in cases:
+        head += [f"ms, n = {case['n']}", "memory, MiB", "error"]
+    rows = []
+    for way, key in WAYS.items():
+        found = [case["methods"][key] for case in cases]
+        cells = ([f"{1e3 * f['min']:,.0f}", f"{f['memory'] / MIB:,.0f}", f"{f['error']:.0e}"] for f in found)
+        rows.append([way, *chain.from_iterable(cells)])
+    return table(head, rows)
+
+
+def growth():
+    """How price and memory grow with p and n, beside the cost model."""
+    rows = []
+    for point in PRICE["growth"]:
+        width, p, n = point["width"], point["p"], point["n"]
+        if "kept_memory" in point:
+            model = 1 + n / 3 * (784 + 2 * width + 10) / (784 * width + width * 10) + n**2 / (18 * p)
+            memory = [f"{point['memory'] / MIB:.1f}", f"{point['kept_memory'] / MIB:.0f}"]
+            rows.append([width, f"{p:,}", n, f"{point['price_min']:.2f}", f"{model:.2f}", *memory])
+    head = ["784-width-10", "p", "n", "price, measured", "by the model", "memory, MiB", "with G kept, MiB"]
+    return table(head, rows)
+
+
+def gpu():
+    """Prices on a GPU, with the model's products in TF32 and in full precision."""
+    rows = []
+    for case in GPU["cases"]:
+        for precision, name in (("default", "TF32"), ("highest", "full")):
+            found = case[precision]
+            gradient, step = found["gradient"]["min"], found["our step"]["min"]
+            first = [case["net"], f"{case['p']:.1e}".replace("e+0", "e"), case["n"]]
+            kept = f"{1e3 * found['vmap(grad)']['min']:.3g}" if "vmap(grad)" in found else ""
+            error = f"{found['error']:.0e}".replace("e-0", "e-") if "error" in found else ""
+            peak = f"{found['peak'] / GIB:.1f}" if "peak" in found else ""
+            times = [f"{1e3 * gradient:.3g}", f"{1e3 * step:.3g}", f"{step / gradient:.2f}"]
+            rows.append([*(first if name == "TF32" else [""] * 3), name, *times, kept, error, peak])
+    head = [
+        "network",
+        "p",
+        "n",
+        "model's products",
+        "gradient, ms",
+        "step, ms",
+        "price",
+        "G kept, ms",
+        "error",
+    ]
+    return table([*head, "peak of memory, GiB"], rows)
+
+
+MOVES = {
+    "nothing": "nothing",
+    "dragging an axis": "axis",
+    "moving a kernel control": "kernel control",
+    "`interact`, the same figure": "interact",
+}
+
+
+def learner():
+    """What one learner at a real page costs, a minute."""
+    rows = []
+    for said, kind in MOVES.items():
+        found = CLASSROOM["one"]["phases"][kind]
+        rows.append(
+            [said, f"{found['kernel']:.1f}", f"{found['server']:.1f}", f"{found['bytes'] / 1000:.0f}"]
+        )
+    return table(["a minute of", "kernel, CPU s", "server, CPU s", "kB, both ways"], rows)
+
+
+def ten():
+    """What ten learners cost, each, a minute, and how long they wait."""
+    rows = []
+    for said, kind in MOVES.items():
+        found = CLASSROOM["ten"]["phases"][kind]
+        if "answers" in found:
+            waits = [f"{1000 * found[of]:.0f}" for of in ("median", "slowest")]
+            rows.append(
+                [said, f"{found['kernel']:.1f}", f"{found['server']:.1f}", f"{found['answers']:.0f}", *waits]
+            )
+    head = [
+        "a minute of",
+        "kernel, CPU s each",
+        "server, CPU s each",
+        "answers each",
+        "median, ms",
+        "slowest, ms",
+    ]
+    return table(head, rows)
+
+
+def notebooks():
+    """Memory and CPU seconds of every notebook, run as stored."""
+    rows = [
+        [name, *(f"{found[of]:.0f}" for of in ("resident", "peak", "cpu"))]
+        for name, found in CLASSROOM["notebooks"].items()
+    ]
+    return table(["notebook, run as stored", "kernel, MiB", "at its peak", "CPU, s"], rows)
+
+
+def filled(page: str) -> str:
+    """A page with its tables made anew."""
+    parts = re.split(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)", page, flags=re.DOTALL)
+    for place in range(1, len(parts), 5):
+        parts[place + 2], parts[place + 1] = f"{globals()[parts[place + 1]]()}\n", ""
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    for path in DOCS.glob("*.md"):
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
