@@ -14,7 +14,6 @@ With `--compare` all starts are repeated without the compiled programs that post
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess

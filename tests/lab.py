@@ -60,7 +60,7 @@ def server(folder: Path):
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
     try:
         deadline = time.monotonic() + 90
-        while not (found := [*runtime.glob("jpserver-*.json")]):
+        while not (found := [path for path in runtime.glob("jpserver-*.json") if path.stat().st_size]):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.2)
