@@ -54,7 +54,7 @@ class Shown(NamedTuple):
 
 def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None) -> Shown:
     """Draw what stands still, unless the last pictures serve again."""
-    old = last.forms if last and _drawn_alike(scene, last.scene) else {}
+    old = last.forms if last and _drawing(last.scene) == _drawing(scene) else {}
     still = last.table.background if last and old else {}
     serves = old and all(np.array_equal(still[key], new) for key, new in table.background.items())
     forms = {
@@ -64,16 +64,12 @@ def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | No
     return Shown(scene, table, forms, _words(scene, table))
 
 
-def _drawn_alike(scene: Scene, other: Scene) -> bool:
-    """True if two scenes of the same background have the same picture."""
-
-    def drawing(scene):
-        return scene.still, scene.marks, scene.mosaic, scene.size, scene.narrow
-
-    return drawing(scene) == drawing(other)
+def _drawing(scene: Scene) -> tuple:
+    """All that the still picture depends on, besides the background."""
+    return scene.still, scene.marks, scene.mosaic, scene.size, scene.narrow
 
 
-def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Form:
+def _form(scene: Scene, table: Table, name: str, last: Form | None) -> Form:
     size = scene.narrow if name == "narrow" else scene.size
     start = tuple(axis.nearest(axis.default) for axis in scene.axes)
     layout = last and last.layout
@@ -84,6 +80,27 @@ def _form(scene: Scene, table: Table, name: str, last: Form | None = None) -> Fo
     for artist in painting.artists.values():
         artist.set_visible(False)
     return Form(painting, write(painting.figure), layout)
+
+
+def _words(scene: Scene, table: Table) -> list[Any]:
+    parts: list[Any] = []
+    names = [axis.name for axis in scene.axes]
+    for literal, field, spec, _ in Formatter().parse(scene.words):
+        if literal:
+            parts.append(literal)
+        if field in names:
+            axis = scene.axes[names.index(field)]
+            axes, shape = [names.index(field)], axis.values.shape
+            texts = [axis.say(value) for value in axis.values]
+        elif field:
+            axes, shape = list(table.depends[field]), table.arrays[field].shape
+            values = table.arrays[field].reshape(-1)
+            texts = [format(float(value), spec or "").replace("-", "−") for value in values]
+        else:
+            continue
+        said, index = np.unique(texts, return_inverse=True)
+        parts.append({"said": said.tolist(), "axes": axes, "index": index.reshape(shape).tolist()})
+    return parts
 
 
 def draw_whole(
@@ -105,106 +122,92 @@ def pack(shown: Shown) -> dict[str, Any]:
     """
     scene = shown.scene
     names = [axis.name for axis in scene.axes]
+    handles = [
+        handle._asdict() | {"axes": [names.index(axis) for axis in handle.axes]} for handle in scene.handles
+    ]
     orbit = scene.orbit and {
-        "azimuth": names.index(scene.orbit.azimuth),
-        "elevation": names.index(scene.orbit.elevation),
+        name: names.index(getattr(scene.orbit, name)) for name in ("azimuth", "elevation")
     }
+    axes = [
+        {
+            "name": axis.name,
+            "label": axis.label,
+            "values": [float(value) for value in axis.values],
+            "said": [axis.say(value) for value in axis.values],
+            "start": float(axis.values[axis.nearest(axis.default)]),
+            "play": axis.play,
+        }
+        for axis in scene.axes
+    ]
     return {
         "title": scene.title,
         "steps": STEPS,
         "narrow": scene.narrow is not None,
         "forms": {name: _packed(shown, form) for name, form in shown.forms.items()},
-        "axes": [
-            {
-                "name": axis.name,
-                "label": axis.label,
-                "values": [float(value) for value in axis.values],
-                "said": [axis.say(value) for value in axis.values],
-                "start": float(axis.values[axis.nearest(axis.default)]),
-                "play": axis.play,
-            }
-            for axis in scene.axes
-        ],
-        "words": zlib.compress(json.dumps(shown.words).encode(), 6),
-        "handles": [
-            handle._asdict() | {"axes": [names.index(axis) for axis in handle.axes]}
-            for handle in scene.handles
-        ],
+        "axes": axes,
+        "words": zlib.compress(json.dumps(shown.words).encode()),
+        "handles": handles,
         "orbit": orbit,
         "presets": [preset._asdict() for preset in scene.presets],
     }
 
 
 def _packed(shown: Shown, form: Form) -> dict[str, Any]:
-    layers, pieces = _layers(shown, form)
+    """A form: its picture, its marks from back to front, and the table that they share."""
+    layers, pieces, offset = [], {}, 0
+    for name, mark in shown.scene.marks.items():
+        layer, counts = _layer(shown, form, name, mark)
+        layers.append(layer | {"offset": offset} | _look(mark))
+        pieces[name] = _differences(counts)
+        offset += counts.size
     nothing = np.zeros(0, "<i2")  # a scene may have numbers only
-    packed = _squeeze(np.concatenate([nothing, *pieces.values()]))
-    if len(packed) > LIMIT:
+    # All low bytes, then all high ones: of small numbers the high ones are alike.
+    low_and_high = np.concatenate([nothing, *pieces.values()]).view(np.uint8).reshape(-1, 2).T
+    table = zlib.compress(low_and_high.tobytes())
+    if len(table) > LIMIT:
         name = max(pieces, key=lambda name: pieces[name].size)
         raise ValueError(
-            f"The table of '{shown.scene.title}' packs to {len(packed)} bytes, at most {LIMIT} are sent; "
+            f"The table of '{shown.scene.title}' packs to {len(table)} bytes, at most {LIMIT} are sent; "
             f"`{name}` is the largest array: give it fewer points, or its axis fewer values."
         )
     size = [side / RATIO for side in form.painting.figure.bbox.size]
-    return {"size": size, "picture": form.picture, "table": packed, "layers": layers}
+    return {"size": size, "picture": form.picture, "table": table, "layers": layers}
 
 
-def _squeeze(counts: np.ndarray, level: int = 6) -> bytes:
-    """All low bytes, then all high ones: of small numbers the high ones are alike."""
-    return zlib.compress(counts.view(np.uint8).reshape(-1, 2).T.tobytes(), level)
+def _differences(counts: np.ndarray) -> np.ndarray:
+    """What each place of an axis adds to the one before: points move smoothly. Coordinate by coordinate."""
+    for axis in range(counts.ndim - 2):
+        counts = np.diff(counts, axis=axis, prepend=counts.dtype.type(0))
+    return counts.reshape(-1, counts.shape[-2] * counts.shape[-1]).T.ravel()
 
 
-def _differences(counts: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """Difference each dimension as often as leaves least to pack: the orders, and what is left.
-
-    Bars and dots move smoothly along every axis; curves are smooth along their points too, once or twice.
-    """
-
-    def difference(orders: list[int]) -> np.ndarray:
-        left = counts
-        for dimension, order in enumerate(orders):
-            for _ in range(order):
-                left = np.diff(left, axis=dimension, prepend=left.dtype.type(0))
-        return left.reshape(-1, left.shape[-2] * left.shape[-1]).T.ravel()  # coordinate by coordinate
-
-    axes = counts.ndim - 2
-    first, rest = [1] * min(axes, 1), [0] * (axes - 1)
-    ways = [[1] * axes + [0], first + rest + [1], first + rest + [2]]
-    return min(((orders, difference(orders)) for orders in ways), key=lambda way: len(_squeeze(way[1], 1)))
-
-
-def _layers(shown: Shown, form: Form) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """Each mark from back to front, its look and its points, in eighths of CSS pixels from the top left."""
-    height, orbit = form.painting.figure.bbox.height, shown.scene.orbit
-    layers, pieces, offset = [], {}, 0
-    for name, mark in shown.scene.marks.items():
-        axes = form.painting.panels[mark.panel]
-        array, depends = shown.table.arrays[name], shown.table.depends[name]
-        shape, space = array.shape[: len(depends)], 3 if orbit and array.shape[-1] == 3 else 2
-        origin, right = axes.transData.transform([(0, 0), (1, 0)])
-        if space == 3:
-            pixels = array.reshape(-1, 3) * (right - origin)[0]
-        else:
-            pixels = axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
-        counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
-        counts = counts.reshape(*shape, -1, space)
-        orders, pieces[name] = _differences(counts)
-        place = {
-            "axes": list(depends),
-            "shape": list(shape),
-            "orders": orders,
-            "points": counts.shape[-2],
-            "piece": array.shape[-2] if array.ndim > len(depends) + 1 else 1,
-            "space": space,
-            "offset": offset,
-        }
-        if space == 3:
-            center = [origin[0] / RATIO, (height - origin[1]) / RATIO]
-            front = orbit and name in orbit.front
-            place |= {"center": center, "rim": slack(pixels) / RATIO if front else None}
-        layers.append({"name": name} | place | {"clip": _clip(axes, height)} | _look(mark))
-        offset += counts.size
-    return layers, pieces
+def _layer(shown: Shown, form: Form, name: str, mark: Mark) -> tuple[dict[str, Any], np.ndarray]:
+    """A mark's axes and place, and its points (…, points, 2 or 3) in eighths of CSS pixels from the top left."""
+    axes, orbit = form.painting.panels[mark.panel], shown.scene.orbit
+    height = form.painting.figure.bbox.height
+    array, depends = shown.table.arrays[name], shown.table.depends[name]
+    shape, space = array.shape[: len(depends)], 3 if orbit and array.shape[-1] == 3 else 2
+    origin, right = axes.transData.transform([(0, 0), (1, 0)])
+    if space == 3:
+        pixels = array.reshape(-1, 3) * (right - origin)[0]
+    else:
+        pixels = axes.transData.transform(array.reshape(-1, 2)) * [1, -1] + [0, height]
+    counts = np.clip(np.rint(pixels * (STEPS / RATIO)), -32767, 32767).astype("<i2")  # ±2047 CSS pixels
+    counts = counts.reshape(*shape, -1, space)
+    layer = {
+        "name": name,
+        "axes": list(depends),
+        "shape": list(shape),
+        "points": counts.shape[-2],
+        "piece": array.shape[-2] if array.ndim > len(depends) + 1 else 1,
+        "space": space,
+        "clip": _clip(axes, height),
+    }
+    if space == 3:
+        center = [origin[0] / RATIO, (height - origin[1]) / RATIO]
+        front = orbit and name in orbit.front
+        layer |= {"center": center, "rim": slack(pixels) / RATIO if front else None}
+    return layer, counts
 
 
 def _clip(axes: Axes, height: float) -> list[float]:
@@ -216,38 +219,15 @@ def _clip(axes: Axes, height: float) -> list[float]:
 def _look(mark: Mark) -> dict[str, Any]:
     """The look of a mark in CSS pixels, with which the browser draws it as matplotlib does."""
     point = DPI / 72 / RATIO
+    size = mark.size * point
     look = {"kind": mark.kind, "color": to_hex(mark.color, keep_alpha=True)}
     if mark.kind == "line":
-        return look | {
-            "width": mark.size * point,
-            "dashes": [dash * mark.size * point for dash in mark.dashes],
-        }
+        return look | {"width": size, "dashes": [dash * size for dash in mark.dashes]}
     if mark.kind == "arrow":
-        head = [side * HEAD_SCALE * point for side in (HEAD_LENGTH, HEAD_WIDTH)]
-        return look | {"width": mark.size * point, "head": head}
+        return look | {
+            "width": size,
+            "head": [side * HEAD_SCALE * point for side in (HEAD_LENGTH, HEAD_WIDTH)],
+        }
     if mark.kind == "dots":
-        rim = {"edge": to_hex("white", keep_alpha=True), "edge_width": point}
-        return look | {"radius": mark.size / 2 * point} | rim
+        return look | {"radius": size / 2, "edge": to_hex("white", keep_alpha=True), "edge_width": point}
     return look
-
-
-def _words(scene: Scene, table: Table) -> list[Any]:
-    parts: list[Any] = []
-    names = [axis.name for axis in scene.axes]
-    for literal, field, spec, _ in Formatter().parse(scene.words):
-        if literal:
-            parts.append(literal)
-        if field in names:
-            axis = scene.axes[names.index(field)]
-            said, axes = [axis.say(value) for value in axis.values], [names.index(field)]
-            index = np.arange(len(said))
-        elif field:
-            array = table.arrays[field]
-            texts = [format(float(value), spec or "").replace("-", "−") for value in array.reshape(-1)]
-            said = sorted(set(texts))
-            place = {text: i for i, text in enumerate(said)}
-            index, axes = np.reshape([place[text] for text in texts], array.shape), list(table.depends[field])
-        else:
-            continue
-        parts.append({"said": said, "axes": axes, "index": index.tolist()})
-    return parts

@@ -36,28 +36,26 @@ async function unpack(form, steps, last) {
   const high = bytes.length / 2;
   const layers = form.layers.map((layer) => {
     const stride = layer.points * layer.space;
-    const states = layer.shape.reduce((product, size) => product * size, 1);
-    const table = new Int16Array(states * stride);
+    const table = new Int16Array(layer.shape.reduce((product, size) => product * size, stride));
     let from = layer.offset;
     for (let k = 0; k < stride; k++) {
       for (let at = k; at < table.length; at += stride, from++) table[at] = bytes[from] | (bytes[high + from] << 8);
     }
-    sum(table, [...layer.shape, layer.points], layer.orders);
+    sum(table, layer.shape);
     return { ...layer, table, stride, steps };
   });
   return { size: form.size, layers, picture, bytes: form.picture };
 }
 
-/** Undo differences: along each dimension of a table, sum as often as it was differenced. */
-function sum(table, shape, orders) {
+/** Undo differences: along every axis, each place holds what it adds to the one before. */
+function sum(table, shape) {
   let block = table.length;
-  shape.forEach((size, k) => {
+  for (const size of shape) {
     const stride = block / size;
-    for (let times = orders[k]; times > 0; times--)
-      for (let start = 0; start < table.length; start += block)
-        for (let i = start + stride; i < start + block; i++) table[i] += table[i - stride];
+    for (let start = 0; start < table.length; start += block)
+      for (let i = start + stride; i < start + block; i++) table[i] += table[i - stride];
     block = stride;
-  });
+  }
 }
 
 /** The place of the value of an axis that is nearest. */
@@ -442,6 +440,23 @@ class Figure {
     if (fraction >= 0) this.progress.value = fraction;
   }
 
+  /** Take a step in every frame, of what the seconds since now are told, until it says that it has arrived. */
+  animate(step) {
+    const began = performance.now();
+    const turn = () => {
+      if (step((performance.now() - began) / 1000)) this.stop();
+      else this.moving = requestAnimationFrame(turn);
+    };
+    turn();
+  }
+
+  stop() {
+    cancelAnimationFrame(this.moving);
+    const play = this.inputs?.[this.playing]?.play;
+    if (play) (play.textContent = "▶"), play.setAttribute("aria-pressed", "false");
+    this.playing = undefined;
+  }
+
   /** Run an axis from where it stands to its end; or stop. Who wants little motion gets one picture a second. */
   play(i) {
     const playing = this.playing === i;
@@ -450,41 +465,25 @@ class Figure {
     const { play, values } = this.scene.axes[i];
     const last = values.length - 1;
     const start = this.state[i] === last ? 0 : this.state[i];
-    const began = performance.now();
-    const beat = calm() ? 1000 : 0;
     this.playing = i;
     this.inputs[i].play.textContent = "⏸";
     this.inputs[i].play.setAttribute("aria-pressed", "true");
-    const turn = () => {
-      let seconds = (performance.now() - began) / 1000;
-      if (beat) seconds = Math.floor(seconds);
-      const place = Math.min(last, start + Math.round((seconds / play) * last));
+    this.animate((seconds) => {
+      const place = Math.min(last, start + Math.round(((calm() ? Math.floor(seconds) : seconds) / play) * last));
       this.set(i, place);
-      if (place === last) this.stop();
-      else this.moving = beat ? setTimeout(turn, beat) : requestAnimationFrame(turn);
-    };
-    turn();
-  }
-
-  stop() {
-    cancelAnimationFrame(this.moving);
-    clearTimeout(this.moving);
-    const play = this.inputs?.[this.playing]?.play;
-    if (play) (play.textContent = "▶"), play.setAttribute("aria-pressed", "false");
-    this.playing = undefined;
+      return place === last;
+    });
   }
 
   /** Go to other places, in a third of a second; at once for who wants little motion. */
   glide(goal) {
     this.stop();
     const start = [...this.state];
-    const began = performance.now();
-    const turn = () => {
-      const part = calm() ? 1 : Math.min(1, (performance.now() - began) / 350);
+    this.animate((seconds) => {
+      const part = calm() ? 1 : Math.min(1, seconds / 0.35);
       goal.forEach((place, i) => this.set(i, Math.round(start[i] + (place - start[i]) * part * (2 - part))));
-      if (part < 1) this.moving = requestAnimationFrame(turn);
-    };
-    turn();
+      return part === 1;
+    });
   }
 
   preset(i) {
