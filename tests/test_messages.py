@@ -1,124 +1,399 @@
-"""Every error message: which argument, what it must be, what it was, what to do.
+"""Every refusal of the library, in one table: which argument, what it must be, what it was, what to do.
 
 `bare` goes round jaxtyping's hook, which would reject some of this before the library sees it.
 """
 
+import ast
 import re
+import tempfile
+import traceback
+from functools import cache
+from pathlib import Path
 
+import gallery
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, Mesh
 from oracles import bare
 
 import efisher_teach as ef
+from efisher_teach import coordinates as charts
+from efisher_teach import errors, scenes
 from efisher_teach.core.gradients import per_example_jacobians
 from efisher_teach.core.likelihoods import bernoulli, gaussian
 from efisher_teach.core.precondition import precondition
 from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.figures.marks import show
+from efisher_teach.network.devices import split_examples
 
-G = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
-C, g = ef.empirical_fisher(G), ef.mean_gradient(G)
+PACKAGE = Path(ef.__file__).parent
 NAN, INF = float("nan"), float("inf")
-x, y, theta = jnp.ones((3, 2)), jnp.ones(3), jnp.ones(2)
+G = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
+C, g, EYE, SINGULAR = ef.empirical_fisher(G), ef.mean_gradient(G), jnp.eye(2), jnp.diag(jnp.array([1.0, 0.0]))
+x, y, theta = jnp.ones((3, 2)), jnp.ones(3), jnp.array([0.5, 1.0])
+column, at = jnp.array([[1.0], [0.0], [2.0]]), jnp.ones(1)
+step, path, two, targeted = ef.empirical_fisher_step, ef.damping_path, ef.two_budget_step, ef.targeted_step
+ratios, make, scale_by = ef.generalised_eigenvalues, ef.make_update, ef.scale_by_empirical_fisher
+COSTS, IMPROVE, RACE = scenes.what_a_step_costs, scenes.should_all_improve, scenes.a_real_network
+TWO, NETWORK, (RIVALS, OURS) = gallery.problem("two"), gallery.problem("network"), gallery.runs()
+THREE, FEW = ef.logistic_regression(p=3), ef.logistic_regression(3)
+FALSE = charts.elementwise("false", lambda psi: psi / 2, lambda theta: theta, "all θ")
+LINE, ONE_ROW = ef.linear_regression(), ef.linear_regression(1)
 
 
 def loss(theta, x, y):
     return (x @ theta - y) ** 2 / 2
 
 
-def step(G=G, **options):
-    return bare(ef.empirical_fisher_step)(G, **options)
+def root(theta, x, *_):
+    """√0 is 0, but has no derivative."""
+    return jnp.sqrt(theta[0] * x[0])
 
 
-def raises(message):
-    return pytest.raises(ValueError, match=re.escape(message))
+def power(z, *_):
+    """|z|^1.5 has no second derivative at 0."""
+    return jnp.sum(jnp.abs(z) ** 1.5)
 
 
-@pytest.mark.parametrize("value", [-1.0, -1e-9, NAN, INF])
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda e: step(damping=e, budget=0.1),
-        lambda e: bare(ef.solve_primal)(C, g, e),
-        lambda e: bare(ef.solve_dual)(G, e),
-        lambda e: bare(solve_spectral)(spectrum(G), e),
-        lambda e: bare(solve_spectral)(spectrum(G), jnp.array([0.1, e])),
-        lambda e: bare(ef.damping_path)(G, jnp.array([0.1, e]), 0.1),
-    ],
-    ids=["step", "primal", "dual", "spectral", "spectral grid", "path"],
-)
-def test_damping(call, value):
-    with raises("`damping` must be finite and at least 0; got ") as caught:
-        call(value)
-    assert repr(value) in str(caught.value) or "[" in str(caught.value)  # a grid is shown whole
-    assert "Use 0 for the pseudo-inverse" in str(caught.value)
+def single(*example):
+    return loss(*example).astype(jnp.float32)
 
 
-@pytest.mark.parametrize("value", [0.0, -0.5, NAN, INF])
-@pytest.mark.parametrize(
-    ("argument", "call"),
-    [
-        ("budget", lambda c: step(budget=c)),
-        ("budget", lambda c: bare(ef.damping_path)(G, jnp.ones(2), c)),
-        ("learning_rate", lambda c: step(learning_rate=c)),
-        ("learning_rate", lambda c: bare(ef.descend)(ef.linear_regression(4), steps=1, learning_rate=c)),
-        ("noise", lambda c: bare(ef.linear_regression)(noise=c)),
-        ("separation", lambda c: bare(ef.logistic_regression)(separation=c)),
-        ("budget", lambda c: bare(ef.two_budget_step)(G, c, 1.0)),
-        ("radius", lambda c: bare(ef.two_budget_step)(G, 0.1, c)),
-        ("budget", lambda c: bare(ef.targeted_step)(G, y, budget=c)),
-    ],
-    ids=["step", "path", "rate", "descend", "noise", "separation", "two", "radius", "targeted"],
-)
-def test_positive(argument, call, value):
-    with raises(f"`{argument}` must be finite and greater than 0; got {value}. "):
-        call(value)
+class Unhashable:
+    __hash__ = None
+    __call__ = staticmethod(loss)
 
 
-def test_exactly_one_of_budget_and_learning_rate():
-    message = "Exactly one of `budget` and `learning_rate` must be given; got "
-    with raises(message + "both. A budget c fixes"):
-        step(budget=0.1, learning_rate=0.1)
-    with raises(message + "none. A budget c fixes"):
-        step()
+def differentiated(G):
+    return jax.grad(lambda G: step(G, budget=0.1).delta.sum())(G)
 
 
-TAKE_G = {
-    "step": lambda G: step(G, budget=0.1),
-    "path": lambda G: bare(ef.damping_path)(G, jnp.ones(2), 0.1),
-    "mean_gradient": bare(ef.mean_gradient),
-    "empirical_fisher": bare(ef.empirical_fisher),
-    "gram": bare(ef.gram),
-    "covariance": bare(ef.gradient_covariance),
-    "targeted": lambda G: bare(ef.targeted_step)(G, jnp.ones(3)),
-    "two budgets": lambda G: bare(ef.two_budget_step)(G, 0.1, 1.0),
-    "spectrum": bare(spectrum),
-    "dual": bare(ef.solve_dual),
+def fisher(output_fn, params, x, loss_fn=None, **options):
+    """Of the right loss, unless another one is given."""
+    loss_fn = loss_fn or (lambda params, x, y: bernoulli.loss(output_fn(params, x), y))
+    return bare(ef.fisher)(loss_fn, params, x, output_fn=output_fn, likelihood=bernoulli, **options)
+
+
+def update(params, x, y):
+    return bare(make)(loss, damping=0.1, budget=0.1)(params, x, y)
+
+
+def natural(params, x, y):
+    return ef.make_natural_update(jnp.dot, gaussian, damping=0.1, budget=0.1)(params, x, y)
+
+
+def remember(updates):
+    transformation = scale_by(0.1, decay=0.5, memory=2)
+    return transformation.update(updates, transformation.init(theta))
+
+
+def go_on(checkpoint):
+    """From a file with this content."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.npz"
+        file.write_bytes(checkpoint)
+        bare(ef.fit)(**RIGHT[ef.fit], checkpoint=file)
+
+
+def written_in(chart="exp", **changes):
+    return scenes.other_coordinates(TWO._replace(**{"params": theta} | changes), chart)
+
+
+examples = {"loss_fn": loss, "params": theta, "x": x, "y": y}
+RIGHT = {  # what a call is given where a row says nothing else
+    step: {"G": G, "budget": 0.1},
+    path: {"G": G, "dampings": y, "budget": 0.1},
+    two: {"G": G, "budget": 0.1, "radius": 1.0},
+    targeted: {"G": G, "target": y},
+    ef.solve_primal: {"C": C, "g": g},
+    ef.solve_dual: {"G": G},
+    ef.solve_gram: {"K": C},
+    solve_spectral: {"spectrum": spectrum(G)},
+    precondition: {"A": C, "g": g},
+    ef.ledger: examples | {"budget": 0.01},
+    **dict.fromkeys([ef.per_example_losses, ef.per_example_gradients, ef.hessian, ef.loss_gram], examples),
+    per_example_jacobians: {"output_fn": root, "params": at, "x": column},
+    ef.weighted_gradient: examples | {"weights": y},
+    ef.loss_changes: {"loss_fn": lambda t, x, y: jnp.exp(t @ x) - y, "params": at, "x": column, "y": y}
+    | {"delta": at},
+    ef.gauss_newton: {"output_fn": jnp.multiply, "output_loss": gaussian.loss, "params": at}
+    | {"x": column, "y": column},
+    fisher: {"output_fn": jnp.dot, "params": theta, "x": x},
+    ef.quadratic_form: {"A": C, "delta": theta},
+    ratios: {"A": C, "B": C},
+    charts.jacobian: {"coordinates": charts.exponential},
+    ef.pull_back: {"G": G, "J": EYE},
+    ef.push_forward: {"J": C, "delta": g},
+    charts.affine: {"A": EYE},
+    ef.step_in: {"coordinates": charts.exponential, "params": theta, "G": G, "budget": 0.1},
+    ef.descend: {"problem": LINE, "steps": 1},
+    make: {"loss_fn": loss, "damping": 0.1, "budget": 0.1},
+    **{call: {"params": theta, "x": x, "y": y} for call in (update, natural)},
+    scale_by: {"damping": 0.1, "decay": 0.5, "memory": 2},
+    ef.fit: {"update": update, "params": theta, "x": x, "y": y, "steps": 1, "progress": False},
+    split_examples: {"mesh": AbstractMesh((8,), ("examples",)), "x": x, "y": y},
+    show: {"points": np.ones((2, 2))},
+    RACE: {"rivals": RIVALS, "ours": OURS, "damping": 1.0},
+    **{scene: {"problem": TWO} for scene in (scenes.the_best_step, scenes.proof, IMPROVE)},
+}
+# Who takes what many take.
+TAKE_G = [step, path, two, targeted, ef.solve_dual, ef.pull_back, ef.step_in, scenes.your_model, spectrum]
+TAKE_G += [ef.mean_gradient, ef.empirical_fisher, ef.gram, ef.gradient_covariance]
+TAKE_EXAMPLES = [ef.per_example_losses, ef.per_example_gradients, ef.weighted_gradient, ef.hessian, ef.fit]
+TAKE_EXAMPLES += [ef.loss_changes, ef.gauss_newton, update, natural, ef.loss_gram, split_examples]
+DAMPED = [step, ef.solve_primal, ef.solve_dual, ef.solve_gram, precondition, ef.step_in, ef.ledger]
+DAMPED += [make, scale_by]
+RATED = [step, ef.step_in, make]
+POSITIVES = [(call, "budget") for call in (step, path, two, targeted, ef.ledger, ef.step_in, make)]
+POSITIVES += [(two, "radius"), (ef.descend, "learning_rate"), (ef.linear_regression, "noise")]
+POSITIVES += [(ef.logistic_regression, "separation"), (scenes.vector_field, "noise")]
+POSITIVES += [(scenes.proof, "damping"), (scenes.proof, "budget"), (scenes.the_best_step, "budget")]
+COUNTS = [(call, size) for call in (ef.linear_regression, ef.logistic_regression) for size in ("n", "p")]
+COUNTS += [(ef.per_example_gradients, "chunk_size"), (ef.loss_gram, "chunk_size"), (ef.descend, "steps")]
+COUNTS += [(ef.fit, "steps"), (ef.fit, "batch_size"), (scale_by, "memory"), (fisher, "sampled")]
+COUNTS += [(scenes.fisher_hessian, "n")]
+SYMMETRIC = [(ef.quadratic_form, "A"), (ratios, "A"), (ratios, "B"), (ef.solve_primal, "C"), (ef.ledger, "C")]
+SYMMETRIC += [(ef.solve_gram, "K"), (precondition, "A"), (ef.step_in, "curvature")]
+REALS = [(ef.gram, "G"), (step, "damping"), (step, "budget"), (ef.solve_gram, "K"), (ef.solve_primal, "g")]
+REALS += [(ef.weighted_gradient, "weights"), (targeted, "target"), (ef.quadratic_form, "delta")]
+REALS += [(ef.loss_changes, "delta"), (ef.ledger, "direction"), (charts.jacobian, "psi"), (ef.pull_back, "J")]
+REALS += [(ef.push_forward, "J"), (ef.push_forward, "delta"), (charts.affine, "A"), (charts.affine, "shift")]
+# Bad values, and what is said of them: {} is the value, {shape} its shape.
+NEGATIVE, NOT_POSITIVE, NOT_COUNTS = [-1.0, -1e-9, NAN, INF], [0.0, -0.5, NAN, INF], [0, -2, 1.5, True]
+SQUARES, SKEW, UNKNOWN = [x, y, jnp.ones((0, 0))], [C.at[0, 1].add(0.5)], [C.at[0, 0].set(NAN)]
+HUGE, TINY, RATE = [1e20 * G, 1e36 * G], [1e-25 * G], {"budget": None, "learning_rate": 0.1}
+BATCH, LEAFLESS = {"output_fn": root, "params": at, "x": column}, {"params": {}, "loss_fn": lambda *_: y[0]}
+ZERO, POSITIVE = "finite and at least 0; got ", "finite and greater than 0; got {}."
+COUNT, ONE = "a whole number of at least 1; got {}.", "one number; got shape (3,). For many, use"
+REAL, SQUARE = "an array of real numbers; got str. Convert it with", "square (p, p); got {shape}. "
+ROWS = "2-D, one gradient a row (n, p); got {shape}. Use per_example_gradients("
+FIRST, ROW = (f"finite; got NaN or infinity in 1 of {n} rows: {n - 2}. " for n in (2, 3))
+FINITE = "such that the result is finite; got NaN or infinity in it. "
+LOST = "such that the step is not lost; got a gradient that underflows to a step of 0. "
+EXAMPLES = "arrays with one example a row, as many in y as in x; got shape "
+EMPTY, SCALE = "non-empty; got 0 examples. Give at least", "Its scale leaves no room in this precision"
+NUMBER = "a function that returns one number, the loss of one example; got "
+RANGE = "when `damping` is 0; got a part g⊥ of length 1 (of 1.41) outside it. Along that part the loss could"
+FLOATS = "a pytree of floating-point arrays; got "
+MESH = "a jax.sharding.Mesh with axes named 'examples' or 'parameters'; got "
+PLANE = "one with params of shape (2,); got shape (3,). E.g. breast_cancer(2)."
+VECTOR = "one with params of shape (p,), p ≥ 2; got (). E.g. breast_cancer()."
+TABLE = [  # the call, its argument, bad values (or dicts of several arguments), what comes after "must be"
+    *[(call, "G", [y], ROWS) for call in TAKE_G],
+    (ef.gram, "G", [jnp.ones((2, 3, 4))], ROWS),
+    (ef.gram, "G", [jnp.ones((0, 2)), jnp.ones((3, 0))], "non-empty; got {shape}. Give at least one example"),
+    (ef.gram, "G", [G.at[1, 0].set(NAN), G.at[1, 1].set(-INF)], ROW + "Look at these examples"),
+    (ef.gram, "G", [jnp.full((8, 2), NAN).at[0].set(1)], "finite; got NaN or infinity in 7 of 8 rows: 1, 2,"),
+    (ef.gram, "G", [jnp.ones((2, 2), complex)], "real; got dtype complex64. Take its real part"),
+    (differentiated, "G", [G], "held constant: steps and solves go through singular vectors"),
+    *[(call, "damping", NEGATIVE, ZERO + "{}. Use 0 for the pseudo-inverse") for call in DAMPED],
+    (solve_spectral, "damping", [{"dampings": jnp.array([1, bad])} for bad in NEGATIVE], ZERO + "["),
+    (path, "damping", [{"dampings": jnp.array([1, bad])} for bad in NEGATIVE], ZERO + "["),
+    (path, "dampings", [y[0], x, y[:0]], "1-D and non-empty; got {shape}. Use e.g. jnp.logspace(-6, 2, 50)."),
+    *[(call, argument, NOT_POSITIVE, POSITIVE) for call, argument in POSITIVES],
+    *[(call, argument, NOT_COUNTS, COUNT) for call, argument in COUNTS],
+    *[(call, argument, ["text"], REAL) for call, argument in REALS],
+    *[(call, argument, [y], ONE) for call in (step, make) for argument in ("damping", "budget")],
+    (scale_by, "damping", [y], ONE),
+    *[(call, "learning_rate", [RATE | {"learning_rate": y}], ONE) for call in RATED],
+    *[(call, "learning_rate", [RATE | {"learning_rate": NAN}], POSITIVE) for call in RATED],
+    *[(call, "budget", [{"learning_rate": 0.1}], "given; got both. A budget c fixes") for call in RATED],
+    *[(call, "budget", [{"budget": None}], "given; got none. A budget c fixes") for call in RATED],
+    *[(call, "G", HUGE, FINITE + SCALE) for call in (ef.empirical_fisher, ef.gram, step, path)],
+    (targeted, "G", [{"G": G, "budget": 0.1} for G in HUGE + TINY], FINITE + SCALE),
+    (ef.gradient_covariance, "G", [3e38 * x], FINITE + SCALE),
+    (two, "G", [1e19 * G], FINITE + SCALE),
+    *[(call, "G", TINY + HUGE, LOST + SCALE) for call in (two, targeted)],
+    *[(call, "G", [RATE | {"G": TINY[0]}], LOST + SCALE) for call in (step, ef.step_in)],
+    (ef.step_in, "budget", [{"G": HUGE[0]}], FINITE + "The step leads out of the chart: make it smaller"),
+    # Examples, and the losses of each.
+    *[(call, "x and y", [{"y": jnp.ones(4)}], EXAMPLES + "(3, ") for call in TAKE_EXAMPLES],
+    (ef.hessian, "x and y", [{"x": x[0], "y": y[0]}], EXAMPLES + "(2,) and shape (). For one example, use"),
+    (ef.hessian, "x and y", [{"x": x[:0], "y": y[:0]}], EMPTY),
+    (per_example_jacobians, "x and y", [{"x": column[:0]}], EMPTY),
+    (fisher, "x and y", [{"x": y[0]}], EXAMPLES + "(). For one"),
+    (ef.hessian, "loss_fn", [lambda params, x, y: x * params], NUMBER + "shape (2,). It gets ONE example"),
+    (ef.hessian, "loss_fn", [lambda *example: (loss(*example), 1)], NUMBER + "tuple. It gets ONE example"),
+    (ef.hessian, "loss_fn", [lambda params, *_: power(0 * params)], "finite; got NaN or infinity in 2 of 2"),
+    (ef.per_example_gradients, "loss_fn", [{"loss_fn": root, "x": column}], ROW + "Its gradient overflows"),
+    (ef.per_example_gradients, "chunk_size", [0], "a whole number of at least 1; got 0. For all at once,"),
+    (ef.weighted_gradient, "weights", [g, x, y[0]], "of shape (3,), one an example; got {shape}. Ravel it."),
+    (per_example_jacobians, "output_fn", [root], ROW + "Its derivative overflows or is undefined"),
+    (ef.loss_changes, "delta", [g, y[0]], "of shape (1,), one number a parameter; got {shape}. Use"),
+    (ef.loss_changes, "delta", [1000 * at], "finite; got NaN or infinity in 2 of 3 rows: 0, 2. It leads"),
+    (ef.loss_changes, "delta", [1j * at], "real; got dtype complex64."),
+    # Matrices.
+    (fisher, "output_fn", [BATCH | {"output_fn": lambda t, x: t[0] / x[0]}], ROW + "The model overflows"),
+    (fisher, "loss_fn", [BATCH], ROW + "Its gradient overflows"),
+    (fisher, "loss_fn", [{"output_fn": lambda t, x: 1e25 * t @ x, "params": 0 * theta}], FINITE + SCALE),
+    (fisher, "loss_fn", [loss], "the negative log-likelihood -log p(y | x, θ) of the Bernoulli likelihood"),
+    (fisher, "key", [{"sampled": 3}], "given where labels are sampled; got None. Use e.g."),
+    (ef.gauss_newton, "output_fn", [root], ROW + "Its derivative overflows"),
+    (ef.gauss_newton, "output_loss", [{"output_loss": power, "y": y}], ROW + "Its second derivative is"),
+    (ef.gauss_newton, "output_fn", [lambda t, x: 1e25 * t * x], FINITE + SCALE),
+    *[(call, argument, SQUARES, SQUARE + "Use empirical_fisher(G)") for call, argument in SYMMETRIC],
+    *[(call, name, SKEW, f"symmetric; got |{name} - {name}ᵀ| up to 0.5. ") for call, name in SYMMETRIC],
+    *[(call, argument, UNKNOWN, FIRST + "It was computed from") for call, argument in SYMMETRIC],
+    (ef.quadratic_form, "delta", [y, x[:, :1], y[0]], "of shape (…, 2), as A is (2, 2); got {shape}. One"),
+    (ef.quadratic_form, "delta", [{"A": 1e30 * (2 * EYE - 1), "delta": 1e10 * g}], FINITE + SCALE),
+    (ratios, "A", [{"A": 1e38 * C, "B": 1e-5 * EYE}], FINITE + SCALE),
+    (ratios, "B", [jnp.eye(3)], "of the shape of A, (2, 2); got {shape}. Use the same parameters."),
+    (ratios, "B", [EYE.at[1, 1].set(-2)], "positive definite; got eigenvalues from -2 to 1. Some direction"),
+    (ratios, "B", [SINGULAR, 0 * EYE, EYE.at[1, 1].set(1e-8)], "positive definite; got eigenvalues from "),
+    # Solving, and the proof.
+    (ef.solve_primal, "g", [y], "of shape (2,), as C is (2, 2); got shape (3,). Use mean_gradient(G)"),
+    (ef.solve_primal, "g", [g.at[0].set(INF)], FIRST + "It was computed from gradients"),
+    (ef.solve_primal, "g", [{"C": SINGULAR, "g": g / g}], "lie in the range of `C` " + RANGE),
+    (precondition, "g", [{"A": SINGULAR, "g": g / g, "form": "root"}], "lie in the range of `A` " + RANGE),
+    (ef.solve_primal, "C", [{"C": 1e-30 * EYE, "g": 1e10 * g}], FINITE + SCALE),
+    (ef.solve_gram, "K", [{"K": 1e-30 * EYE, "target": 1e10 * g}], FINITE + SCALE),
+    (ef.solve_gram, "target", [y], "of shape (2,), one number an example; got shape (3,). Ask every example"),
+    (targeted, "target", [g, y[:, None]], "of shape (3,), one number an example; got {shape}. Ask every"),
+    (targeted, "target", [y.at[1].set(NAN)], ROW + "Ask these examples for a finite decrease."),
+    (precondition, "form", ["adam"], "one of 'full', 'diagonal', 'root', 'diagonal root', 'none'; got"),
+    (precondition, "A", [{"A": 1e-30 * EYE, "g": 1e30 * g, "form": "root"}], FINITE + SCALE),
+    (precondition, "A", [{"A": -EYE, "form": "root"}], "positive semi-definite here; got -1 among its"),
+    (ef.ledger, "break_line", ["2", "metric"], "one of 'one loss', 'mean loss', "),
+    (ef.ledger, "direction", [y], "of shape (2,), one number a parameter; got shape (3,). Ravel it."),
+    (ef.ledger, "direction", [g.at[0].set(INF)], FIRST + "Every entry is a number."),
+    (ef.ledger, "C", [jnp.eye(3)], "of shape (2, 2), as params are; got shape (3, 3). Use the same"),
+    (ef.ledger, "C", [-EYE], "positive semi-definite here; got -1 among its eigenvalues"),
+    (ef.ledger, "C", [0 * EYE], "a matrix with g in its range, at least in part; got gᵀC⁺g = 0. In this"),
+    (ef.ledger, "params", [theta - 0.25], "where the mean gradient is not 0; got g = 0. There is nothing to"),
+    (ef.ledger, "loss_fn", [single], "a function that computes in float64 here; got float32. Its numbers"),
+    # Problems.
+    (ef.digits, "hidden", [{"hidden": (8, 0)}], "a whole number of at least 1; got 0."),
+    (ef.breast_cancer, "features", [1, 3, 30], "2, None, or a tuple of names of measurements; got {}. 2 can"),
+    (ef.breast_cancer, "features", ["all", (), ("mean radius", "colour")], "2, None, or a tuple of names of"),
+    (ef.descend, "learning_rate", [{"steps": 99, "learning_rate": 99.0}], "finite; got NaN or infinity in 1"),
+    # Charts.
+    (charts.jacobian, "psi", [1000 * at], "a regular point of the chart 'exponential'; got a Jacobian that"),
+    (ef.pull_back, "J", [x, y, G[None]], "of shape (2, q), as G is (3, 2); got {shape}. Use jacobian("),
+    (ef.push_forward, "J", [g, y[0]], "2-D (p, q); got {shape}. Use jacobian(coordinates, psi)."),
+    (ef.push_forward, "delta", [y, x, y[0]], "of shape (2,), as J is (2, 2); got {shape}. Use a step that"),
+    (charts.affine, "A", SQUARES, SQUARE + "It maps p numbers to the p parameters."),
+    (charts.affine, "A", UNKNOWN, FIRST + "Every entry is a number."),
+    (charts.affine, "A", [x[:2], 0 * EYE, EYE.at[1, 1].set(1e-8)], "invertible; got singular values from "),
+    (charts.affine, "shift", [y], "a number, or of shape (2,) as A has 2 rows; got shape (3,). Ravel it."),
+    (charts.affine, "shift", [NAN], "finite; got NaN or infinity in 1 of 1 rows: 0. Every entry is a"),
+    (ef.step_in, "params", [1j * theta], "real; got dtype complex64."),
+    (ef.step_in, "params", [-theta], "inside the chart 'exponential' (θ > 0, as θ = exp ψ); got [-0.5 -1."),
+    (ef.step_in, "params", [{"coordinates": charts.square, "params": -theta}], "inside the chart 'square'"),
+    (ef.step_in, "params", [{"coordinates": charts.polar, "params": 0 * g}], "at a regular point of the"),
+    (ef.step_in, "params", [{"coordinates": charts.polar, "params": y}], "as many numbers as the chart"),
+    (ef.step_in, "params", [{"coordinates": charts.affine(EYE), "params": y}], "what the chart 'affine' ("),
+    (ef.step_in, "params", [{"coordinates": FALSE}], "inside the chart 'false' (all θ); got [0.5 1. ]."),
+    (ef.step_in, "G", [jnp.ones((4, 3))], "of shape (n, 2), as params are; got shape (4, 3). Use"),
+    (ef.step_in, "curvature", [jnp.eye(3)], "of shape (2, 2), as params are; got shape (3, 3). It is a"),
+    # The network.
+    (make, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it in a"),
+    (make, "mesh", [Mesh(np.array(jax.devices()[:1]), "z")], MESH + "axes ('z',). Use e.g. jax.make_mesh("),
+    (make, "mesh", [[1]], MESH + "list. Use"),
+    (split_examples, "x and y", [{}], "a multiple of 8 examples, the devices of the mesh; got 3. Leave out"),
+    (update, "params", [jnp.ones(2, int)], FLOATS + "int32 at the root. Only these have a gradient"),
+    (ef.loss_gram, "params", [LEAFLESS | {"params": {"b": [1]}}], FLOATS + "int at ['b'][0]. Only"),
+    (ef.loss_gram, "params", [LEAFLESS], FLOATS + "no array at all. Give at least one."),
+    (ef.loss_gram, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it"),
+    (ef.loss_gram, "loss_fn", [{"loss_fn": root, "x": column}], ROW + "Its value or its gradient overflows"),
+    (scale_by, "decay", [-0.1, 1.0, NAN], "at least 0 and below 1; got {}. Use e.g. 0.9"),
+    (scale_by, "memory", [None], "a number of rows where decay is given; got None. It is how many past"),
+    (remember, "updates", [G], "of at most 2 examples, the memory; got 3 examples. Make memory a few"),
+    (ef.fit, "key", [{"batch_size": 3}], "a jax.random.key where batch_size is given; got None. Use e.g."),
+    (ef.fit, "batch_size", [8], "at most 3, the number of examples; got 8. For all examples"),
+    (ef.fit, "checkpoint", ["no/run.npz"], "in a folder that exists; got {}. Make the folder first."),
+    (go_on, "checkpoint", [b"", b"text"], "a file of these parameters: float32[2], float32[2], "),
+    # Figures.
+    (show, "artist", ["line"], "that of a mark; got 'line'. Declare it in the scene's marks."),
+    (scenes.the_best_step, "budget", [0.05], "at most 0.04; got 0.05. Beyond it the linear model says"),
+    (scenes.proof, "budget", [0.05], "at most 0.04; got 0.05. Choose one in the view."),
+    *[(scene, "problem", [THREE], PLANE) for scene in (scenes.the_best_step, scenes.every_example_pulls)],
+    *[(scene, "problem", [THREE], PLANE) for scene in (COSTS, scenes.bug_hunt)],
+    *[(scene, "problem", [NETWORK], VECTOR) for scene in (scenes.damping, scenes.two_budgets)],
+    (scenes.damping, "problem", [FEW], "one with 36 examples; got 3. Make n larger."),
+    (IMPROVE, "problem", [FEW], "one with 36 examples; got 3. Make n larger."),
+    (scenes.every_example_pulls, "problem", [FEW], "one with at least 4 examples; got 3. Fewer make no"),
+    (COSTS, "problem", [ONE_ROW], "one where every step costs something; got eigenvalues of"),
+    (COSTS, "loss_fn", [{"problem": TWO._replace(x=TWO.x / 0)}], "finite; got NaN or"),
+    (scenes.bug_hunt, "problem", [TWO._replace(likelihood=None)], "one with an output_fn and a likelihood;"),
+    (scenes.bug_hunt, "problem", [FEW], "one with 32 examples, two batches; got 3. Make n larger."),
+    (scenes.damping, "problem", [TWO._replace(x_test=None)], "one with held-out examples; got x_test or"),
+    (scenes.two_budgets, "problem", [FEW], "such that g is no eigenvector of C; got R from"),
+    (scenes.solid, "problem", [TWO], "one with params of shape (3,); got shape (2,). E.g."),
+    (IMPROVE, "problem", [NETWORK], "one with params of shape (p,); got (). E.g. breast_cancer"),
+    (IMPROVE, "problem", [LINE], "one with labels 0 and 1 and a likelihood; got labels ["),
+    (IMPROVE, "imbalance", [0.0, 2.0], "above 0 and at most 1; got {}. 1 keeps every example."),
+    (IMPROVE, "noise", [-0.1, 0.6], "from 0 to 0.5; got {}. 0 flips no label."),
+    (scenes.vector_field, "noise", [0.05, 11.0], "from 0.1 to 10; got "),
+    (scenes.fisher_hessian, "n", [59], "at least 60; got 59. Fewer examples make no cloud."),
+    (scenes.fisher_hessian, "model", ["cubic"], "one of 'linear', 'curved'; got 'cubic'. Choose one of"),
+    (written_in, "chart", ["log"], "one of 'affine', "),
+    (written_in, "params", [-theta], "inside the chart 'exp' (θ > 0, as θ = exp ψ); got [-0.5 -1. ]."),
+    (written_in, "problem", [{"params": y}], PLANE),
+    (RACE, "rivals", [{"rivals": {}}], "the runs of descent, adam, natural; got none. Name all."),
+    (RACE, "ours", [{"damping": 3.0}], "runs of every ε, also of 3, with every c; got ε = "),
+    (RACE, "ours", [{"ours": OURS | {1.0: {}}}], "runs of every ε, also of 1, with every"),
+    (scenes.your_model, "problem", [None], "given, or else G; got neither. Give a Problem, or per-example"),
+    (scenes.your_model, "problem", [{"problem": TWO, "G": G}], "given, or else G; got both. Give a Problem"),
+    (scenes.your_model, "problem", [ef.linear_regression(p=1)], "with (n, p) gradients, n ≥ 2 and p ≥ 2;"),
+    (scenes.your_model, "G", [G[:, :1], G[:1]], "with (n, p) gradients, n ≥ 2 and p ≥ 2; got {shape}. A"),
+    (scenes.your_model, "G", [jnp.stack([g, -g])], "where the mean gradient is not 0; got g = 0. At a"),
+    (scenes.your_model, "plane", [{"plane": "flat", "G": G}], "one of 'steps', 'eigenvectors', 'random';"),
+]
+FORM = r"(Exactly one of )?`{}`( and `learning_rate`)? must (be )?(?P<says>.+; got .+\. [A-Z0-9].+\.)"
+
+
+@cache
+def refusals(row):
+    """What the call of a row says to each of its bad values, and the places that its errors passed."""
+    call, argument, values, _ = TABLE[row]
+    messages, places = [], set()
+    for bad in values:
+        with pytest.raises((ValueError, TypeError)) as caught:
+            bare(call)(**RIGHT.get(call, {}) | (bad if isinstance(bad, dict) else {argument: bad}))
+        messages.append(str(caught.value))
+        places |= {(at.filename, at.lineno, at.colno) for at in traceback.extract_tb(caught.tb)}
+    return messages, places
+
+
+@pytest.mark.parametrize("row", range(len(TABLE)), ids=[f"{row[0].__name__}-{row[1]}" for row in TABLE])
+def test_table(row):
+    _, argument, values, says = TABLE[row]
+    for bad, message in zip(values, refusals(row)[0], strict=True):
+        form = re.fullmatch(FORM.format(re.escape(argument)), message)
+        assert form, message
+        shown = bad.get(argument) if isinstance(bad, dict) else bad
+        shape = f"shape {jnp.shape(shown)}" if "{shape}" in says else ""
+        assert form["says"].startswith(says.replace("{shape}", shape).replace("{}", f"{shown}")), message
+
+
+CHECKS = {name for name, value in vars(errors).items() if callable(value) and name != "is_concrete"}
+ELSEWHERE = {
+    "browser/": "test_explorer.py and test_cards.py, on widgets that are open",
+    "lessons/": "said to authors of exercises, and by the judge, whose words test_cards.py reads",
+    "figures/table.py": "said to authors of scenes: test_scenes.py",
+    "figures/paint.py": "said to authors of scenes: test_scenes.py",
+    "__init__.py": "as Python says it: test_layers.py",
+    "core/solve.py: errors.finite_result('G', u)": "XLA turns √∞/∞ to 0, so the dual is never NaN",
 }
 
 
-@pytest.mark.parametrize("call", TAKE_G.values(), ids=TAKE_G)
-def test_gradients(call):
-    with raises("`G` must be 2-D, one gradient a row (n, p); got shape (3,). Use per_example_gradients("):
-        call(jnp.ones(3))
-    with raises(
-        "`G` must be 2-D, one gradient a row (n, p); got shape (2, 3, 4). Use per_example_gradients("
-    ):
-        call(jnp.ones((2, 3, 4)))
-    for shape in [(0, 2), (3, 0)]:
-        with raises(
-            f"`G` must be non-empty; got shape {shape}. Give at least one example and one parameter."
-        ):
-            call(jnp.ones(shape))
-    with raises("`G` must be finite; got NaN or infinity in 2 of 4 rows: 1, 3. Look at these examples"):
-        call(jnp.ones((4, 2)).at[1, 0].set(NAN).at[3, 1].set(-INF))
-    with raises("in 7 of 8 rows: 1, 2, 3, 4, 5, …. Look at these examples"):
-        call(jnp.full((8, 2), NAN).at[0].set(1))
-    with raises("`G` must be real; got dtype complex64. Take its real part"):
-        call(jnp.ones((2, 2), complex))
-    with raises("`G` must be an array of real numbers; got str. Convert it with jnp.asarray."):
-        call("G")
+def checks(name):
+    """Where a module raises, or calls a check: the place, as in a traceback, by its code."""
+    for node in ast.walk(ast.parse((PACKAGE / name).read_text())):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        room, _, check = ("errors." * (name == "errors.py") + called).rpartition(".")
+        if isinstance(node, ast.Raise) or (room == "errors" and check in CHECKS):
+            yield f"{name}: {ast.unparse(node)}", (str(PACKAGE / name), node.lineno, node.col_offset)
+
+
+def test_every_check_of_the_library_refuses_something_here():
+    passed = set().union(*(refusals(row)[1] for row in range(len(TABLE))))
+    names = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
+    missed = {code for name in names for code, place in checks(name) if place not in passed}
+    assert {code for code in missed if not code.startswith(tuple(ELSEWHERE))} == set()
+    assert {known for known in ELSEWHERE if not any(code.startswith(known) for code in missed)} == set()
 
 
 def test_whole_numbers_are_taken_as_real():
@@ -126,306 +401,14 @@ def test_whole_numbers_are_taken_as_real():
     assert bare(ef.mean_gradient)(np.array([[1, 2]])).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("scale", [1e25, 1e36])
-@pytest.mark.parametrize("name", ["step", "path"])
-def test_a_step_that_is_not_finite(name, scale):
-    """λ = σ² overflows in float32: an error, never a silent NaN."""
-    with raises("Its scale leaves no room in this precision: rescale the loss."):
-        TAKE_G[name](scale * G)
-
-
-TAKE_EXAMPLES = {
-    "losses": bare(ef.per_example_losses),
-    "gradients": bare(ef.per_example_gradients),
-    "weighted": lambda *arguments: bare(ef.weighted_gradient)(*arguments, jnp.ones(3)),
-    "hessian": bare(ef.hessian),
-    "changes": lambda *arguments: bare(ef.loss_changes)(*arguments, jnp.ones(2)),
-    "gauss_newton": lambda loss, *data: bare(ef.gauss_newton)(
-        lambda theta, x: theta * x, lambda z, y: loss(z, jnp.ones(2), y), *data
-    ),
-}
-
-
-@pytest.mark.parametrize("call", TAKE_EXAMPLES.values(), ids=TAKE_EXAMPLES)
-def test_examples(call):
-    message = "`x and y` must be arrays with one example a row, as many in y as in x; got "
-    with raises(message + "shape (3, 2) and shape (4,). For one example, use x[None] and y[None]."):
-        call(loss, theta, x, jnp.ones(4))
-    with raises(message + "shape (2,) and shape ()."):
-        call(loss, theta, x[0], y[0])
-    with raises("`x and y` must be non-empty; got 0 examples."):
-        call(loss, theta, x[:0], y[:0])
-    message = "`loss_fn` must be a function that returns one number, the loss of one example; got "
-    with raises(message + "shape (2,). It gets ONE example, without a batch axis"):
-        call(lambda theta, x, y: x * theta, theta, x, y)
-    with raises(message + "tuple. It gets ONE example"):
-        call(lambda theta, x, y: (loss(theta, x, y), y), theta, x, y)
-
-
-def test_gradient_that_is_undefined():
-    """√0 has no derivative at the example whose x is 0."""
-    with raises("`loss_fn` must be finite; got NaN or infinity in 1 of 3 rows: 1. Its gradient overflows"):
-        bare(ef.per_example_gradients)(
-            lambda theta, x, y: jnp.sqrt(theta[0] * x), jnp.ones(1), jnp.array([1.0, 0.0, 2.0]), y
-        )
-
-
-@pytest.mark.parametrize("value", [0, -2, 1.5, True])
-def test_chunk_size(value):
-    with raises(
-        f"`chunk_size` must be a whole number of at least 1; got {value!r}. For all at once, leave it out."
-    ):
-        bare(ef.per_example_gradients)(loss, theta, x, y, chunk_size=value)
-
-
-@pytest.mark.parametrize("shape", [(4,), (3, 1), ()])
-def test_weights(shape):
-    with raises(f"`weights` must be of shape (3,), one an example; got shape {shape}. Ravel it."):
-        bare(ef.weighted_gradient)(loss, theta, x, y, jnp.ones(shape))
-
-
-def test_matrix_and_gradient():
-    solve = bare(ef.solve_primal)
-    for shape in [(3, 2), (3,), (0, 0)]:
-        with raises(f"`C` must be square (p, p); got shape {shape}. Use empirical_fisher(G)"):
-            solve(jnp.ones(shape), g)
-    with raises("`g` must be of shape (2,), as C is (2, 2); got shape (3,). Use mean_gradient(G)"):
-        solve(C, jnp.ones(3))
-    with raises("`C` must be symmetric; got |C - Cᵀ| up to 0.5. Use empirical_fisher(G), or (C + C.T)/2."):
-        solve(C.at[0, 1].add(0.5), g)
-    with raises("`C` must be finite; got NaN or infinity in 1 of 2 rows: 0. It was computed from gradients"):
-        solve(C.at[0, 0].set(NAN), g)
-    with raises("`g` must be finite; got NaN or infinity in 1 of 2 rows: 1. It was computed from gradients"):
-        solve(C, g.at[1].set(INF))
-
-
-def test_another_sample():
-    """Without damping the loss could fall without limit at no cost; with damping there is a step."""
-    solve, lean = bare(ef.solve_primal), ef.empirical_fisher(jnp.array([[1.0, 0.0]]))
-    with raises(
-        "`g` must lie in the range of `C` when `damping` is 0; got a part g⊥ of length 1 (of 1.41) outside it."
-    ):
-        solve(lean, jnp.ones(2))
-    with raises("C and g come from different examples"):
-        solve(lean, jnp.ones(2), 0.0)
-    np.testing.assert_allclose(solve(lean, jnp.ones(2), 0.1), [1 / 1.1, 10], rtol=1e-5)
-    np.testing.assert_allclose(solve(lean, jnp.array([2.0, 0.0])), [2, 0], rtol=1e-5)  # the same sample
-
-
-@pytest.mark.parametrize("shape", [(), (2, 2), (0,)])
-def test_dampings(shape):
-    with raises(
-        f"`dampings` must be 1-D and non-empty; got shape {shape}. Use e.g. jnp.logspace(-6, 2, 50)."
-    ):
-        bare(ef.damping_path)(G, jnp.ones(shape), 0.1)
-
-
-@pytest.mark.parametrize("features", [1, 3, 30, "all", (), ("mean radius", "colour")])
-def test_features(features):
-    with raises(
-        f"`features` must be 2, None, or a tuple of names of measurements; got {features!r}. 2 can be drawn; "
-        "None takes all 30: mean radius, mean texture, "
-    ):
-        bare(ef.breast_cancer)(features)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5, True])
-@pytest.mark.parametrize(
-    ("argument", "call"),
-    [
-        ("n", lambda n: bare(ef.linear_regression)(n)),
-        ("p", lambda p: bare(ef.linear_regression)(4, p)),
-        ("n", lambda n: bare(ef.logistic_regression)(n)),
-        ("p", lambda p: bare(ef.logistic_regression)(4, p)),
-        ("steps", lambda steps: bare(ef.descend)(ef.linear_regression(4), steps=steps)),
-        ("hidden", lambda width: bare(ef.digits)((8, width))),
-        ("sampled", lambda m: fisher(sampled=m, key=jax.random.key(0))),
-    ],
-    ids=["linear n", "linear p", "logistic n", "logistic p", "steps", "hidden", "sampled"],
-)
-def test_whole_numbers(argument, call, value):
-    with raises(f"`{argument}` must be a whole number of at least 1; got {value!r}."):
-        call(value)
-
-
-def test_descent_that_diverges():
-    with raises("The descent diverged: make it smaller.") as caught:
-        bare(ef.descend)(ef.linear_regression(8), steps=100, learning_rate=100.0)
-    assert str(caught.value).startswith("`learning_rate` must be ")
-
-
 def test_traced_values_pass():
-    """Under jit, vmap and grad no value is known: no error."""
+    """Under jit, vmap and grad no value is known: no error, but a result that says when it is not finite."""
     traced = jax.jit(lambda G, damping: step(G, damping=damping, budget=0.1))
     assert jnp.isfinite(traced(G, 0.1).residual)
     assert traced(G, -1.0).delta.shape == (2,)
-    assert jax.vmap(lambda c: step(budget=c).delta)(jnp.array([0.1, 0.2])).shape == (2, 2)
-    assert jnp.isfinite(jax.grad(lambda damping: step(damping=damping, budget=0.1).delta.sum())(0.1))
-
-
-@pytest.mark.parametrize("value", [NAN, INF])
-def test_under_jit_the_result_says_that_gradients_are_not_finite(value):
-    """It must not look like the step of a zero gradient."""
-    traced = jax.jit(lambda G: step(G, budget=0.1))(G.at[0, 0].set(value))
-    assert not jnp.isfinite(traced.residual)
-    assert not jnp.isfinite(traced.delta).any()
-
-
-@pytest.mark.parametrize("name", ["damping", "budget", "learning_rate"])
-def test_scalars_are_scalars(name):
-    """Several dampings are damping_path's; several budgets are vmap's."""
-    options = {"budget": 0.1} if name == "damping" else {}
-    with raises(f"`{name}` must be "):
-        step(**options, **{name: jnp.ones(3)})
-
-
-def fisher(
-    loss=lambda theta, x, y: bernoulli.loss(x @ theta, y), theta=theta, x=x, output_fn=None, **options
-):
-    output_fn = output_fn or (lambda theta, x: x @ theta)
-    return bare(ef.fisher)(loss, theta, x, output_fn=output_fn, likelihood=bernoulli, **options)
-
-
-def pole(theta, x):
-    return theta[0] / x[0]
-
-
-def root(theta, x):
-    """√0 is 0, but has no derivative."""
-    return jnp.sqrt(theta[0] * x[0])
-
-
-def power(z, y):
-    """|z|^1.5 has no second derivative at 0."""
-    return jnp.sum(jnp.abs(z) ** 1.5)
-
-
-def changes(delta):
-    return bare(ef.loss_changes)(lambda theta, x, y: jnp.exp(theta[0] * x[0]) - y, at, column, y, delta)
-
-
-form, ratios = bare(ef.quadratic_form), bare(ef.generalised_eigenvalues)
-newton, targeted, gram = bare(ef.gauss_newton), bare(ef.targeted_step), bare(ef.solve_gram)
-column, at, HUGE, skew = jnp.array([[1.0], [0.0], [2.0]]), jnp.ones(1), 1e30 * G, C.at[0, 1].add(0.5)
-ROW = "must be finite; got NaN or infinity in 1 of 3 rows: 1. "
-DEFINITE = "`B` must be positive definite; got eigenvalues from "
-FINITE = "must be such that the result is finite; got NaN or infinity in it. "
-TABLE = [
-    (
-        lambda: fisher(sampled=3),
-        "`key` must be given where labels are sampled; got None. Use e.g. jax.random.key(0).",
-    ),
-    (lambda: fisher(x=x[:0]), "`x and y` must be non-empty; got 0 examples. Give at least one example."),
-    (lambda: fisher(x=jnp.ones(())), "`x and y` must be arrays with one example a row"),
-    (lambda: per_example_jacobians(root, at, column[:0]), "`x and y` must be non-empty; got 0 examples."),
-    (
-        lambda: fisher(lambda theta, x, y: pole(theta, x), at, column, pole),
-        "`output_fn` " + ROW + "The model overflows",
-    ),
-    (
-        lambda: fisher(lambda theta, x, y: root(theta, x), at, column, root),
-        "`loss_fn` " + ROW + "Its gradient overflows",
-    ),
-    (
-        lambda: per_example_jacobians(root, at, column),
-        "`output_fn` " + ROW + "Its derivative overflows or is undefined",
-    ),
-    (lambda: newton(root, bernoulli.loss, at, column, y), "`output_fn` " + ROW + "Its derivative overflows"),
-    (
-        lambda: newton(lambda t, x: t * x, power, at, column, y),
-        "`output_loss` " + ROW + "Its second derivative is undef",
-    ),
-    (
-        lambda: bare(ef.hessian)(lambda t, x, y: power(t * x, y), at, column, y),
-        "in 1 of 1 rows: 0. Its second derivat",
-    ),
-    *[
-        (call, message)
-        for name, other in [
-            ("A", lambda A: form(A, theta)),
-            ("A", lambda A: ratios(A, C)),
-            ("B", lambda B: ratios(C, B)),
-        ]
-        for call, message in [
-            (
-                lambda other=other: other(x),
-                f"`{name}` must be square (p, p); got shape (3, 2). Use empirical_fisher(G)",
-            ),
-            (
-                lambda other=other: other(skew),
-                f"`{name}` must be symmetric; got |{name} - {name}ᵀ| up to 0.5. Use ",
-            ),
-            (
-                lambda other=other: other(C.at[0, 0].set(NAN)),
-                f"`{name}` must be finite; got NaN or infinity in 1 of 2 rows",
-            ),
-        ]
-    ],
-    (lambda: form(C, y), "`delta` must be of shape (…, 2), as A is (2, 2); got shape (3,). One step a row."),
-    (lambda: form(C, jnp.ones((2, 1))), "`delta` must be of shape (…, 2), as A is (2, 2); got shape (2, 1)."),
-    (lambda: form(C, jnp.ones(())), "`delta` must be of shape (…, 2), as A is (2, 2); got shape ()."),
-    (lambda: form(C, "step"), "`delta` must be an array of real numbers; got str."),
-    (
-        lambda: ratios(C, jnp.eye(3)),
-        "`B` must be of the shape of A, (2, 2); got shape (3, 3). Use the same parameters.",
-    ),
-    (
-        lambda: ratios(C, jnp.diag(jnp.array([1.0, 0.0]))),
-        DEFINITE + "0 to 1. Some direction costs nothing in it: take",
-    ),
-    (lambda: ratios(C, jnp.diag(jnp.array([1.0, -2.0]))), DEFINITE + "-2 to 1."),
-    (lambda: ratios(C, jnp.zeros((2, 2))), DEFINITE + "0 to 0."),
-    (lambda: ratios(C, jnp.diag(jnp.array([1.0, 1e-8]))), DEFINITE + "1e-08 to 1."),
-    (
-        lambda: changes(jnp.ones(2)),
-        "`delta` must be of shape (1,), one number a parameter; got shape (2,). Use Step.delta.",
-    ),
-    (lambda: changes(jnp.ones(())), "`delta` must be of shape (1,), one number a parameter; got shape ()."),
-    (
-        lambda: changes(1000 * at),
-        "`delta` must be finite; got NaN or infinity in 2 of 3 rows: 0, 2. It leads where these",
-    ),
-    (lambda: changes(jnp.ones(1, complex)), "`delta` must be real; got dtype complex64."),
-    (
-        lambda: bare(precondition)(C, g, form="adam"),
-        "`form` must be one of 'full', 'diagonal', 'root', 'diagonal root', ",
-    ),
-    (lambda: bare(precondition)(C, g, jnp.ones(2)), "`damping` must be one number; got shape (2,)."),
-    (lambda: bare(precondition)(x, g), "`A` must be square (p, p); got shape (3, 2)"),
-    (lambda: bare(precondition)(C, y), "`g` must be of shape (2,), as A is (2, 2); got shape (3,)"),
-    (
-        lambda: bare(precondition)(C, g.at[1].set(INF)),
-        "`g` must be finite; got NaN or infinity in 1 of 2 rows: 1.",
-    ),
-    (
-        lambda: targeted(G, jnp.ones(2)),
-        "`target` must be of shape (3,), one number an example; got shape (2,). Ask every",
-    ),
-    (lambda: targeted(G, y.at[1].set(NAN)), "`target` " + ROW + "Ask these examples for a finite decrease."),
-    (lambda: gram(x), "`K` must be square (p, p); got shape (3, 2)"),
-    (lambda: gram(jnp.eye(3), target=jnp.ones(2)), "`target` must be of shape (3,)"),
-    (lambda: gram(jnp.eye(3), -1.0), "`damping` must be finite and at least 0; got -1.0."),
-    (
-        lambda: bare(ef.two_budget_step)(1e-25 * G, 0.1, 1e30),
-        "`G` must be such that the step is not lost; got a gradient ",
-    ),
-    (
-        lambda: bare(ef.empirical_fisher)(HUGE),
-        "`G` " + FINITE + "Its scale leaves no room in this precision: rescale",
-    ),
-    (lambda: bare(ef.gram)(HUGE), "`G` " + FINITE),
-    (lambda: bare(ef.gradient_covariance)(HUGE), "`G` " + FINITE),
-    (lambda: form(1e30 * (2 * jnp.eye(2) - 1), 1e10 * theta), "`delta` " + FINITE),
-    (lambda: ratios(1e38 * C, 1e-5 * jnp.eye(2)), "`A` " + FINITE),
-    (
-        lambda: bare(precondition)(1e-30 * jnp.eye(2), 1e10 * g),
-        "`A` " + FINITE + "Its scale leaves no room in this precision, o",
-    ),
-    (lambda: newton(lambda theta, x: 1e25 * theta, gaussian.loss, theta, x, x), "`output_fn` " + FINITE),
-]
-
-
-@pytest.mark.parametrize(("call", "message"), TABLE, ids=[f"{i}" for i in range(len(TABLE))])
-def test_table(call, message):
-    with raises(message):
-        call()
+    assert jax.vmap(lambda c: step(G, budget=c).delta)(jnp.array([0.1, 0.2])).shape == (2, 2)
+    assert jnp.isfinite(jax.grad(lambda damping: step(G, damping=damping, budget=0.1).delta.sum())(0.1))
+    for value in (NAN, INF):
+        result = traced(G.at[0, 0].set(value), 0.0)
+        assert not jnp.isfinite(result.residual)
+        assert not jnp.isfinite(result.delta).any()
