@@ -1,6 +1,7 @@
 """What the tests compare with: the definitions as naive loops, in NumPy and float64, and the inputs to try."""
 
 import inspect
+from decimal import Decimal
 from typing import NamedTuple
 
 import jax
@@ -100,6 +101,17 @@ def relative(value, expected):
     """‖value - expected‖/‖expected‖, in float64."""
     value, expected = np.asarray(value, float), np.asarray(expected, float)
     return np.linalg.norm(value - expected) / np.linalg.norm(expected)
+
+
+def cosine(a, b):
+    return np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def digits(values, printed):
+    """The numbers, each to half a unit of the last digit that is printed: `digits([0.6667, 2], ".67 2.000")`."""
+    for value, text in zip(np.ravel(values), printed.split(), strict=True):
+        half = 0.5 * 10.0 ** Decimal(text).as_tuple().exponent
+        np.testing.assert_allclose(value, float(text), rtol=0, atol=half)
 
 
 def check_derivative(function, *arguments):
