@@ -1,5 +1,8 @@
 """The step: digit by digit, by what it promises, and by what no other step can do."""
 
+from itertools import product
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,126 +28,102 @@ def rate_step(G, damping, learning_rate=1.0):
     return ef.empirical_fisher_step(G, damping=damping, learning_rate=learning_rate)
 
 
-@pytest.fixture(name="G", params=oracles.GRID)
-def gradients(request, dtype):
-    return jnp.asarray(oracles.GRID[request.param], dtype)
-
-
-def normal(seed, wide):
-    """Gradients without structure, in one of two shapes."""
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(3, 5) if wide else (5, 3)))
-
-
-# The fact sheet, digit by digit.
-
-
 def test_example_of_the_fact_sheet(x64):
     step = ef.empirical_fisher_step(jnp.asarray(EXAMPLE), budget=BUDGET)
-    g = np.array([1, 4 / 3])
     np.testing.assert_allclose(step.agreement, 61 / 69, rtol=1e-14)
     np.testing.assert_allclose(step.delta, -np.sqrt(BUDGET * 69 / 61) * np.array([11, 7]) / 23, rtol=1e-14)
     np.testing.assert_allclose(step.delta, [-0.050866, -0.032369], atol=5e-7)
-    np.testing.assert_allclose(g @ step.delta, -0.0940243570, atol=5e-11)
     np.testing.assert_allclose(step.predicted_changes, [-0.0509, -0.1341, -0.0971], atol=5e-5)
     # facts 1.1 has μ = 9.402436 in front of (ΔᵀCΔ - c)/2; without the ½ it is half of that.
-    np.testing.assert_allclose(step.multiplier, np.sqrt(61 / 69 / BUDGET) / 2, rtol=1e-14)
     np.testing.assert_allclose(step.multiplier, 9.402436 / 2, atol=5e-7)
-    np.testing.assert_allclose(step.learning_rate, np.sqrt(BUDGET * 69 / 61), rtol=1e-14)
 
 
-# What every step promises, over the grid.
+# What every step promises, over the grid. Rounding is enlarged by the condition κ = (λmax + ε)/(λmin + ε).
 
 
-@pytest.mark.parametrize("damping", oracles.DAMPINGS)
-def test_step_is_the_regression_and_the_budget_is_met(G, damping):
-    step = budget_step(G, damping)
-    assert [field.dtype for field in step] == [G.dtype] * len(step)
-    values, eps = oracles.eigenvalues(G), oracles.unit(G.dtype)
+class Case(NamedTuple):
+    """Gradients and a damping, with g, C, K, u and the eigenvalues by their definitions in float64."""
+
+    G: jax.Array
+    damping: float
+    g: np.ndarray
+    C: np.ndarray
+    K: np.ndarray
+    u: np.ndarray
+    eigenvalues: np.ndarray
+    rounding: float
+    """max(n, p) roundings."""
+    condition: float
+
+
+@pytest.fixture(params=product(oracles.GRID, oracles.DAMPINGS), ids=str)
+def case(request, dtype):
+    name, damping = request.param
+    G = jnp.asarray(oracles.GRID[name], dtype)
+    values = oracles.eigenvalues(G)
+    matrices = oracles.mean_gradient(G), oracles.empirical_fisher(G), oracles.gram(G)
+    rounding, condition = max(G.shape) * oracles.unit(dtype), (values[0] + damping) / (values[-1] + damping)
+    return Case(G, damping, *matrices, oracles.direction(G, damping), values, rounding, condition)
+
+
+def test_step_is_the_regression(case):
+    """With a budget and with a learning rate; λ = 1/(2η), so that g + 2λ(C + εI)Δ = 0 has no ½."""
+    budgeted, rated = budget_step(case.G, case.damping), rate_step(case.G, case.damping, 0.3)
+    assert [field.dtype for field in budgeted] == [case.G.dtype] * len(budgeted)
     # Residual first: an svd leaves eps·size·(λmax + ε)‖u‖ (see test_solve); relative to ‖g‖ that is the condition.
-    u = oracles.direction(G, damping)
-    size = (values[0] + damping) * np.linalg.norm(u) / np.linalg.norm(oracles.mean_gradient(G)) + 1
-    assert step.residual < 5 * max(G.shape) * eps * size
-    C = oracles.empirical_fisher(G)
-    # Values: eps·size·(λmax + ε)/(λmin + ε); 3e-9 for the oracle in float64 (see test_solve).
-    close = 5 * max(G.shape) * eps * (values[0] + damping) / (values[-1] + damping) + 3e-9
-    assert oracles.relative(step.delta, -u * np.sqrt(BUDGET / (u @ C @ u))) < close
-    # η = √(c/uᵀCu) spends c whatever u is; GΔ is rounded relative to ‖G‖‖Δ‖, not to √c, hence the √κ in this sum.
-    delta = np.asarray(step.delta, float)
-    spent = 20 * max(G.shape) * eps * (1 + np.sqrt(values[0] / BUDGET) * np.linalg.norm(delta))
-    np.testing.assert_allclose(step.budget_spent, BUDGET, rtol=20 * eps)
-    np.testing.assert_allclose(delta @ C @ delta, BUDGET, rtol=spent)
-    np.testing.assert_allclose(np.mean(np.asarray(step.predicted_changes, float) ** 2), BUDGET, rtol=20 * eps)
-    error = np.asarray(step.predicted_changes, float) - np.asarray(G, float) @ delta
-    assert np.linalg.norm(error) < np.sqrt(len(G) * BUDGET) * spent
+    size = (case.eigenvalues[0] + case.damping) * np.linalg.norm(case.u) / np.linalg.norm(case.g) + 1
+    cost = case.u @ case.C @ case.u
+    for step, rate in ((budgeted, np.sqrt(BUDGET / cost)), (rated, 0.3)):
+        assert step.residual < 5 * case.rounding * size
+        # 3e-9 for the oracle in float64 (see test_solve).
+        close = 5 * case.rounding * case.condition + 3e-9
+        assert oracles.relative(step.delta, -rate * case.u) < close
+        np.testing.assert_allclose(step.learning_rate, rate, rtol=close)
+        np.testing.assert_allclose(2 * step.multiplier * step.learning_rate, 1, rtol=case.rounding)
+        np.testing.assert_allclose(step.budget_spent, rate**2 * cost, rtol=10 * close)
+        left = case.g + 2 * float(step.multiplier) * (case.C @ step.delta + case.damping * step.delta)
+        assert np.linalg.norm(left) < 10 * case.rounding * (size + 1) * np.linalg.norm(case.g)
+    assert rated.learning_rate == np.asarray(0.3, case.G.dtype)
 
 
-@pytest.mark.parametrize("damping", oracles.DAMPINGS)
-def test_step_is_stationary(G, damping):
-    """g + 2λ(C + εI)Δ = 0, without ½, with a budget or a learning rate; and λ = 1/(2η)."""
-    g, C = oracles.mean_gradient(G), oracles.empirical_fisher(G)
-    for step in (budget_step(G, damping), rate_step(G, damping, 0.3)):
-        delta, multiplier = np.asarray(step.delta, float), float(step.multiplier)
-        cost = 2 * multiplier * (C @ delta + damping * delta)
-        size = 2 * multiplier * (np.trace(C) + damping) * np.linalg.norm(delta)
-        assert np.linalg.norm(g + cost) < 10 * max(G.shape) * oracles.unit(G.dtype) * (
-            size + np.linalg.norm(g)
-        )
-        np.testing.assert_allclose(2 * multiplier * step.learning_rate, 1, rtol=10 * oracles.unit(G.dtype))
+def test_budget_is_met(case):
+    """η = √(c/uᵀCu) spends c whatever u is; GΔ is rounded relative to ‖G‖‖Δ‖, not to √c, hence the √κ."""
+    step = budget_step(case.G, case.damping)
+    delta, changes = np.asarray(step.delta, float), np.asarray(step.predicted_changes, float)
+    spent = 20 * case.rounding * (1 + np.sqrt(case.eigenvalues[0] / BUDGET) * np.linalg.norm(delta))
+    np.testing.assert_allclose(step.budget_spent, BUDGET, rtol=20 * oracles.unit(case.G.dtype))
+    np.testing.assert_allclose(np.mean(changes**2), BUDGET, rtol=20 * oracles.unit(case.G.dtype))
+    np.testing.assert_allclose(delta @ case.C @ delta, BUDGET, rtol=spent)
+    assert np.linalg.norm(changes - case.G @ delta) < np.sqrt(len(changes) * BUDGET) * spent
 
 
-def test_learning_rate_scales_the_step(G):
-    one, half = rate_step(G, 0.1, 1.0), rate_step(G, 0.1, 0.5)
-    assert one.learning_rate == 1
-    assert oracles.relative(half.delta, one.delta / 2) < 10 * oracles.unit(G.dtype)
-    u = oracles.direction(G, 0.1)
-    spent = u @ oracles.empirical_fisher(G) @ u  # η²uᵀCu, facts 2.6
-    condition = (oracles.eigenvalues(G)[0] + 0.1) / 0.1
-    close = 50 * oracles.unit(G.dtype) * condition
-    np.testing.assert_allclose(one.budget_spent, spent, rtol=close)
-    np.testing.assert_allclose(half.budget_spent, spent / 4, rtol=close)
+def test_what_else_a_step_says_of_itself(case):
+    """ρ = gᵀC⁺g whatever ε, α = (K + εI)⁻¹1/n, effective rank tr C(C + εI)⁻¹, the fraction of losses that rise."""
+    step, n = budget_step(case.G, case.damping), len(case.K)
+    # Cosines of subspaces: an svd turns them by eps·size·σmax/σmin, at most 10 here.
+    np.testing.assert_allclose(step.agreement, oracles.agreement(case.G), rtol=0, atol=100 * case.rounding)
+    close = 20 * case.rounding * (case.eigenvalues[0] + case.damping) / (case.damping or case.eigenvalues[-1])
+    if close < 0.1:
+        inverse = np.linalg.pinv(case.K + case.damping * np.eye(n), rcond=1e-12, hermitian=True)
+        expected = inverse.sum(axis=1) / n
+        np.testing.assert_allclose(step.coefficients, expected, rtol=0, atol=close * np.abs(expected).max())
+        rank = np.trace(inverse @ case.K)
+        np.testing.assert_allclose(step.effective_rank, rank, rtol=close)
+        rises = np.asarray(case.G, float) @ case.G.T @ expected < -1e-6
+        np.testing.assert_allclose(step.worse, np.mean(rises), rtol=1e-6)
 
 
-def test_agreement_is_that_of_the_undamped_problem(G):
-    """ρ = gᵀC⁺g in [0, 1], whatever ε; 1 where every loss can fall alike."""
-    eps, expected = oracles.unit(G.dtype), oracles.agreement(G)
-    for damping in oracles.DAMPINGS:
-        rho = float(budget_step(G, damping).agreement)
-        # Cosines of subspaces: an svd turns them by eps·size·σmax/σmin, at most 10 here.
-        np.testing.assert_allclose(rho, expected, rtol=0, atol=100 * max(G.shape) * eps)
-        assert 0 <= rho <= 1 + 20 * eps
-        if np.linalg.matrix_rank(oracles.gram(G), tol=1e-6) == len(G):
-            np.testing.assert_allclose(rho, 1, rtol=20 * eps)
-
-
-@pytest.mark.parametrize("damping", [0.0, 1e-2, 1.0])
-def test_what_else_a_step_says_of_itself(G, damping):
-    """α = (K + εI)⁻¹1/n with Δ = -ηGᵀα, effective rank tr C(C + εI)⁻¹, and the fraction of losses that rise."""
-    step, n = budget_step(G, damping), len(G)
-    C, K, values = oracles.empirical_fisher(G), oracles.gram(G), oracles.eigenvalues(G)
-    close = 20 * max(G.shape) * oracles.unit(G.dtype) * (values[0] + damping) / (damping or values[-1])
-    expected = np.linalg.pinv(K + damping * np.eye(n), rcond=1e-12, hermitian=True).sum(axis=1) / n
-    np.testing.assert_allclose(step.coefficients, expected, rtol=0, atol=close * np.abs(expected).max())
-    delta = -float(step.learning_rate) * np.asarray(G, float).T @ expected
-    assert oracles.relative(step.delta, delta) < 10 * close
-    rank = np.trace(np.linalg.pinv(C + damping * np.eye(len(C)), rcond=1e-12, hermitian=True) @ C)
-    np.testing.assert_allclose(step.effective_rank, rank, rtol=close)
-    np.testing.assert_allclose(step.worse, np.mean(np.asarray(G, float) @ delta > 1e-6), rtol=1e-6)
-
-
-def test_step_along_a_direction(G):
+def test_step_along_a_direction(dtype):
     """The step that costs c: √(c/uᵀCu) u; 0 along a direction that costs nothing."""
-    u = jnp.asarray(np.random.default_rng(2).normal(size=G.shape[1]), G.dtype)
+    G, close = jnp.asarray(oracles.GRID["tall"], dtype), 200 * oracles.unit(dtype)
+    u = jnp.asarray([1.0, -2.0, 0.5, 3.0], dtype)
     delta = np.asarray(step_along(G, u, BUDGET), float)
-    np.testing.assert_allclose(
-        delta @ oracles.empirical_fisher(G) @ delta, BUDGET, rtol=200 * oracles.unit(G.dtype)
-    )
-    np.testing.assert_allclose(
-        delta / np.linalg.norm(delta), u / np.linalg.norm(u), rtol=20 * oracles.unit(G.dtype)
-    )
+    np.testing.assert_allclose(delta @ oracles.empirical_fisher(G) @ delta, BUDGET, rtol=close)
+    np.testing.assert_allclose(delta / np.linalg.norm(delta), u / np.linalg.norm(u), rtol=close)
     free = jnp.pad(G, ((0, 0), (0, 1)))  # the last parameter changes no loss
-    for direction in (jnp.zeros(free.shape[1], G.dtype), jnp.zeros(free.shape[1], G.dtype).at[-1].set(1)):
+    for direction in (jnp.zeros(5, dtype), jnp.zeros(5, dtype).at[-1].set(1)):
         moved = step_along(free, direction, BUDGET)
-        assert moved.dtype == G.dtype
+        assert moved.dtype == dtype
         np.testing.assert_array_equal(moved, 0)
 
 
@@ -165,19 +144,6 @@ def test_targeted_step_is_the_regression(name, damping, x64):
     np.testing.assert_allclose(step.agreement, projected @ projected / (target @ target), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["wide", "one example", "duplicated"])
-def test_all_losses_fall_alike_where_they_can(name, dtype):
-    """Wide and full rank, and also two equal rows (facts 3.1, 6.7): every predicted change is -√c."""
-    step = budget_step(jnp.asarray(oracles.GRID[name], dtype), 0.0)
-    np.testing.assert_allclose(step.predicted_changes, -np.sqrt(BUDGET), rtol=1000 * oracles.unit(dtype))
-    np.testing.assert_allclose(step.agreement, 1, rtol=20 * oracles.unit(dtype))
-
-
-def test_a_zero_gradient_changes_no_loss(dtype):
-    step = budget_step(jnp.asarray(oracles.GRID["zero row"], dtype), 0.0)
-    assert step.predicted_changes[0] == 0
-
-
 # No gradient, no step.
 
 CANCELLING = {
@@ -194,18 +160,19 @@ CANCELLING = {
 @pytest.mark.parametrize("name", CANCELLING)
 def test_no_gradient_no_step(name, damping, dtype):
     G = jnp.asarray(CANCELLING[name], dtype)
-    assert not ef.mean_gradient(G).any()
-    for step in (budget_step(G, damping), rate_step(G, damping)):
+    # A budget that nothing spends has no rate; a rate is reported as it was given.
+    for step, rate in ((budget_step(G, damping), 0), (rate_step(G, damping, 0.5), 0.5)):
+        assert step.learning_rate == rate
         for field, value in zip(Step._fields, step, strict=True):
             assert jnp.isfinite(value).all(), field
-        np.testing.assert_array_equal(step.delta, 0)
-        np.testing.assert_array_equal(step.predicted_changes, 0)
-        assert step.budget_spent == 0
-        assert step.multiplier == 0
-        assert step.agreement == 0
-        np.testing.assert_array_equal(step.coefficients, 0)
-    assert budget_step(G, damping).learning_rate == 0  # a budget that nothing spends
-    assert rate_step(G, damping, 0.5).learning_rate == 0.5  # reported as it was given
+            if field not in ("learning_rate", "effective_rank"):
+                np.testing.assert_array_equal(value, 0, err_msg=field)
+
+
+def test_a_large_parameter_that_cancels_does_not_hide_a_small_one():
+    """Rounding is judged parameter by parameter: the first column cancels, the second has a mean of 1."""
+    step = ef.empirical_fisher_step(jnp.array([[3e6, 1.0], [-3e6, 1.0]], jnp.float32), budget=BUDGET)
+    np.testing.assert_allclose(step.delta, [0, -0.1], rtol=1e-5, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e12, 1e-22])
@@ -220,146 +187,60 @@ def test_the_scale_of_the_loss_does_not_matter_without_damping(scale):
         assert oracles.relative(step.delta * scale, eager(G, budget=BUDGET).delta) < 1e-5
 
 
-# Bounds.
+# Bounds, and optimality.
 
 
 @given(seed=st.integers(0, 2**31), log_damping=st.floats(-6, 3), wide=st.booleans())
-def test_bound_on_the_length(seed, log_damping, wide):
-    """‖Δ‖ ≤ η√ρ/(2√ε), whatever the spectrum (facts 2.7)."""
+def test_no_step_does_better(seed, log_damping, wide):
+    """400 random steps of the same cost; at ε also none that is no longer (facts 2.1 b). And what bounds the step."""
+    rng, damping = np.random.default_rng(seed), 10**log_damping
     with jax.enable_x64(True):
-        step = rate_step(normal(seed, wide), 10**log_damping, 0.7)
-    bound = 0.7 * np.sqrt(step.agreement) / (2 * np.sqrt(10**log_damping))
-    assert np.linalg.norm(step.delta) <= bound * (1 + 1e-9)
-
-
-@given(seed=st.integers(0, 2**31), wide=st.booleans())
-def test_at_most_a_fraction_gets_worse(seed, wide):
-    """1 - ρ (facts 1.7); the mean fall is √(cρ), the variance c(1 - ρ) (facts 1.6)."""
-    with jax.enable_x64(True):
-        step = budget_step(normal(seed, wide), 0.0)
-    rho, changes = float(step.agreement), np.asarray(step.predicted_changes)
-    assert changes.dtype == float
+        G = jnp.asarray(rng.normal(size=(3, 5) if wide else (5, 3)))
+        steps = budget_step(G, 0.0), budget_step(G, damping), rate_step(G, damping, 0.7)
+    G, (free, damped, rated) = jax.tree.map(np.asarray, (G, steps))
+    others = rng.normal(size=(400, G.shape[1]))
+    costs, g = np.sqrt(np.mean((others @ G.T) ** 2, axis=1, keepdims=True)), G.mean(axis=0)
+    lengths, radius = np.linalg.norm(others, axis=1, keepdims=True), np.linalg.norm(damped.delta)
+    assert (others / costs @ g * np.sqrt(BUDGET)).min() >= g @ free.delta - 1e-12
+    both = np.minimum(np.sqrt(BUDGET) / costs, radius / lengths)
+    assert (others * both @ g).min() >= g @ damped.delta - 1e-12
+    # The mean fall is √(cρ), the variance c(1 - ρ) (facts 1.6); at most a fraction 1 - ρ gets worse (facts 1.7).
+    rho, changes = free.agreement, free.predicted_changes
     assert 0 <= rho <= 1 + 1e-12
     assert np.mean(changes >= 0) <= 1 - rho + 1e-9
     # κ of 15 random numbers may reach 1e6: 1e-10 is left of 1e-16.
     np.testing.assert_allclose(changes.mean(), -np.sqrt(BUDGET * rho), rtol=1e-8)
     np.testing.assert_allclose(changes.var(), BUDGET * (1 - rho), rtol=1e-8, atol=1e-10)
+    # ‖Δ‖ ≤ η√ρ/(2√ε), whatever the spectrum (facts 2.7).
+    assert np.linalg.norm(rated.delta) <= 0.35 * np.sqrt(rho / damping) * (1 + 1e-9)
 
 
-# Optimality.
-
-
-@given(seed=st.integers(0, 2**31), wide=st.booleans())
-def test_no_feasible_step_does_better(seed, wide):
-    """400 random steps that spend the same budget; at ε = 0.1 also none that is no longer (facts 2.1 b)."""
-    with jax.enable_x64(True):
-        G = normal(seed, wide)
-        free, damped = budget_step(G, 0.0), budget_step(G, 0.1)
-    G, free, damped = jax.tree.map(np.asarray, (G, free, damped))
-    others = np.random.default_rng(seed + 1).normal(size=(400, G.shape[1]))
-    costs, g = np.sqrt(np.mean((others @ G.T) ** 2, axis=1, keepdims=True)), G.mean(axis=0)
-    best = g @ free.delta
-    np.testing.assert_allclose(best, -np.sqrt(BUDGET * free.agreement), rtol=1e-8)
-    assert (others / costs @ g * np.sqrt(BUDGET)).min() >= best - 1e-12
-    lengths, radius = np.linalg.norm(others, axis=1, keepdims=True), np.linalg.norm(damped.delta)
-    both = np.minimum(np.sqrt(BUDGET) / costs, radius / lengths)
-    assert (others * both @ g).min() >= g @ damped.delta - 1e-12
-
-
-# The path.
-
-
-def test_path_is_monotone(x64):
-    """Along ε at fixed budget (facts 2.5): shorter, closer to -g, a smaller decrease, a larger cost per length."""
-    G = jnp.asarray(oracles.GRID["tall"])
-    path = ef.damping_path(G, jnp.r_[0.0, jnp.logspace(-6, 4, 60)], BUDGET)
-    delta, g = np.asarray(path.delta), oracles.mean_gradient(G)
-    length, decrease = np.linalg.norm(delta, axis=1), -delta @ g
-    assert np.all(np.diff(length) < 0)
-    assert np.all(np.diff(decrease) < 0)
-    assert np.all(np.diff(decrease / length) > 0)
-    assert np.all(np.diff(BUDGET / length**2) > 0)
-    np.testing.assert_allclose(decrease[0], np.sqrt(BUDGET * path.agreement[0]), rtol=1e-12)
-    C = oracles.empirical_fisher(G)
-    np.testing.assert_allclose(decrease[-1], np.sqrt(BUDGET) * (g @ g) / np.sqrt(g @ C @ g), rtol=1e-3)
-    np.testing.assert_allclose(path.budget_spent, BUDGET, rtol=1e-13)
-    fixed_rate = [np.linalg.norm(rate_step(G, damping).delta) for damping in (0.0, 1e-3, 0.1, 1.0, 100.0)]
-    assert np.all(np.diff(fixed_rate) < 0)
+# The path, jit, vmap, derivatives, precision.
 
 
 @pytest.mark.parametrize("name", ["wide", "tall", "deficient"])
-def test_path_is_made_of_single_steps(name, dtype):
-    G, eps = jnp.asarray(oracles.GRID[name], dtype), oracles.unit(dtype)
-    path = jax.jit(ef.damping_path)(G, jnp.asarray(oracles.DAMPINGS, dtype), BUDGET)
-    for k, damping in enumerate(oracles.DAMPINGS):
-        single = budget_step(G, damping)
-        for field, along, alone in zip(Step._fields, path, single, strict=True):
-            assert along.shape == (len(oracles.DAMPINGS), *alone.shape), field
-            assert along.dtype == dtype
-            # The residual is rounding itself: only its size means something.
-            atol = 100 * eps if field == "residual" else 0
-            scale = np.abs(alone).max()
-            np.testing.assert_allclose(along[k], alone, rtol=0, atol=1000 * eps * scale + atol, err_msg=field)
-
-
-def count(jaxpr, name):
-    """The operands' shapes of every equation `name`, however deep."""
-    found = []
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == name:
-            found.append(equation.invars[0].aval.shape)
-        for inner in jax.tree.leaves(
-            list(equation.params.values()),
-            is_leaf=lambda leaf: hasattr(leaf, "eqns") or hasattr(leaf, "jaxpr"),
-        ):
-            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                found += count(getattr(inner, "jaxpr", inner), name)
-    return found
+def test_path_and_vmap_are_made_of_single_steps(name, dtype):
+    G, dampings = jnp.asarray(oracles.GRID[name], dtype), jnp.asarray(oracles.DAMPINGS, dtype)
+    single = [ef.empirical_fisher_step(G, damping=damping, budget=BUDGET) for damping in oracles.DAMPINGS]
+    stack = jax.vmap(budget_step, (0, None))(jnp.stack([G[::-1], G]), 0.1)
+    mapped = jax.tree.map(lambda field: field[1:], stack)
+    alone = ef.empirical_fisher_step(G, damping=0.1, budget=BUDGET)
+    for found, expected in ((ef.damping_path(G, dampings, BUDGET), single), (mapped, [alone])):
+        for k, step in enumerate(expected):
+            for field, along, value in zip(Step._fields, found, step, strict=True):
+                assert along.shape == (len(expected), *value.shape), field
+                assert along.dtype == dtype
+                # The residual is rounding itself: only its size means something.
+                atol = oracles.unit(dtype) * (1000 * np.abs(value).max() + 100 * (field == "residual"))
+                np.testing.assert_allclose(along[k], value, rtol=0, atol=atol, err_msg=field)
 
 
 def test_path_factors_once():
     """One svd, of one matrix, for thirty dampings; and nothing else is factored."""
     G, dampings = jnp.asarray(oracles.GRID["wide"], jnp.float32), jnp.logspace(-3, 3, 30)
-    jaxpr = jax.make_jaxpr(lambda G: ef.damping_path(G, dampings, BUDGET))(G).jaxpr
-    assert count(jaxpr, "svd") == [(4, 6)]
-    assert not any(count(jaxpr, name) for name in ("eigh", "cholesky", "lu", "qr"))
-
-
-# Another loss, other parameters.
-
-
-@pytest.mark.parametrize("factor", [10.0, 0.1])
-def test_scaling_the_loss(factor, x64):
-    """Loss times a: Δ times 1/a without damping; with ε it takes a²ε (facts 4.5)."""
-    G = jnp.asarray(oracles.GRID["tall"])
-    for step in (budget_step, rate_step):
-        np.testing.assert_allclose(step(factor * G, 0.0).delta, step(G, 0.0).delta / factor, rtol=1e-11)
-        damped = step(factor * G, 0.1 * factor**2).delta
-        np.testing.assert_allclose(damped, step(G, 0.1).delta / factor, rtol=1e-11)
-        assert oracles.relative(step(factor * G, 0.1).delta, step(G, 0.1).delta / factor) > 0.1
-
-
-# jit, vmap, derivatives, precision.
-
-
-@pytest.mark.parametrize("damping", [0.0, 0.1])
-@pytest.mark.parametrize("name", ["wide", "tall"])
-def test_jit_and_vmap_change_nothing(name, damping, x64):
-    G = jnp.asarray(oracles.GRID[name])
-    stack = jnp.stack([G, 2 * G, G[::-1]])
-    eager = [ef.empirical_fisher_step(each, damping=damping, budget=BUDGET) for each in stack]
-    mapped = jax.vmap(budget_step, (0, None))(stack, damping)
-    jitted = [budget_step(each, damping) for each in stack]
-    values = oracles.eigenvalues(G)
-    close = (
-        50 * max(G.shape) * oracles.unit(G.dtype) * values[0] / values[-1]
-    )  # the same sums in another order
-    for k, each in enumerate(eager):
-        for field in set(Step._fields) - {"residual", "worse"}:
-            assert oracles.relative(getattr(jitted[k], field), getattr(each, field)) < close
-            assert oracles.relative(getattr(mapped, field)[k], getattr(each, field)) < close
-        assert max(each.residual, jitted[k].residual, mapped.residual[k]) < close
-        assert each.worse == jitted[k].worse == mapped.worse[k]
+    text = str(jax.make_jaxpr(lambda G: ef.damping_path(G, dampings, BUDGET))(G))
+    assert text.count("= svd[") == 1
+    assert not any(f"= {name}" in text for name in ("eigh", "cholesky", "lu", "qr"))
 
 
 @pytest.mark.parametrize("name", ["wide", "tall", "duplicated"])
@@ -372,71 +253,11 @@ def test_derivative_by_damping_budget_and_learning_rate(name, x64):
     oracles.check_derivative(lambda rate: rate_step(G, 0.1, rate).delta, jnp.asarray(0.3))
 
 
-def test_derivative_by_the_gradients_is_refused():
-    """By G, in either mode, for every kind of step; and the way out that the error names works."""
-    G = jnp.asarray(EXAMPLE, jnp.float32)
-    calls = {
-        "step": lambda G: budget_step(G, 0.1).delta,
-        "path": lambda G: ef.damping_path(G, jnp.ones(2), BUDGET).delta,
-        "targeted": lambda G: ef.targeted_step(G, jnp.ones(3)).delta,
-        "two budgets": lambda G: ef.two_budget_step(G, BUDGET, 1.0).delta,
-    }
-    for call in calls.values():
-        for derivative in (jax.jacrev(call), jax.jacfwd(call)):
-            with pytest.raises(
-                ValueError, match=r"`G` must be held constant: .* Pass jax.lax.stop_gradient\(G\)"
-            ):
-                derivative(G)
-    slope = jax.grad(lambda G: (G[0, 0] * budget_step(jax.lax.stop_gradient(G), 0.1).delta).sum())(G)
-    np.testing.assert_allclose(slope[0, 0], budget_step(G, 0.1).delta.sum(), rtol=1e-6)
-    assert not slope.at[0, 0].set(0).any()
-
-
-def test_a_large_parameter_that_cancels_does_not_hide_a_small_one():
-    """Rounding is judged parameter by parameter: the first column cancels, the second has a mean of 1."""
-    step = ef.empirical_fisher_step(jnp.array([[3e6, 1.0], [-3e6, 1.0]], jnp.float32), budget=BUDGET)
-    np.testing.assert_allclose(step.delta, [0, -0.1], rtol=1e-5, atol=1e-12)
-
-
-@pytest.mark.parametrize("options", [{"budget": BUDGET}, {"learning_rate": 0.1}])
-def test_a_gradient_that_underflows_is_an_error(options):
-    """Its squares are 0 in float32: not a silent step of 0, with a budget or without."""
-    with pytest.raises(ValueError, match="rescale the loss"):
-        ef.empirical_fisher_step(jnp.asarray(1e-25 * EXAMPLE, jnp.float32), **options)
-
-
 def test_float32_stays_float32_where_64_bits_are_on(x64):
     """Whole numbers, NumPy numbers and float64 arrays for the scalars do not turn it into float64."""
-    G = jnp.asarray(EXAMPLE, jnp.float32)
-    for damping, budget in [
-        (0, 1),
-        (np.float64(0.1), np.float64(0.01)),
-        (jnp.asarray(0.1), jnp.asarray(0.01)),
-    ]:
-        step = ef.empirical_fisher_step(G, damping=damping, budget=budget)
+    G, half = jnp.asarray(EXAMPLE, jnp.float32), 0.5
+    for make in (int, np.float64, jnp.asarray):
+        step = ef.empirical_fisher_step(G, damping=make(half), budget=make(2 * half))
         assert [field.dtype for field in step] == [jnp.float32] * len(step)
     path = ef.damping_path(G, jnp.logspace(-3, 0, 3), BUDGET)
     assert [field.dtype for field in path] == [jnp.float32] * len(path)
-
-
-@pytest.mark.parametrize("damping", [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6])
-def test_float32_is_enough_on_a_network(damping, network):
-    """Measured: at most 1.3e-6 relative to float64, at every damping. (K has condition 58 here.)"""
-    G32, G64 = network
-    delta = ef.empirical_fisher_step(G32, damping=damping, learning_rate=1.0).delta
-    assert delta.dtype == jnp.float32
-    K = G64 @ G64.T / 48
-    assert (
-        oracles.relative(delta, -G64.T @ np.linalg.solve(K + damping * np.eye(48), np.ones(48)) / 48) < 1e-4
-    )
-
-
-@pytest.fixture(scope="module")
-def network():
-    """48 digits, a tanh network of 2410 parameters: G in float32, and in float64 from the same weights and inputs."""
-    loss_fn, params, x, y = (problem := ef.digits()).loss_fn, problem.params, problem.x[:48], problem.y[:48]
-    G32 = ef.per_example_gradients(loss_fn, params, x, y)
-    with jax.enable_x64(True):
-        params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, x))
-        G64 = np.asarray(ef.per_example_gradients(loss_fn, params, x, y))
-    return G32, G64
