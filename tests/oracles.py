@@ -92,6 +92,40 @@ def eigenvalues(G):
     return values[values > 1e-12 * values[0]]
 
 
+class Case(NamedTuple):
+    """Gradients of the grid and a damping, with all that follows from them by its definition, in float64."""
+
+    G: jax.Array
+    damping: float
+    g: np.ndarray
+    C: np.ndarray
+    K: np.ndarray
+    inverse: np.ndarray
+    """(K + εI)⁻¹, at ε = 0 the pseudo-inverse."""
+    u: np.ndarray
+    eigenvalues: np.ndarray
+    rounding: float
+    """max(n, p) roundings."""
+
+    def condition(self, size=0):
+        """By how much rounding is enlarged in u: (λmax + ε)/(λmin + ε).
+
+        λmin is the smallest eigenvalue that is not zero, except where C + εI or K + εI, of this size, owes its inverse
+        to ε alone: rounding leaves the range of C or K, and is divided by ε.
+        """
+        least = 0 if self.damping > 0 and len(self.eigenvalues) < size else self.eigenvalues[-1]
+        return (self.eigenvalues[0] + self.damping) / (least + self.damping)
+
+
+def case(name, damping, dtype):
+    """The case of a name in the grid, in a precision."""
+    G = jnp.asarray(GRID[name], dtype)
+    C, K = empirical_fisher(G), gram(G)
+    inverse = np.linalg.pinv(K + damping * np.eye(len(K)), rcond=1e-12, hermitian=True)
+    u, rounding = direction(G, damping), max(G.shape) * unit(dtype)
+    return Case(G, damping, mean_gradient(G), C, K, inverse, u, eigenvalues(G), rounding)
+
+
 def unit(dtype):
     """The rounding unit of a dtype."""
     return float(jnp.finfo(dtype).eps)

@@ -15,22 +15,18 @@ from efisher_teach.browser.record import RECORD
 
 # What stands before the examples, as the package's docstring says.
 BEFORE = dedent(re.search(r"\n\n((?: {4}.*\n)+)", ef.__doc__)[1])
-
-
-def defined(module):
-    """The functions and classes of a module that have an example, by their paths."""
-    for name, value in vars(module).items():
-        if getattr(value, "__module__", "") == module.__name__ and "Examples:\n" in (value.__doc__ or ""):
-            yield f"{module.__name__}.{name}", value
-
-
 MODULES = [
     importlib.import_module(found.name) for found in pkgutil.walk_packages(ef.__path__, "efisher_teach.")
 ]
-NAMES = {path: value for module in MODULES for path, value in defined(module)}
+NAMES = {
+    f"{module.__name__}.{name}": value
+    for module in MODULES
+    for name, value in vars(module).items()
+    if getattr(value, "__module__", "") == module.__name__ and "Examples:\n" in (value.__doc__ or "")
+}
 
 
-def run(docstring, name, module=ef):
+def run(docstring, name="", module=ef):
     """What is wrong with the examples of a docstring, as text; they may use the names of their module."""
     names, report = dict(vars(module)), []
     with np.printoptions():
@@ -40,18 +36,13 @@ def run(docstring, name, module=ef):
     return "".join(report)
 
 
-CHECKS = {"enter"}  # shared by modules, and of no use to a reader
-
-
 @pytest.mark.parametrize("room", [ef, ef.coordinates, ef.scenes], ids=lambda room: room.__name__)
 def test_every_public_name_has_an_example(room):
     offered = getattr(room, "__all__", None) or [
         name for name, _ in inspect.getmembers(room, inspect.isroutine)
     ]
-    values = {name: getattr(room, name) for name in offered if name[0] != "_" and name not in CHECKS}
-    ours = {
-        name: value for name, value in values.items() if "efisher_teach" in getattr(value, "__module__", "")
-    }
+    ours = {name: getattr(room, name) for name in offered if name[0] != "_" and name != "enter"}
+    ours = {name: each for name, each in ours.items() if "efisher_teach" in getattr(each, "__module__", "")}
     assert ours
     assert [name for name, value in ours.items() if value not in NAMES.values()] == []
 
@@ -59,13 +50,12 @@ def test_every_public_name_has_an_example(room):
 @pytest.mark.parametrize("name", NAMES)
 def test_example(name):
     RECORD.clear()  # as in a new kernel
-    _, section, text = NAMES[name].__doc__.partition("Examples:\n")
-    examples = doctest.DocTestParser().get_examples(text)
-    assert section, f"{name} has no example"
+    docstring = NAMES[name].__doc__
+    examples = doctest.DocTestParser().get_examples(docstring)
     assert any(example.want for example in examples), f"the example of {name} shows nothing"
-    wrong = run(NAMES[name].__doc__, name, inspect.getmodule(NAMES[name]))
+    wrong = run(docstring, name, inspect.getmodule(NAMES[name]))
     assert not wrong, wrong
 
 
 def test_a_wrong_example_is_found():
-    assert "Got:\n    [0.5 1. ]" in run(">>> print(np.array([0.5, 1.0004]))\n[0.5 2. ]\n", "wrong")
+    assert "Got:\n    [0.5 1. ]" in run(">>> print(np.array([0.5, 1.0004]))\n[0.5 2. ]\n")

@@ -1,5 +1,7 @@
 """(C + εI)u = g by each way: the residual first, then the values, the cut-offs, vmap and derivatives."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,60 +20,38 @@ WAYS = {
 JITTED = {way: jax.jit(solve) for way, solve in WAYS.items()}  # compiled once a shape, for any damping
 
 
-def residual(way, G, u, damping):
-    """‖(C + εI)u - g‖ in units of what rounding may leave, eps·size·((λmax + ε)‖u‖ + ‖g‖).
-
-    The dual solves for the weights w of the examples to that accuracy, (λmax + ε)‖w‖, and multiplies them by Gᵀ.
-    """
-    values, u = oracles.eigenvalues(G), np.asarray(u, float)
-    g, C, K = oracles.mean_gradient(G), oracles.empirical_fisher(G), oracles.gram(G)
-    size = (values[0] + damping) * np.linalg.norm(u) + np.linalg.norm(g)
-    if way == "dual":
-        w = np.linalg.pinv(K + damping * np.eye(len(G)), rcond=1e-12, hermitian=True).sum(axis=1) / len(G)
-        size += np.sqrt(len(G) * values[0]) * (values[0] + damping) * np.linalg.norm(w)
-    left = np.linalg.norm(C @ u + damping * u - g)
-    return left / (oracles.unit(G.dtype) * max(G.shape) * size)
-
-
-def condition(way, G, damping):
-    """By how much rounding is enlarged in u: (λmax + ε)/(λmin + ε).
-
-    λmin is the smallest eigenvalue that is not zero, except where C + εI (primal) or K + εI (dual) owes its inverse
-    to ε alone: rounding leaves the range of C or K, and is divided by ε.
-    """
-    values = oracles.eigenvalues(G)
-    size = {"primal": G.shape[1], "dual": G.shape[0], "spectral": 0}[way]
-    least = 0 if damping > 0 and len(values) < size else values[-1]
-    return (values[0] + damping) / (least + damping)
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("damping", oracles.DAMPINGS)
 @pytest.mark.parametrize("name", oracles.GRID)
 def test_every_way_solves_the_system(name, damping, way, dtype):
     """At ε = 0 that is the shortest least-squares solution, C⁺g."""
-    G = jnp.asarray(oracles.GRID[name], dtype)
-    u = JITTED[way](G, damping)
-    assert u.dtype == dtype
-    assert residual(way, G, u, damping) < 2
+    case = oracles.case(name, damping, dtype)
+    solution = JITTED[way](case.G, damping)
+    assert solution.dtype == dtype
+    # Residual first: rounding may leave eps·size·((λmax + ε)‖u‖ + ‖g‖). The dual solves for the weights w of the
+    # examples to that accuracy, (λmax + ε)‖w‖, and multiplies them by Gᵀ.
+    u, (n, p), largest = np.asarray(solution, float), case.G.shape, case.eigenvalues[0]
+    size = (largest + damping) * np.linalg.norm(u) + np.linalg.norm(case.g)
+    if way == "dual":
+        size += np.sqrt(n * largest) * (largest + damping) * np.linalg.norm(case.inverse.sum(axis=1) / n)
+    assert np.linalg.norm(case.C @ u + damping * u - case.g) < 2 * case.rounding * size
     # u moves by eps·size·κ, the constants of eigh and svd are about 1; and the oracle itself is wrong by 1e-16 times
     # the squared condition of its augmented system, (λmax + ε)/ε, at most 2e7.
-    close = 3 * oracles.unit(dtype) * max(G.shape) * condition(way, G, damping) + 3e-9
-    assert oracles.relative(u, oracles.direction(G, damping)) < close
+    condition = case.condition({"primal": p, "dual": n, "spectral": 0}[way])
+    assert oracles.relative(u, case.u) < 3 * case.rounding * condition + 3e-9
 
 
 @pytest.mark.parametrize("name", oracles.GRID)
 def test_spectrum_factors_both_matrices(name, dtype):
-    G = jnp.asarray(oracles.GRID[name], dtype)
-    factors = spectrum(G)
-    values, V, U = (np.asarray(field, float) for field in factors)
+    case = oracles.case(name, 0.0, dtype)
+    factors, expected = spectrum(case.G), case.eigenvalues
     assert [field.dtype for field in factors] == [dtype] * 3
-    expected = oracles.eigenvalues(G)
-    close = 10 * max(G.shape) * oracles.unit(dtype)  # an svd is backward stable
+    values, V, U = (np.asarray(field, float) for field in factors)
+    close = 10 * case.rounding  # an svd is backward stable
     np.testing.assert_allclose(values[: len(expected)], expected, rtol=0, atol=close * expected[0])
     np.testing.assert_array_equal(values[len(expected) :], 0)  # below the cut-off: exactly 0
-    np.testing.assert_allclose((V * values) @ V.T, oracles.empirical_fisher(G), atol=close * expected[0])
-    np.testing.assert_allclose((U * values) @ U.T, oracles.gram(G), atol=close * expected[0])
+    np.testing.assert_allclose((V * values) @ V.T, case.C, atol=close * expected[0])
+    np.testing.assert_allclose((U * values) @ U.T, case.K, atol=close * expected[0])
     np.testing.assert_allclose(V.T @ V, np.eye(len(values)), atol=close)
 
 
@@ -112,19 +92,16 @@ def test_a_damping_lost_in_rounding_is_none(share, seen, dtype):
 @pytest.mark.parametrize("name", oracles.GRID)
 def test_coefficients_from_the_gram_matrix(name, damping, dtype):
     """α = (K + εI)⁻¹t, t = 1/n or any; at ε = 0 the pseudo-inverse. Repeated rows leave no Cholesky factor."""
-    G = jnp.asarray(oracles.GRID[name], dtype)
-    n, K, eigenvalues = len(G), oracles.gram(G), oracles.eigenvalues(G)
-    close = 20 * n * oracles.unit(dtype) * (eigenvalues[0] + damping) / (damping or eigenvalues[-1])
+    case = oracles.case(name, damping, dtype)
+    n, uniform = len(case.K), np.full(len(case.K), 1 / len(case.K))
+    close = 20 * n * oracles.unit(dtype) * case.condition(n if damping else 0)
     if close < 0.1:
-        inverse = np.linalg.pinv(K + damping * np.eye(n), rcond=1e-12, hermitian=True)
         # At ε = 0 a target in the range of K, where there is nothing else.
-        for target in (np.arange(1.0, n + 1), None) if damping else (K.sum(axis=1),):
+        for target in (np.arange(1.0, n + 1), None) if damping else (case.K.sum(axis=1),):
             given = target if target is None else jnp.asarray(target, dtype)
-            alpha = ef.solve_gram(ef.gram(G), damping, given)
+            alpha = ef.solve_gram(ef.gram(case.G), damping, given)
             assert alpha.dtype == dtype
-            assert (
-                oracles.relative(alpha, inverse @ (np.full(n, 1 / n) if target is None else target)) < close
-            )
+            assert oracles.relative(alpha, case.inverse @ (uniform if target is None else target)) < close
 
 
 def test_primal_takes_another_sample():
@@ -149,12 +126,12 @@ def test_damping_is_accurate_in_float32_where_there_are_many_examples(way):
 @pytest.mark.parametrize("name", ["wide", "tall"])
 def test_vmap_changes_nothing(name, way, dtype):
     """Nor does jit: one by one, nothing is traced, and checks see values."""
-    G = jnp.asarray(oracles.GRID[name], dtype)
-    stack = jnp.stack([G, 2 * G, G[::-1]])
     for damping in (0.0, 0.1):
+        case = oracles.case(name, damping, dtype)
+        stack = jnp.stack([case.G, 2 * case.G, case.G[::-1]])
         mapped = jax.vmap(JITTED[way], (0, None))(stack, damping)
         assert mapped.dtype == dtype
-        close = 20 * max(G.shape) * oracles.unit(dtype) * condition(way, G, damping)
+        close = 20 * case.rounding * case.condition(10)
         assert oracles.relative(mapped, [WAYS[way](each, damping) for each in stack]) < close
 
 
@@ -166,7 +143,7 @@ def test_vmap_changes_nothing(name, way, dtype):
 def test_derivative_by_the_damping(name, ways, x64):
     """Right wherever G is held constant, also where the Gram matrix has no Cholesky factor."""
     for way in ways:
-        solve = jax.tree_util.Partial(JITTED[way], jnp.asarray(oracles.GRID[name]))
+        solve = partial(JITTED[way], jnp.asarray(oracles.GRID[name]))
         oracles.check_derivative(solve, jnp.asarray(0.1))
 
 

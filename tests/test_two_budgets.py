@@ -28,7 +28,8 @@ def test_optimality(name, dtype):
     for radius, binding in radii:
         step, close = two_budgets(G, BUDGET, radius), 1000 * eps
         assert (step.budget_binds, step.radius_binds) == binding
-        delta, first, second = (np.asarray(each, float) for each in (step.delta, *step[3:5]))
+        first, second = float(step.budget_multiplier), float(step.radius_multiplier)
+        delta = np.asarray(step.delta, float)
         left = g + 2 * first * C @ delta + 2 * second * delta
         assert np.linalg.norm(left) < 5 * close * np.linalg.norm(g)
         assert (first > 0, second > 0) == binding
