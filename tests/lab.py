@@ -18,6 +18,7 @@ import matplotlib.image
 import nbformat
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from jupyter_client import BlockingKernelClient
 from numpy.lib.stride_tricks import sliding_window_view
 from playwright.sync_api import Locator, Page, sync_playwright
@@ -30,12 +31,11 @@ QUIET = [*(f"--disable-{feature}" for feature in FEATURES), "--no-first-run", "-
 
 def chromium() -> str:
     """The system's Chromium. Tests are skipped without one, unless a browser is required."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), "")
-    if not found:
-        stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
-        stop("the browser tests need Chromium on the PATH (Debian: apt install chromium)")
-    return found
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        if found := shutil.which(name):
+            return found
+    stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
+    stop("the browser tests need Chromium on the PATH (Debian: apt install chromium)")
 
 
 @contextmanager
@@ -80,22 +80,22 @@ def browser(scale: float = 1, **options: Any):
         window.close()
 
 
-def listen(page: Page) -> list[str]:
-    """All that goes wrong in the page from now on: errors, and what the console calls an error."""
+def listen(page: Page, from_disk: bool = False) -> list[str]:
+    """All that goes wrong in the page from now on: errors, and requests to a host if it should come from disk alone."""
     troubles: list[str] = []
 
     def note(message):
         if message.type == "error":
             troubles.append(f"console: {message.text}")
 
+    def note_request(request):
+        if from_disk and not request.url.startswith(("file:", "blob:", "data:")):
+            troubles.append(f"asks for {request.url}")
+
     page.on("pageerror", lambda error: troubles.append(f"page: {error}"))
     page.on("console", note)
+    page.on("request", note_request)
     return troubles
-
-
-def not_from_disk(urls: list[str]) -> list[str]:
-    """Those requests that ask a host for something."""
-    return [url for url in urls if not url.startswith(("file:", "blob:", "data:"))]
 
 
 def open_notebook(page: Page, url: str, token: str, name: str, front_end: str = "lab") -> None:
@@ -109,16 +109,11 @@ def open_notebook(page: Page, url: str, token: str, name: str, front_end: str = 
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
 
 
-def choose(page: Page, menu: str, item: str) -> None:
-    """Choose from JupyterLab's menu."""
-    page.get_by_role("menuitem", name=menu, exact=True).click()
-    page.get_by_role("menuitem", name=item, exact=True).click()
-
-
 def run_all(page: Page, timeout: float = 480) -> None:
     """Clear what is stored, run all cells by the menu, and wait until the last one has run."""
-    choose(page, "Edit", "Clear Outputs of All Cells")
-    choose(page, "Run", "Run All Cells")
+    for menu, item in (("Edit", "Clear Outputs of All Cells"), ("Run", "Run All Cells")):
+        page.get_by_role("menuitem", name=menu, exact=True).click()
+        page.get_by_role("menuitem", name=item, exact=True).click()
     page.wait_for_function(
         """() => {
             const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)")];
@@ -130,8 +125,8 @@ def run_all(page: Page, timeout: float = 480) -> None:
 
 def guess_all(page: Page) -> None:
     """Answer every question of the notebook: the figures behind them open."""
-    while page.locator(".ef-ask").count():
-        form = page.locator(".ef-ask").first
+    form = page.locator(".ef-ask").first
+    while form.count():
         asked = form.element_handle()
         if form.get_by_role("radio").count():
             form.get_by_role("radio").first.check()
@@ -200,24 +195,25 @@ def ask(connection: Path, code: str) -> Any:
     return json.loads("".join(printed) or "null")
 
 
-# Reads what is said, shown and drawn once the next frame is on the screen.
-READ = """(root) => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+# Of an explorer: a number for what its canvas shows; and, once the next frame is on the screen, all that is seen of it.
+HASH = """(root) => {
     const canvas = root.querySelector("canvas");
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     let pixels = 0;
     for (const word of new Uint32Array(data.buffer)) pixels = (Math.imul(pixels, 31) + word) | 0;
-    done({
-      pixels,
-      words: root.querySelector(".ef-words").textContent,
-      label: root.querySelector(".ef-figure").getAttribute("aria-label"),
-      said: [...root.querySelectorAll("output")].map((output) => output.textContent),
-      places: [...root.querySelectorAll(".ef-axis input")].map((input) => input.valueAsNumber),
-      state: root.dataset.state.split(",").map(Number),
-      serial: Number(root.dataset.serial),
-      error: root.querySelector(".ef-error").textContent,
-      busy: root.classList.contains("ef-busy"),
-    });
-  })))"""
+    return pixels;
+  }"""
+READ = f"""(root) => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done({{
+    pixels: ({HASH})(root),
+    words: root.querySelector(".ef-words").textContent,
+    label: root.querySelector(".ef-figure").getAttribute("aria-label"),
+    said: [...root.querySelectorAll("output")].map((output) => output.textContent),
+    places: [...root.querySelectorAll(".ef-axis input")].map((input) => input.valueAsNumber),
+    state: root.dataset.state.split(",").map(Number),
+    serial: Number(root.dataset.serial),
+    error: root.querySelector(".ef-error").textContent,
+    busy: root.classList.contains("ef-busy"),
+  }}))))"""
 
 
 def read(explorer: Locator) -> dict:
@@ -233,16 +229,21 @@ def until(ready: Callable[[], Any], timeout: float = 10) -> bool:
     return bool(done)
 
 
-def read_when(explorer: Locator, ready: Callable[[dict], Any], timeout: float = 10) -> dict:
-    """Read an explorer until `ready` says yes to what it shows, or the time is up; gives the last reading."""
+def read_when(explorer: Locator, ready: Callable[[dict], Any]) -> dict:
+    """Read an explorer until `ready` says yes to what it shows; it must."""
     seen: list[dict] = []
 
     def look():
-        seen.append(read(explorer))
-        return ready(seen[-1])
+        seen[:] = [read(explorer)]
+        return ready(seen[0])
 
-    until(look, timeout)
-    return seen[-1]
+    assert until(look), f"not in time: {seen}"
+    return seen[0]
+
+
+def read_at(explorer: Locator, *state: int) -> dict:
+    """Read an explorer when it has come to a state."""
+    return read_when(explorer, lambda seen: seen["state"] == [*state])
 
 
 def read_png(data: bytes) -> np.ndarray:
@@ -284,16 +285,16 @@ def press(explorer: Locator, slider: Locator, key: str) -> dict:
 
 def settled_box(element: Locator) -> dict[str, float]:
     """Wait until an element stays where it is: JupyterLab draws the cells above it when they come into view."""
-    element.scroll_into_view_if_needed()
-    box = element.bounding_box()
-    for _ in range(50):
-        before = box
+    boxes: list[Any] = [None]
+
+    def look():
         element.page.wait_for_timeout(200)
         element.scroll_into_view_if_needed()
-        box = element.bounding_box()
-        if box == before:
-            return box
-    raise AssertionError(f"it never stands still: {before}, {box}")
+        boxes.append(element.bounding_box())
+        return boxes[-1] == boxes[-2]
+
+    assert until(look), f"it never stands still: {boxes}"
+    return boxes[-1]
 
 
 def drag(slider: Locator, moves: int = 12) -> Iterator[int]:
@@ -332,11 +333,7 @@ class Touch:
     def __init__(self, page: Page):
         self.session, self.is_down = page.context.new_cdp_session(page), False
 
-    def _send(self, kind: str, *points: dict) -> None:
-        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-
     def down(self, x: float, y: float) -> None:
-        self.is_down = True
         self._send("touchStart", {"x": x, "y": y})
 
     def move(self, x: float, y: float) -> None:
@@ -344,5 +341,22 @@ class Touch:
             self._send("touchMove", {"x": x, "y": y})
 
     def up(self) -> None:
-        self.is_down = False
         self._send("touchEnd")
+
+    def _send(self, kind: str, *points: dict) -> None:
+        self.is_down = bool(points)
+        self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def barriers(page: Page, *looks: tuple[int, str]) -> list[str]:
+    """What axe-core calls serious or critical, in some widths and themes: by default in two that share neither."""
+    found = []
+    for width, scheme in looks or ((390, "dark"), (1500, "light")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        options = {"resultTypes": ["violations"], "preload": False}  # the styles are in the page
+        for rule in Axe().run(page, options=options).response["violations"]:
+            for node in rule["nodes"] if rule["impact"] in ("serious", "critical") else []:
+                found.append(f"{width} {scheme} {rule['id']}, {rule['help']}: {node['html'][:200]}")
+    return found

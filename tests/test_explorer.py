@@ -2,66 +2,22 @@
 
 import gc
 import json
-import tracemalloc
 from io import BytesIO
 from math import sqrt
 from threading import Semaphore
 from time import sleep
 
 import ipywidgets
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import traitlets
-from frontend import run_cell, tell
+from frontend import TURN, budget_slider, respond, run_cell, scene, tell
 from matplotlib.image import imread
 
 import efisher_teach as ef
 from efisher_teach.browser import packing
 from efisher_teach.browser.page import MIME, SWITCH
-from efisher_teach.figures.ink import DATA
-from efisher_teach.figures.marks import dots
 from efisher_teach.figures.paint import places
-from efisher_teach.figures.scenes import Axis, Scene
-
-TURN = Axis("turn", "turn", np.arange(-180.0, 181.0, 5.0), 0.0, "{:.0f}°".format)
-
-
-def respond(data, state):
-    """A point that goes round a circle: cheap, and enough for an explorer."""
-    angle = jnp.deg2rad(state["turn"])
-    radius = jnp.sqrt(data["budget"])
-    return {"tip": radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])[None], "spent": radius}
-
-
-def frame(panels, background):
-    top = float(background["top"])
-    panels["A"].set(xlim=(-top, top), ylim=(-top, top))
-
-
-def background(data):
-    return {"top": data["top"]}
-
-
-def scene(budget=0.01, top=0.3):
-    if budget > 0.04:
-        raise ValueError("`budget` must be at most 0.04")
-    return Scene(
-        title="Does it move?",
-        axes=(TURN,),
-        data={"budget": jnp.float32(budget), "top": jnp.float32(top)},
-        background=background,
-        respond=respond,
-        words="Turned {turn}, the step spends √c = {spent:.3f}.",
-        size=(4.0, 3.0),
-        narrow=(3.0, 4.0),
-        marks={"tip": dots("A", DATA)},
-        still=frame,
-    )
-
-
-def budget_slider():
-    return ipywidgets.FloatSlider(0.01, min=0.001, max=0.1, description="c")
 
 
 @pytest.fixture
@@ -266,11 +222,7 @@ def slow():
 
 
 def wait(ready):
-    for _ in range(400):
-        if ready():
-            return True
-        sleep(0.02)
-    return False
+    return any(ready() or sleep(0.02) for _ in range(400))
 
 
 def test_a_long_computation_reports_its_progress(slow):
@@ -296,8 +248,8 @@ def test_a_long_computation_is_cancelled(slow):
     assert explorer.controls["budget"].value == 0.01
     assert explorer.reply["serial"] == explorer.awaited == 2
     assert explorer.words == words
-    gate.release(20)
     before = len(reached)
+    gate.release(20)
     sleep(0.2)
     assert len(reached) <= before + 1, "it went on"
     assert explorer.reply["serial"] == 2
@@ -335,33 +287,30 @@ def test_a_cell_that_runs_again_frees_what_it_made(monkeypatch):
 
 
 def growth(run, first, last):
-    """Bytes that Python holds more after run(first) … run(last - 1), once it has run a few times."""
-    tracemalloc.start()
+    """Containers that Python holds more after run(first) … run(last - 1), once it has run a few times; per run."""
     for i in range(first):
         run(i)
     gc.collect()
-    before, _ = tracemalloc.get_traced_memory()
+    before = len(gc.get_objects())
     for i in range(first, last):
         run(i)
     gc.collect()
-    after, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return after - before
+    return (len(gc.get_objects()) - before) / (last - first)
 
 
 def test_cells_that_run_again_leave_nothing_behind(monkeypatch):
-    shown = scene()
+    shown, mine = scene(), budget_slider()  # the learner's own slider lives on
 
     def run(i):
         run_cell(monkeypatch, "loop", str(i))
-        ef.Explorer(lambda budget: shown, budget=budget_slider()).to_png()
+        ef.Explorer(lambda budget: shown, budget=mine).to_png()
 
-    assert growth(run, 4, 24) < 1_000_000  # what is left is the learner's own slider
+    assert growth(run, 4, 12) < 10  # weak references of the libraries; an explorer that stays has 150
 
 
 def test_moves_leave_nothing_behind(controlled):
     def run(i):
         controlled.turn = i % 180
-        controlled.controls["budget"].value = 0.01 + 0.0001 * (i % 90)
+        controlled.controls["budget"].value = 0.01 + 0.0001 * i
 
-    assert growth(run, 100, 300) < 100_000
+    assert growth(run, 10, 40) < 1

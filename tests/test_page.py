@@ -1,7 +1,6 @@
 """Every scene as a page without a kernel, in a real Chromium with the network cut: the picture, and all one can do."""
 
 import time
-from itertools import islice
 
 import gallery
 import lab
@@ -12,7 +11,7 @@ from efisher_teach.browser.packing import draw_whole
 
 pytestmark = pytest.mark.browser
 ARROWS = {"ArrowRight": [1, 0], "ArrowUp": [0, -1], "ArrowLeft": [-1, 0], "ArrowDown": [0, 1]}
-HANDS = {"mouse": lab.Mouse, "touch": lab.Touch}
+HANDS = (lab.Mouse, lab.Touch)
 SET = "(node, place) => { node.value = place; node.dispatchEvent(new Event('input')); }"
 
 
@@ -29,175 +28,176 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def visit(window, folder):
-    """Open the page of a scene, as wide as asked; gives its explorer. Nothing may go wrong, nothing be asked for."""
-    asked, troubles = [], lab.listen(window)
+    """Open the page of a scene; gives its explorer. Nothing may go wrong, nothing be asked for."""
+    troubles = lab.listen(window, from_disk=True)
 
-    def open_page(name, width=1500, height=1000, **media):
+    def open_page(name, **media):
         path = folder / f"{name}.html"
         if not path.exists():
+            gallery.explorer(name).form = "narrow"  # from now on it has both forms
             gallery.explorer(name).to_html(path)
-        window.set_viewport_size({"width": width, "height": height})
+        window.set_viewport_size({"width": 1500, "height": 1000})
         window.emulate_media(**{"reduced_motion": "no-preference", "color_scheme": "light"} | media)
         window.goto(path.as_uri())
         root = window.locator(".ef-explorer[data-serial]")
         root.wait_for(timeout=10_000)
         return root
 
-    def note(request):
-        asked.append(request.url)
-
-    window.on("request", note)
     yield open_page
-    window.remove_listener("request", note)
     assert not troubles
-    assert lab.not_from_disk(asked) == []
 
 
-def drawn(name, indices, form):
+def drawn(name, state, form):
     """The same picture, all by matplotlib."""
-    explorer = gallery.explorer(name)
-    explorer.form = "narrow"
-    return lab.read_png(draw_whole(explorer.shown, indices, "png", 200.0, form=form))
+    return lab.read_png(draw_whole(gallery.explorer(name).shown, state, "png", 200.0, form=form))
 
 
-def go(root, indices):
-    """Set every slider of a page."""
-    for slider, place in zip(root.locator(".ef-axis input").all(), indices, strict=True):
+def start(scene):
+    return [axis.nearest(axis.default) for axis in scene.axes]
+
+
+def ways_in(scene, part):
+    """The state so far along each axis."""
+    return [int(part * (len(axis.values) - 1)) for axis in scene.axes]
+
+
+def check_at(root, name, state, form):
+    """Set every slider, and compare words and picture with matplotlib's."""
+    for slider, place in zip(root.locator(".ef-axis input").all(), state, strict=True):
         slider.evaluate(SET, place)
-    return lab.read(root)
-
-
-def states(scene):
-    """The default state, both ends of all axes, and a third of the way."""
-    counts = [len(axis.values) for axis in scene.axes]
-    yield tuple(axis.nearest(axis.default) for axis in scene.axes)
-    yield tuple(count - 1 for count in counts)
-    yield tuple(0 for _ in counts)
-    yield tuple(count // 3 for count in counts)
-
-
-@pytest.mark.parametrize("form", ["wide", "narrow"])
-@pytest.mark.parametrize("name", gallery.BARE)
-def test_page_draws_and_says_what_the_library_does(visit, name, form):
-    scene, _ = gallery.shown(name)
-    if form == "narrow" and not scene.narrow:
-        pytest.skip("this scene has one form")
-    root = visit(name, 512, 1900) if form == "narrow" else visit(name)  # the page has margins of 16 pixels
-    for indices in islice(states(scene), 4 if form == "wide" else 2):
-        seen = go(root, indices)
-        assert tuple(seen["state"]) == indices
-        assert seen["words"] == gallery.explorer(name).shown.say(indices)
-        ours, theirs = lab.photograph(root.locator(".ef-figure")), drawn(name, indices, form)
-        assert ours.shape == theirs.shape
-        # One spot of 2 × 2 device pixels is let pass: where a dot is cut by its frame.
-        assert lab.unlike(ours, theirs).sum() <= 4, f"the page draws what matplotlib does not, at {indices}"
-        assert lab.unlike(theirs, ours).sum() <= 4, f"matplotlib draws what the page does not, at {indices}"
+    assert lab.read_at(root, *state)["words"] == gallery.explorer(name).shown.say(tuple(state))
+    ours, theirs = lab.photograph(root.locator(".ef-figure")), drawn(name, tuple(state), form)
+    assert ours.shape == theirs.shape
+    # One spot of 2 × 2 device pixels is let pass: where a dot is cut by its frame.
+    assert lab.unlike(ours, theirs).sum() <= 4, f"the page draws what matplotlib does not, at {state}"
+    assert lab.unlike(theirs, ours).sum() <= 4, f"matplotlib draws what the page does not, at {state}"
 
 
 @pytest.mark.parametrize("name", gallery.BARE)
-def test_every_slider_has_keys_and_a_name(visit, name):
-    root = visit(name)
-    scene, _ = gallery.shown(name)
-    for place, (axis, slider) in enumerate(
-        zip(scene.axes, root.locator(".ef-axis input").all(), strict=True)
-    ):
+def test_page_draws_and_says_what_the_library_does(visit, window, name):
+    """Moved by the keys of every slider; in both forms, as the room allows."""
+    root, scene = visit(name), gallery.shown(name)[0]
+    check_at(root, name, start(scene), "wide")
+    sliders = root.locator(".ef-axis input").all()
+    for place, (axis, slider) in enumerate(zip(scene.axes, sliders, strict=True)):
         assert slider.get_attribute("aria-label") == axis.label
-        last = len(axis.values) - 1
-        for key, goal in (("Home", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("End", last)):
+        for key, goal in (("Home", 0), ("ArrowRight", 1)):
             seen = lab.press(root, slider, key)
-            assert seen["places"][place] == goal
+            assert seen["state"][place] == seen["places"][place] == goal
+            assert (
+                seen["said"][place] == slider.get_attribute("aria-valuetext") == axis.say(axis.values[goal])
+            )
             assert seen["label"].endswith(seen["words"])
-            assert slider.get_attribute("aria-valuetext") == axis.say(axis.values[goal])
         assert slider.evaluate("(node) => node.matches(':focus-visible')")
+    check_at(root, name, ways_in(scene, 0.34), "wide")
+    if scene.narrow:
+        figure = root.locator(".ef-figure")
+        wide = figure.bounding_box()
+        window.set_viewport_size({"width": 512, "height": 1900})  # the page has margins of 16 pixels
+        shape = pytest.approx([100 * side for side in scene.narrow])
+        assert lab.until(lambda: [figure.bounding_box()[side] for side in ("width", "height")] == shape)
+        assert lab.read(root)["state"] == ways_in(scene, 0.34)
+        check_at(root, name, ways_in(scene, 1), "narrow")
+        assert window.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+        window.set_viewport_size({"width": 1500, "height": 1000})
+        assert lab.until(lambda: figure.bounding_box() == wide)
 
 
-def with_handles():
-    return [name for name in gallery.BARE if gallery.shown(name)[0].handles]
-
-
-def handle_at(name):
-    """Tell where the first handle of a scene is in a state, in CSS pixels from the top left of its figure."""
+def handles_at(name):
+    """Tell where the handles of a scene are in a state, (handles, 2) in CSS pixels from the top left of its figure."""
     scene, table = gallery.shown(name)
-    artist = gallery.explorer(name).shown.forms["wide"].painting.artists[scene.handles[0].points]
+    artists = gallery.explorer(name).shown.forms["wide"].painting.artists
 
     def at(state):
-        point = np.ravel(table.at(tuple(state))[scene.handles[0].points])
-        x, y = artist.axes.transData.transform(point) / 2
-        return np.array([x, 100 * scene.size[1] - y])
+        arrays = table.at(tuple(state))
+        places = [
+            artists[handle.points].axes.transData.transform(np.ravel(arrays[handle.points]))
+            for handle in scene.handles
+        ]
+        return np.array(places) / 2 * [1, -1] + [0, 100 * scene.size[1]]
 
     return at
 
 
-def test_points_are_moved_by_keys(visit):
-    for name in with_handles():
-        root, at = visit(name), handle_at(name)
+def test_points_are_moved_by_keys_mouse_and_touch(visit, window):
+    """The point goes where the hand goes: to the nearest place that its axes have. Let go, or beside it: nothing."""
+    for name in (name for name in gallery.BARE if gallery.shown(name)[0].handles):
+        root, at, scene = visit(name), handles_at(name), gallery.shown(name)[0]
+        handle, moved = scene.handles[0], set()
         grip = root.locator(".ef-grip").first
-        assert gallery.shown(name)[0].handles[0].label in grip.get_attribute("aria-label")
-        moved = set()
+        assert handle.label in grip.get_attribute("aria-label")
         for key, way in ARROWS.items():
-            before = lab.read(root)["state"]
-            after = lab.press(root, grip, key)["state"]
+            before, after = lab.read(root)["state"], lab.press(root, grip, key)["state"]
             if after != before:
-                assert (at(after) - at(before)) @ way > 0, name
+                assert (at(after) - at(before))[0] @ way > 0, name
                 moved.add(key)
         assert len(moved) >= 2, name
-
-
-@pytest.mark.parametrize("hand", HANDS)
-def test_points_can_be_dragged(visit, window, hand):
-    """The point goes where the hand goes: to the nearest place that its axes have."""
-    for name in with_handles():
-        root, at = visit(name), handle_at(name)
-        scene, _ = gallery.shown(name)
-        start = lab.read(root)["state"]
-        dragged = [place for place, axis in enumerate(scene.axes) if axis.name in scene.handles[0].axes]
+        dragged = [place for place, axis in enumerate(scene.axes) if axis.name in handle.axes]
         root.locator(".ef-figure").scroll_into_view_if_needed()
         box = root.locator("canvas").bounding_box()
         corner = np.array([box["x"], box["y"]])
-        pointer = HANDS[hand](window)
-        pointer.down(*corner + at(start))
-        for part in (0.4, 0.8, 0.15):
-            goal = list(start)
-            for place in dragged:
-                goal[place] = int(part * (len(scene.axes[place].values) - 1))
-            target = at(goal)
-            pointer.move(*corner + target)
-            arrived = lambda seen: np.hypot(*at(seen["state"]) - target) < 2  # noqa: B023, E731
-            seen = lab.read_when(root, arrived, timeout=2)
-            assert arrived(seen), name
-            assert all(seen["state"][place] == goal[place] or place in dragged for place in range(len(goal)))
+        for pointer in (hand(window) for hand in HANDS):
+            state = lab.read(root)["state"]
+            pointer.down(*corner + at(state)[0])
+            for part in (0.4, 0.8, 0.15):
+                goal = [ways_in(scene, part)[i] if i in dragged else place for i, place in enumerate(state)]
+                target = at(goal)[0]
+                pointer.move(*corner + target)
+                seen = lab.read_when(root, lambda seen: np.hypot(*at(seen["state"])[0] - target) < 2)  # noqa: B023
+                assert all(seen["state"][i] == place for i, place in enumerate(goal) if i not in dragged)
+            pointer.up()
+            state = lab.read(root)["state"]
+            pointer.move(*corner + at(ways_in(scene, 0.5))[0])
+            assert lab.read(root)["state"] == state, f"{name}: what was let go still follows"
+            spots = (np.array([x, y]) for x in range(60, 700, 40) for y in range(60, 300, 40))
+            beside = next(spot for spot in spots if (np.hypot(*(at(state) - spot).T) > 40).all())
+            pointer.down(*corner + beside)
+            pointer.move(*corner + at(ways_in(scene, 0.5))[0])
+            assert lab.read(root)["state"] == state, f"{name}: a press beside the point moves it"
+            pointer.up()
+
+
+def test_a_solid_is_turned_by_keys_mouse_and_touch(visit, window):
+    (name,) = (name for name in gallery.BARE if gallery.shown(name)[0].orbit)
+    root, scene = visit(name), gallery.shown(name)[0]
+    places = [[axis.name for axis in scene.axes].index(each) for each in scene.orbit[:2]]
+    layers = gallery.explorer(name).reply["forms"]["wide"]["layers"]
+    left, top, width, height = next(each["clip"] for each in layers if each["space"] == 3)
+    root.locator(".ef-figure").scroll_into_view_if_needed()
+    box = root.locator("canvas").bounding_box()
+    x, y = box["x"] + left + width / 2, box["y"] + top + height * 0.8
+
+    def by_keys():
+        for key in ("ArrowLeft", "ArrowUp"):
+            lab.press(root, root.locator(".ef-grip").last, key)
+
+    def by(pointer):
+        pointer.down(x, y)
+        pointer.move(x + 60, y - 40)
         pointer.up()
 
-
-@pytest.mark.parametrize("hand", ["keys", *HANDS])
-def test_a_solid_can_be_turned(visit, window, hand):
-    for name in [name for name in gallery.BARE if gallery.shown(name)[0].orbit]:
-        root = visit(name)
-        scene, _ = gallery.shown(name)
-        names = [axis.name for axis in scene.axes]
+    for turn in (by_keys, *(lambda hand=hand: by(hand(window)) for hand in HANDS)):
         before = lab.read(root)
-        if hand == "keys":
-            grip = root.locator(".ef-grip").last
-            lab.press(root, grip, "ArrowLeft")
-            seen = lab.press(root, grip, "ArrowUp")
-        else:
-            layers = gallery.explorer(name).reply["forms"]["wide"]["layers"]
-            left, top, width, height = next(each["clip"] for each in layers if each["space"] == 3)
-            root.locator(".ef-figure").scroll_into_view_if_needed()
-            box = root.locator("canvas").bounding_box()
-            x, y = box["x"] + left + width / 2, box["y"] + top + height * 0.8
-            pointer = HANDS[hand](window)
-            pointer.down(x, y)
-            pointer.move(x + 60, y - 40)
-            seen = lab.read_when(root, lambda seen: seen["state"] != before["state"], timeout=2)  # noqa: B023
-            pointer.up()
-        for axis in (scene.orbit.azimuth, scene.orbit.elevation):
-            assert seen["state"][names.index(axis)] != before["state"][names.index(axis)], name
+        turn()
+        seen = lab.read_when(
+            root,
+            lambda seen: all(seen["state"][place] != before["state"][place] for place in places),  # noqa: B023
+        )
         assert seen["pixels"] != before["pixels"]
+
+
+FADES = """(root) => {
+    root.classList.add("ef-busy");
+    const times = (style) => `${style.transitionDuration} ${style.animationDuration}`;
+    const fades = [...document.querySelectorAll("*")].some((node) => /[1-9]/.test(times(getComputedStyle(node))));
+    root.classList.remove("ef-busy");
+    return fades;
+  }"""
 
 
 def test_play_runs_to_the_end_and_stops_when_told(visit):
     root = visit("a_real_network")
+    assert root.evaluate(FADES)
     slider, play = root.locator(".ef-axis input").first, root.locator(".ef-axis button")
     lab.press(root, slider, "Home")
     play.click()
@@ -211,17 +211,20 @@ def test_play_runs_to_the_end_and_stops_when_told(visit):
     lab.press(root, slider, "Home")  # the reader takes over
     root.page.wait_for_timeout(300)
     assert lab.read(root)["state"][0] == 0
+    slider.evaluate(SET, 34)
     play.click()
-    assert lab.read_when(root, lambda seen: seen["state"][0] == 39)["state"][0] == 39
+    lab.read_when(root, lambda seen: seen["state"][0] == 39)
+    assert lab.until(lambda: play.get_attribute("aria-pressed") == "false")
 
 
 def test_reduced_motion_is_respected(visit):
     root = visit("a_real_network", reduced_motion="reduce")
+    assert not root.evaluate(FADES)
     lab.press(root, root.locator(".ef-axis input").first, "Home")
     root.locator(".ef-axis button").click()
-    start = time.monotonic()
+    began = time.monotonic()
     places = {lab.read(root)["state"][0] for _ in range(40)}
-    assert len(places) <= 2 + (time.monotonic() - start)  # one a second
+    assert len(places) <= 2 + (time.monotonic() - began)  # one a second
     root.locator(".ef-bar button").nth(1).click()  # a view is there at once
     assert lab.read(root)["state"][0] == 4
 
@@ -229,18 +232,16 @@ def test_reduced_motion_is_respected(visit):
 def test_views_are_a_lecture_without_slides(visit):
     root = visit("the_best_step")
     scene, _ = gallery.shown("the_best_step")
-    for step in (0, 1, 0):
+    said = root.locator(".ef-preset")
+    for preset in (*scene.presets, scene.presets[0]):
         root.get_by_role("button", name="the next view").click()
-        preset = scene.presets[step]
-        goal = [scene.axes[0].nearest(preset.state["turn"])]
-        assert lab.read_when(root, lambda seen, goal=goal: seen["state"] == goal)["state"] == goal
-        said = root.locator(".ef-preset").inner_text()
-        assert preset.says in said
-        assert preset.asks in said
+        lab.read_at(root, scene.axes[0].nearest(preset.state["turn"]))
+        assert preset.says in said.inner_text()
+        assert preset.asks in said.inner_text()
     root.get_by_role("button", name="the view before").click()
-    assert "2 of 2" in root.locator(".ef-preset").inner_text()
+    assert "2 of 2" in said.inner_text()
     root.get_by_role("button", name="back to the first state").click()
-    assert lab.read_when(root, lambda seen: seen["state"] == [180])["state"] == [180]
+    lab.read_at(root, 180)
 
 
 def test_state_is_copied_as_python(visit):
@@ -260,31 +261,48 @@ def test_picture_is_saved(visit, window, tmp_path):
         root.get_by_role("button", name="save as PNG").click()
     waiting.value.save_as(tmp_path / "figure.png")
     saved = lab.read_png((tmp_path / "figure.png").read_bytes())
-    indices = next(states(gallery.shown("damping")[0]))
-    assert not lab.unlike(saved, drawn("damping", indices, "wide")).any()
-    assert (
-        root.get_by_role("button", name="save as SVG").count() == 0
-    )  # matplotlib draws those, in the kernel
+    assert not lab.unlike(saved, drawn("damping", tuple(start(gallery.shown("damping")[0])), "wide")).any()
+    assert not root.get_by_role("button", name="save as SVG").count()  # matplotlib draws those, in the kernel
 
 
-def test_form_follows_the_room(visit, window):
-    root = visit("damping")
-    wide = root.locator(".ef-figure").bounding_box()
-    lab.press(root, root.locator(".ef-axis input"), "End")
-    window.set_viewport_size({"width": 512, "height": 1000})
-    assert lab.until(lambda: root.locator(".ef-figure").bounding_box()["height"] > 2 * wide["height"])
-    assert root.locator(".ef-figure").bounding_box()["width"] == pytest.approx(480)
-    assert lab.read(root)["state"] == [160]
-    assert window.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
-    window.set_viewport_size({"width": 1500, "height": 1000})
-    assert lab.until(lambda: root.locator(".ef-figure").bounding_box() == wide)
+@pytest.mark.parametrize("name", ["solid", "your_model"])  # one of each kind of control is among theirs
+def test_explorers_shut_nobody_out(visit, window, name):
+    root = visit(name)
+    assert lab.until(lambda: root.locator(".ef-live").text_content())
+    assert lab.barriers(window) == []
+    names = [node.get_attribute("aria-label") for node in root.locator("button, input").all()]
+    assert all(names)
+    assert len(set(names)) == len(names), "two controls of one name"
 
 
-def test_dark_pages_keep_their_text_legible(visit):
-    root = visit("the_best_step", color_scheme="dark")
-    ink = root.evaluate("(node) => getComputedStyle(node).color")
-    assert int(ink.split("(")[1].split(",")[0]) > 180
-    assert "dark" in root.evaluate("() => getComputedStyle(document.documentElement).colorScheme")
+def run_through(root, places):
+    """Move the slider to one place after the other, one a frame."""
+    root.locator(".ef-axis input").evaluate(
+        """async (slider, places) => {
+            for (slider.value of places) {
+              slider.dispatchEvent(new Event("input"));
+              await new Promise(requestAnimationFrame);
+            }
+        }""",
+        list(places),
+    )
+
+
+def test_words_are_said_politely_and_once(visit):
+    root = visit("the_best_step")
+    live = root.locator(".ef-live")
+    assert lab.until(live.text_content)
+    assert live.get_attribute("aria-live") == "polite"
+    live.evaluate(
+        """(node) => new MutationObserver(() => (node.heard ??= []).push(node.textContent))
+            .observe(node, { childList: true })"""
+    )
+    run_through(root, range(100, 110))
+    words = lab.read(root)["words"]
+    assert lab.until(lambda: live.text_content() == words)
+    assert live.evaluate("(node) => node.heard") == [words]  # where the reader stopped, nothing on the way
+    assert root.locator(".ef-preset").get_attribute("aria-live") == "polite"
+    assert root.locator(".ef-error").get_attribute("role") == "alert"
 
 
 @pytest.mark.heavy
@@ -292,20 +310,10 @@ def test_moves_leave_nothing_in_the_browser(visit, window):
     root = visit("damping")
     session = window.context.new_cdp_session(window)
 
-    def move(times):
-        root.evaluate(
-            """async (root, times) => {
-                const slider = root.querySelector(".ef-axis input");
-                for (let i = 0; i < times; i++) {
-                  slider.value = i % 160;
-                  slider.dispatchEvent(new Event("input"));
-                  await new Promise(requestAnimationFrame);
-                }
-            }""",
-            times,
-        )
+    def held_after(moves):
+        run_through(root, [place % 160 for place in range(moves)])
         session.send("HeapProfiler.collectGarbage")
         return session.send("Runtime.getHeapUsage")["usedSize"]
 
-    before = move(200)
-    assert move(1000) - before < 150_000  # bytes
+    before = held_after(200)
+    assert held_after(1000) - before < 150_000  # bytes

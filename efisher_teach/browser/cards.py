@@ -13,7 +13,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from efisher_teach.browser.page import MIME, STATIC, TEMPLATES, bundle
+from efisher_teach.browser.page import MIME, TEMPLATES, bundle, static
 from efisher_teach.browser.record import RECORD
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.lessons import course
@@ -51,8 +51,7 @@ class _Follower(ipywidgets.DOMWidget):
 class Card(anywidget.AnyWidget, _Follower):
     """A piece of a lesson: safe HTML, and maybe a form. Its words are also its text and its HTML without a kernel."""
 
-    _esm = STATIC / "lesson.js"
-    _css = STATIC / "lesson.css"
+    _esm, _css = static("lesson.js"), static("lesson.css")
     html = traitlets.Unicode().tag(sync=True)
     """The content. Whoever sets it has escaped what is not ours."""
     form = traitlets.Dict().tag(sync=True)
@@ -123,26 +122,23 @@ class Prediction(Card):
 
     def _show_guess(self):
         question = self._question
-        guess = RECORD.guesses.get(question.name)
-        if guess is None:
+        made = RECORD.guesses.get(question.name)
+        if made is None:
             self.html = HTML.plain(question.asks)
             span = {name: getattr(question, name) for name in ("low", "high", "step", "unit")}
             asked = {"options": list(question.options)} if question.options else span
             self.form = asked | {"sure": question.chance, "button": "That is my guess"}
             return
-        number = guess["guess"]
-        said = question.options[number - 1] if question.options else f"{number:.4g} {question.unit}"
-        verdict = "right" if guess["right"] else "not what happens"
-        self.form = {}
-        self.state = "right" if guess["right"] else "wrong"
+        guess, right = made["guess"], made["right"]
+        said = question.options[guess - 1] if question.options else f"{guess:.4g} {question.unit}"
+        self.form, self.state = {}, "right" if right else "wrong"
+        verdict = "right" if right else "not what happens"
         self.html = HTML.answered_question(question, MARKS[self.state], said, verdict)
 
     def _on_message(self, _widget, message, _buffers):
-        if "guess" not in message:
-            return
-        question, value = self._question, message["guess"]
-        right = value == question.answer if question.options else question.near(float(value))
-        RECORD.add_guess(question.name, value, float(message["sure"]), bool(right))
+        question, guess = self._question, message["guess"]
+        right = guess == question.answer if question.options else question.near(float(guess))
+        RECORD.add_guess(question.name, guess, float(message["sure"]), bool(right))
 
 
 def predict(question: str | Question) -> Prediction:
@@ -167,12 +163,14 @@ def predict(question: str | Question) -> Prediction:
           2. Nothing.
           3. It grows: wrong labels make large gradients.
     """
-    if isinstance(question, str):
-        if question not in QUESTIONS:
-            known = ", ".join(QUESTIONS)
-            raise ValueError(f"`question` must be one of the course; got '{question}'. It has: {known}.")
-        question = QUESTIONS[question]
-    return Prediction(question)
+    return Prediction(_of_course("question", question, QUESTIONS) if isinstance(question, str) else question)
+
+
+def _of_course(argument: str, name: str, has: dict[str, Any]) -> Any:
+    if name not in has:
+        known = ", ".join(has)
+        raise ValueError(f"`{argument}` must be one of the course; got '{name}'. It has: {known}.")
+    return has[name]
 
 
 class _VerdictCard(Card):
@@ -191,9 +189,8 @@ class _VerdictCard(Card):
         more = self.state != "right" and count < len(hints)
         self.form = {"button": f"hint {count + 1} of {len(hints)}"} if more else {}
 
-    def _on_message(self, _widget, message, _buffers):
-        if "more" in message:
-            RECORD.add_hint(self._exercise.name, len(self._exercise.hints))
+    def _on_message(self, _widget, _message, _buffers):
+        RECORD.add_hint(self._exercise.name, len(self._exercise.hints))
 
 
 def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
@@ -244,10 +241,7 @@ def given(exercise: str, *, seed: int = 0) -> dict[str, Any]:
         >>> ef.given("three_examples")
         {'G': [[2.0, 1.0], [0.0, -2.0], [-1.0, -3.0]], 'budget': 0.01}
     """
-    if exercise not in EXERCISES:
-        known = ", ".join(EXERCISES)
-        raise ValueError(f"`exercise` must be one of the course; got '{exercise}'. It has: {known}.")
-    return course.given(EXERCISES[exercise], seed)
+    return course.given(_of_course("exercise", exercise, EXERCISES), seed)
 
 
 def guesses() -> Card:

@@ -27,10 +27,9 @@ class Cancelled(Exception):  # noqa: N818  # nothing went wrong: the reader has 
 def unmoved(values: dict[str, Any], before: dict[str, Any]) -> bool:
     """Compare what controls say, up to rounding: a slider in the browser answers 0.01 with 0.009999999999999998."""
 
-    def same(value, other):
-        if isinstance(value, float) and isinstance(other, float):
-            return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12)
-        return value == other
+    def same(value: Any, other: Any) -> bool:
+        floats = isinstance(value, float) and isinstance(other, float)
+        return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12) if floats else value == other
 
     return all(same(value, before[name]) for name, value in values.items())
 

@@ -7,16 +7,8 @@ import jax
 
 from efisher_teach.browser.cards import HTML, Card
 
-PACKAGES = (
-    "efisher_teach",
-    "jax",
-    "numpy",
-    "matplotlib",
-    "ipywidgets",
-    "anywidget",
-    "jupyterlab",
-    "notebook",
-)
+PACKAGES = ("efisher_teach", "jax", "numpy", "matplotlib", "ipywidgets", "anywidget")
+FRONT_ENDS = ("jupyterlab", "notebook")
 NO_WIDGETS = (
     "no answer yet. If this line stays, widgets do not run here: reload the page, run the cell again, or open it "
     "with `make lab` or on Binder. Pictures, words and folded answers need no widgets."
@@ -36,7 +28,7 @@ def environment() -> Card:
         computes on: ...
     """
     rows = {"Python": platform.python_version(), "system": platform.system()}
-    for package in PACKAGES:
+    for package in PACKAGES + FRONT_ENDS:
         try:
             rows[package] = version(package)
         except PackageNotFoundError:

@@ -16,7 +16,7 @@ import traitlets
 
 from efisher_teach.browser.controls import AxisValue, Cancelled, describe, unmoved
 from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepare
-from efisher_teach.browser.page import STATIC, bundle, without_bytes, write_page
+from efisher_teach.browser.page import TEMPLATES, bundle, static, without_bytes
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.scene import Scene
@@ -54,8 +54,8 @@ class Explorer(anywidget.AnyWidget):
         'Turned 25° from the step along −g'
     """
 
-    _esm = STATIC / "explorer.js"
-    _css = STATIC / "explorer.css"
+    # As text: a path would be watched, and what watches it never lets go of a widget that is closed.
+    _esm, _css = static("explorer.js"), static("explorer.css")
     reply = traitlets.Dict().tag(sync=True)
     """All that the browser shows, in one message that is replaced as a whole."""
     awaited = traitlets.Int(0).tag(sync=True)
@@ -65,14 +65,12 @@ class Explorer(anywidget.AnyWidget):
     form = traitlets.Unicode("wide").tag(sync=True)
     """"narrow" from the moment when a view has no room for the wide form."""
 
-    controls: dict[str, Any] = {}  # noqa: RUF012  # `close` is called even where `__init__` has failed
-    panel = _row = None
-    _shown: Shown | None = None
+    _boxes: tuple[Any, ...] = ()
+    _shown: Shown | None = None  # so, too, where `__init__` has failed
 
     def __init__(self, scene: Scene | Builder, **controls: Any):
         if isinstance(scene, Scene) and controls:
-            needed = "a function of the controls' values, as controls are given"
-            raise TypeError(f"`scene` must be {needed}; got a Scene.")
+            raise TypeError("`scene` must be a function of the values of the controls given; got a Scene.")
         build: Builder = (lambda: scene) if isinstance(scene, Scene) else scene
         self._is_slow = "progress" in inspect.signature(build).parameters
         self._build: Builder = build if self._is_slow else lambda progress, **values: build(**values)
@@ -81,15 +79,18 @@ class Explorer(anywidget.AnyWidget):
         self.controls = controls
         self._initial_values = self._values = {name: control.value for name, control in controls.items()}
         first = self._build(progress=lambda part: None, **self._values)
-        self._shown = prepare(first, tabulate(first), ("wide",))
-        for name in [axis.name for axis in first.axes if hasattr(Explorer, axis.name)]:
-            raise ValueError(f"`{name}` cannot name an axis: explorers have that already. Rename it.")
+        self._shown = self._prepare(first, tabulate(first), "wide")
+        if taken := [axis.name for axis in first.axes if hasattr(Explorer, axis.name)]:
+            raise ValueError(f"`{taken[0]}` cannot name an axis: explorers have that already. Rename it.")
         # No echo: one of where the reader was a moment ago would take back the hand that has gone on.
         tags = {"sync": True, "echo_update": False}
         self.add_traits(**{axis.name: AxisValue(axis.default).tag(**tags) for axis in first.axes})
         super().__init__(reply=self._next_reply(self._shown, self._values))
-        self._row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
-        self.panel = ipywidgets.VBox([self._row, self]) if controls else self
+        self.panel: Any = self
+        if controls:
+            row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
+            self.panel = ipywidgets.VBox([row, self])
+            self._boxes = row, self.panel
         for control in controls.values():
             control.observe(self._on_control, names="value")
         self.observe(self._on_form, names="form")
@@ -140,15 +141,15 @@ class Explorer(anywidget.AnyWidget):
         Raises:
             ValueError: A name is neither an axis nor a control.
         """
-        known = [*(axis.name for axis in self.scene.axes), *self.controls]
+        axes = [axis.name for axis in self.scene.axes]
         for name, value in state.items():
-            if name not in known:
-                has = ", ".join(known)
-                raise ValueError(f"`{name}` must be an axis or a control of this explorer; it has: {has}.")
             if name in self.controls:
                 self.controls[name].value = value
-            else:
+            elif name in axes:
                 setattr(self, name, value)
+            else:
+                has = ", ".join([*axes, *self.controls])
+                raise ValueError(f"`{name}` must be an axis or a control of this explorer; it has: {has}.")
 
     def link(self, other: "Explorer", *names: str) -> None:
         """Let axes of two explorers move together, in the browser: those named, or all that both have.
@@ -189,27 +190,31 @@ class Explorer(anywidget.AnyWidget):
         if kind == "html":
             return self.to_html(path)
         if kind not in KINDS:
-            known = ".png, .svg, .pdf or .html"
-            raise ValueError(f"`path` must end in {known}; got '{path.name}'. Rename the file.")
+            raise ValueError(f"`path` must end in .png, .svg, .pdf or .html; got '{path.name}'. Rename it.")
         path.write_bytes(self._as_file(kind))
 
     def to_html(self, path: str | Path) -> None:
         """Write a page with this explorer: its axes are live, with no kernel and no request to any host."""
-        write_page(Path(path), self.scene.title, self.for_page()["reply"])
+        page = TEMPLATES.get_template("page.html").render(
+            title=self.scene.title, reply=self.for_page()["reply"]
+        )
+        Path(path).write_text(page, encoding="utf-8")
 
     def for_page(self) -> dict[str, Any]:
         """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs."""
         with self._lock:
-            shown = prepare(self.scene, self.table, self._forms("narrow"), self._shown)
+            shown = self._prepare(self.scene, self.table, "narrow")
             reply = pack(shown) | {"serial": 1, "error": "", "state": self.state}
             reply["controls"] = describe(self.controls, self._values)
             return without_bytes({"reply": reply, "picture": self.to_png(ratio=1)})
 
     def close(self) -> None:
         """End the widget, and free the table and the figures."""
+        if not self._shown:
+            return
         for control in self.controls.values():
             control.unobserve(self._on_control, names="value")
-        for box in {self._row, self.panel} - {self, None}:
+        for box in self._boxes:
             box.layout.close()
             box.close()
         self.layout.close()
@@ -255,7 +260,7 @@ class Explorer(anywidget.AnyWidget):
             with self._lock:
                 if request != self._request:
                     return
-                shown = prepare(scene, table, self._forms(self.form), self._shown)
+                shown = self._prepare(scene, table, self.form)
                 reply = self._next_reply(shown, values)
                 self._values, self._shown, self.progress, self.reply = values, shown, -1.0, reply
         except Cancelled:
@@ -276,11 +281,13 @@ class Explorer(anywidget.AnyWidget):
     def _on_form(self, _change) -> None:
         """Draw the narrow form too, from now on: a view has no room for the wide one."""
         with self._lock:
-            self._shown = prepare(self.scene, self.table, self._forms(self.form), self._shown)
+            self._shown = self._prepare(self.scene, self.table, self.form)
             self.reply = self._next_reply(self._shown, self._values)
 
-    def _forms(self, smallest: str) -> tuple[str, ...]:
-        return ("wide", "narrow") if self.scene.narrow and smallest == "narrow" else ("wide",)
+    def _prepare(self, scene: Scene, table: Table, smallest: str) -> Shown:
+        """Draw what stands still of a scene, in its forms down to the smallest that is asked for."""
+        forms = ("wide", "narrow") if smallest == "narrow" and scene.narrow else ("wide",)
+        return prepare(scene, table, forms, self._shown)
 
     def _on_button(self, _widget, message: dict[str, Any], _buffers) -> None:
         """Do what a button of the bar asks of the kernel."""

@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.marks import HEAD_LENGTH, HEAD_SCALE, HEAD_WIDTH, Mark, show
 from efisher_teach.figures.paint import Layout, Painting, layout_of, paint, places, write
-from efisher_teach.figures.scene import Scene
+from efisher_teach.figures.scene import Axis, Scene
 from efisher_teach.figures.table import Table, slack, view
 
 RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
@@ -43,13 +43,13 @@ class Shown(NamedTuple):
 
     def say(self, indices: tuple[int, ...]) -> str:
         """The words in one state."""
-        said = []
-        for part in self.words:
-            if isinstance(part, dict):
-                place = np.asarray(part["index"])[tuple(indices[axis] for axis in part["axes"])]
-                part = part["said"][place]
-            said.append(part)
-        return "".join(said)
+
+        def of(part: Any) -> str:
+            if isinstance(part, str):
+                return part
+            return part["said"][part["index"][tuple(indices[axis] for axis in part["axes"])]]
+
+        return "".join(map(of, self.words))
 
 
 def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None) -> Shown:
@@ -57,10 +57,10 @@ def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | No
     old = last.forms if last and _drawing(last.scene) == _drawing(scene) else {}
     still = last.table.background if last and old else {}
     serves = old and all(np.array_equal(still[key], new) for key, new in table.background.items())
-    forms = {
-        name: old[name] if serves and name in old else _form(scene, table, name, old.get(name))
-        for name in names
-    }
+    forms = {}
+    for name in names:
+        last_form = old.get(name)
+        forms[name] = last_form if serves and last_form else _form(scene, table, name, last_form)
     return Shown(scene, table, forms, _words(scene, table))
 
 
@@ -99,7 +99,7 @@ def _words(scene: Scene, table: Table) -> list[Any]:
         else:
             continue
         said, index = np.unique(texts, return_inverse=True)
-        parts.append({"said": said.tolist(), "axes": axes, "index": index.reshape(shape).tolist()})
+        parts.append({"said": said.tolist(), "axes": axes, "index": index.reshape(shape)})
     return parts
 
 
@@ -121,35 +121,27 @@ def pack(shown: Shown) -> dict[str, Any]:
         ValueError: The packed table is larger than 1 MB; the largest array is named.
     """
     scene = shown.scene
-    names = [axis.name for axis in scene.axes]
-    handles = [
-        handle._asdict() | {"axes": [names.index(axis) for axis in handle.axes]} for handle in scene.handles
-    ]
-    orbit = scene.orbit and {
-        name: names.index(getattr(scene.orbit, name)) for name in ("azimuth", "elevation")
-    }
-    axes = [
-        {
-            "name": axis.name,
-            "label": axis.label,
-            "values": [float(value) for value in axis.values],
-            "said": [axis.say(value) for value in axis.values],
-            "start": float(axis.values[axis.nearest(axis.default)]),
-            "play": axis.play,
-        }
-        for axis in scene.axes
-    ]
+    places = {axis.name: place for place, axis in enumerate(scene.axes)}
+    orbit = scene.orbit and {axis: places[getattr(scene.orbit, axis)] for axis in ("azimuth", "elevation")}
+    handles = [each._asdict() | {"axes": [places[axis] for axis in each.axes]} for each in scene.handles]
     return {
         "title": scene.title,
         "steps": STEPS,
         "narrow": scene.narrow is not None,
         "forms": {name: _packed(shown, form) for name, form in shown.forms.items()},
-        "axes": axes,
-        "words": zlib.compress(json.dumps(shown.words).encode()),
+        "axes": [_axis(axis) for axis in scene.axes],
+        "words": zlib.compress(json.dumps(shown.words, default=np.ndarray.tolist).encode()),
         "handles": handles,
         "orbit": orbit,
         "presets": [preset._asdict() for preset in scene.presets],
     }
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    start = float(axis.values[axis.nearest(axis.default)])
+    values, said = axis.values.tolist(), [axis.say(value) for value in axis.values]
+    about = {"name": axis.name, "label": axis.label, "play": axis.play}
+    return about | {"values": values, "said": said, "start": start}
 
 
 def _packed(shown: Shown, form: Form) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pages without a kernel: what they need of a widget, and the page that holds one figure.
+"""Pages without a kernel: what they need of a widget, and the templates that make them.
 
 Templates and scripts lie in `static/`. The pages of the whole course (site/build.py) are made of what notebooks show:
 where `SWITCH` is set in the environment, every widget gives with its output, as `MIME`, what a page needs of it.
@@ -44,12 +44,6 @@ TEMPLATES.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
 def without_bytes(data: Any) -> Any:
     """Turn data into plain JSON, bytes into base64."""
     return json.loads(json.dumps(data, default=lambda raw: b64encode(raw).decode()))
-
-
-def write_page(path: Path, title: str, reply: dict[str, Any]) -> None:
-    """Write a page that shows one figure; `mount` in static/explorer.js takes the reply."""
-    page = TEMPLATES.get_template("page.html").render(title=title, reply=reply)
-    path.write_text(page, encoding="utf-8")
 
 
 def bundle(widget: Any, view: Any, stored: dict[str, Any], about: dict[str, Any] | None = None) -> Any:

@@ -54,7 +54,7 @@ class Record(traitlets.HasTraits):
     @property
     def calibration(self) -> str:
         """One sentence on how right the guesses were, beside how sure the learner was of them."""
-        made = [*self.guesses.values()]
+        made = self.guesses.values()
         if not made:
             return "No guess yet. Make them in the cards above; this card follows."
         right, sure = sum(guess["right"] for guess in made), sum(guess["sure"] for guess in made) / len(made)
@@ -64,10 +64,8 @@ class Record(traitlets.HasTraits):
             judgement = "surer than right: look once more where you were sure"
         elif sure < share - 20:
             judgement = "better than you thought"
-        summary = (
-            f"{right} of {len(made)} guesses right, {share:.0f} %; you were {sure:.0f} % sure on average"
-        )
-        return f"{summary}: {judgement}."
+        counted = f"{right} of {len(made)} guesses right, {share:.0f} %"
+        return f"{counted}; you were {sure:.0f} % sure on average: {judgement}."
 
     def write(self, path: Path, name: str) -> None:
         """Write the record, with the learner's name, as .html or .json.
@@ -75,25 +73,17 @@ class Record(traitlets.HasTraits):
         Raises:
             ValueError: Another ending.
         """
+        if path.suffix not in (".html", ".json"):
+            raise ValueError(f"`path` must end in .html or .json; got '{path.name}'. Rename the file.")
+        written = datetime.now(UTC).isoformat(timespec="seconds")
         kept = {
             "name": name,
-            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "written": written,
             "efisher_teach": version("efisher_teach"),
-            "guesses": self.guesses,
-            "attempts": self.attempts,
-            "hints": self.hints,
-        }
-        if path.suffix == ".json":
-            text = json.dumps(kept, indent=1, ensure_ascii=False)
-        elif path.suffix == ".html":
-            hinted = {
-                exercise: attempt | {"hints": self.hints.get(exercise, 0)}
-                for exercise, attempt in self.attempts.items()
-            }
-            page = kept | {"attempts": hinted, "calibration": self.calibration}
-            text = TEMPLATES.get_template("record.html").render(page)
-        else:
-            raise ValueError(f"`path` must end in .html or .json; got '{path.name}'. Rename the file.")
+        } | self.trait_values()
+        text = json.dumps(kept, indent=1, ensure_ascii=False)
+        if path.suffix == ".html":
+            text = TEMPLATES.get_template("record.html").render(kept, calibration=self.calibration)
         path.write_text(text, encoding="utf-8")
 
 
