@@ -72,12 +72,12 @@ def mean_gradient(G):
     return g
 
 
-def direction(G, damping):
-    """u as a regression (facts 2.1 d): "gᵢᵀu = 1 for all i", with √(nε)u = 0 below; at ε = 0 the shortest u."""
+def direction(G, damping, target=1.0):
+    """u as a regression (facts 2.1 d): "gᵢᵀu = tᵢ for all i", with √(nε)u = 0 below; at ε = 0 the shortest u."""
     n, p = np.shape(G)
     system = np.vstack([np.asarray(G, float), np.sqrt(n * damping) * np.eye(p)])
     # rcond: far below any singular value of the grid that is not zero, far above rounding in float64.
-    return np.linalg.lstsq(system, np.r_[np.ones(n), np.zeros(p)], rcond=1e-12)[0]
+    return np.linalg.lstsq(system, np.r_[target * np.ones(n), np.zeros(p)], rcond=1e-12)[0]
 
 
 def agreement(G):

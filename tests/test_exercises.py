@@ -24,12 +24,6 @@ def mistakes(exercise):
     return exercise.mistakes(*exercise.draw(np.random.default_rng(0), 0))
 
 
-def assert_readable(*texts):
-    """As it stands in a widget."""
-    for text in texts:
-        assert not re.search(r"[$\\]|  ", text), f"LaTeX, or two spaces: {text}"
-
-
 @each
 def test_right_answers(name):
     """The solution is right for several seeds, as it stands in the notebook too; and so are other styles."""
@@ -63,19 +57,24 @@ def test_mistakes_are_named(name):
             assert (verdict.state, verdict.says) == ("wrong", says), verdict
 
 
+UNREADABLE = r"[$\\]|  "  # in a widget: LaTeX, or two spaces
+
+
 @each
 def test_form(name):
     exercise = EXERCISES[name]
     assert exercise.stars in (1, 2, 3)
     assert len(exercise.hints) == 3
     assert exercise.task[-1] in ".?!"
-    assert_readable(*exercise.hints, *mistakes(exercise), exercise.solution.__doc__)
+    assert not re.search(
+        UNREADABLE, "".join([*exercise.hints, *mistakes(exercise), exercise.solution.__doc__])
+    )
 
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 def test_form_of_questions(question):
     words = question.asks, question.because, *question.options
-    assert_readable(*words)
+    assert not re.search(UNREADABLE, "".join(words))
     assert {text[-1] for text in words} <= {".", "?"}
     if question.options:
         assert 3 <= len(question.options) <= 5

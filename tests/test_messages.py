@@ -163,7 +163,7 @@ REALS += [(ef.push_forward, "J"), (ef.push_forward, "delta"), (charts.affine, "A
 # Bad values, and what is said of them: {} is the value, {shape} its shape.
 NEGATIVE, NOT_POSITIVE, NOT_COUNTS = [-1.0, -1e-9, NAN, INF], [0.0, -0.5, NAN, INF], [0, -2, 1.5, True]
 SQUARES, SKEW, UNKNOWN = [x, y, jnp.ones((0, 0))], [C.at[0, 1].add(0.5)], [C.at[0, 0].set(NAN)]
-HUGE, TINY, RATE = [1e20 * G, 1e36 * G], [1e-25 * G], {"budget": None, "learning_rate": 0.1}
+HUGE, TINY, RATE = [1e20 * G, 1e36 * G], [1e-25 * G, 1e-22 * G], {"budget": None, "learning_rate": 0.1}
 BATCH, LEAFLESS = {"output_fn": root, "params": at, "x": column}, {"params": {}, "loss_fn": lambda *_: y[0]}
 ZERO, POSITIVE = "finite and at least 0; got ", "finite and greater than 0; got {}."
 COUNT, ONE = "a whole number of at least 1; got {}.", "one number; got shape (3,). For many, use"

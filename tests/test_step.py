@@ -94,32 +94,27 @@ def test_what_else_a_step_says_of_itself(case):
 
 def test_step_along_a_direction(dtype):
     """The step that costs c: √(c/uᵀCu) u; 0 along a direction that costs nothing."""
-    G, close = jnp.asarray(oracles.GRID["tall"], dtype), 200 * oracles.unit(dtype)
-    u = jnp.asarray([1.0, -2.0, 0.5, 3.0], dtype)
-    delta = np.asarray(step_along(G, u, BUDGET), float)
-    np.testing.assert_allclose(delta @ oracles.empirical_fisher(G) @ delta, BUDGET, rtol=close)
-    np.testing.assert_allclose(delta / np.linalg.norm(delta), u / np.linalg.norm(u), rtol=close)
-    free = jnp.pad(G, ((0, 0), (0, 1)))  # the last parameter changes no loss
-    for direction in (jnp.zeros(5, dtype), jnp.zeros(5, dtype).at[-1].set(1)):
-        moved = step_along(free, direction, BUDGET)
+    G, u = oracles.GRID["tall"], np.array([1.0, -2.0, 0.5, 3.0])
+    free = jnp.asarray(np.pad(G, ((0, 0), (0, 1))), dtype)  # the last parameter changes no loss
+    expected = np.append(np.sqrt(BUDGET / (u @ oracles.empirical_fisher(G) @ u)) * u, 0)
+    for direction, delta in [(np.append(u, 0), expected), (np.eye(5)[-1], np.zeros(5)), (np.zeros(5),) * 2]:
+        moved = step_along(free, jnp.asarray(direction, dtype), BUDGET)
         assert moved.dtype == dtype
-        np.testing.assert_array_equal(moved, 0)
+        np.testing.assert_allclose(moved, delta, rtol=200 * oracles.unit(dtype))
 
 
 @pytest.mark.parametrize("damping", oracles.DAMPINGS)
 @pytest.mark.parametrize("name", ["wide", "tall", "duplicated"])
 def test_targeted_step_is_the_regression(name, damping, x64):
     """argmin E[(gᵢᵀΔ + tᵢ)²] + ε‖Δ‖², by lstsq; with a budget, the same direction at the cost c."""
-    G, target = jnp.asarray(oracles.GRID[name]), np.random.default_rng(5).normal(size=len(oracles.GRID[name]))
-    n, p = G.shape
-    system = np.vstack([G, np.sqrt(n * damping) * np.eye(p)])
-    expected = np.linalg.lstsq(system, np.r_[-target, np.zeros(p)], rcond=1e-12)[0]
-    step = ef.targeted_step(G, jnp.asarray(target), damping=damping)
+    G = oracles.GRID[name]
+    target = np.random.default_rng(5).normal(size=len(G))
+    step = ef.targeted_step(jnp.asarray(G), jnp.asarray(target), damping=damping)
     assert step.learning_rate == 1
-    assert oracles.relative(step.delta, expected) < 1e-7
-    spent = ef.targeted_step(G, jnp.asarray(target), damping=damping, budget=BUDGET)
+    assert oracles.relative(step.delta, -oracles.direction(G, damping, target)) < 1e-7
+    spent = ef.targeted_step(jnp.asarray(G), jnp.asarray(target), damping=damping, budget=BUDGET)
     np.testing.assert_allclose(spent.delta, step.delta * np.sqrt(BUDGET / step.budget_spent), rtol=1e-9)
-    projected = np.asarray(G) @ np.linalg.lstsq(np.asarray(G), target, rcond=1e-12)[0]
+    projected = G @ oracles.direction(G, 0.0, target)
     np.testing.assert_allclose(step.agreement, projected @ projected / (target @ target), rtol=1e-9)
 
 
@@ -154,16 +149,11 @@ def test_a_large_parameter_that_cancels_does_not_hide_a_small_one():
     np.testing.assert_allclose(step.delta, [0, -0.1], rtol=1e-5, atol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e12, 1e-22])
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
 def test_the_scale_of_the_loss_does_not_matter_without_damping(scale):
-    """Loss times a: Δ times 1/a (facts 4.5), in float32 too, or an error: never a silent nothing."""
-    G, eager = jnp.asarray(EXAMPLE, jnp.float32), ef.empirical_fisher_step
-    try:
-        step = eager(scale * G, budget=BUDGET)
-    except ValueError as error:
-        assert "rescale the loss" in str(error)  # noqa: PT017
-    else:
-        assert oracles.relative(step.delta * scale, eager(G, budget=BUDGET).delta) < 1e-5
+    """Loss times a: Δ times 1/a (facts 4.5), in float32 too. (What is beyond, test_messages.py refuses.)"""
+    one, other = (budget_step(jnp.asarray(a * EXAMPLE, jnp.float32), 0.0).delta for a in (1, scale))
+    assert oracles.relative(other * scale, one) < 1e-5
 
 
 # Bounds, and optimality.
