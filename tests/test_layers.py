@@ -13,8 +13,9 @@ import efisher_teach as ef
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "efisher_teach"
-MODULES = sorted(PACKAGE.rglob("*.py"))
-MATHEMATICS = [path for path in MODULES if path.parent.name in ("core", "network")]
+NODES = {path: list(ast.walk(ast.parse(path.read_text()))) for path in sorted(PACKAGE.rglob("*.py"))}
+NOT_JAX = ("precision", "problems", "proof", "premises")  # the proof is in NumPy
+each_module = pytest.mark.parametrize("path", NODES, ids=lambda path: str(path.relative_to(PACKAGE)))
 PRODUCTS = {"dot", "matmul", "einsum", "vdot", "inner", "tensordot", "dot_general", "vecdot", "multi_dot"}
 PURE = """
 import json, sys, jax
@@ -24,10 +25,6 @@ after = dict(jax.config.values)
 changed = [name for name in after if before.get(name) != after[name]]
 print(json.dumps({"changed": changed, "loaded": sorted({name.partition(".")[0] for name in sys.modules})}))
 """
-
-
-def each_of(paths):
-    return pytest.mark.parametrize("path", paths, ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def test_import_loads_no_figures_and_changes_no_setting():
@@ -50,9 +47,9 @@ def test_data_goes_one_way():
     assert "Contracts: 6 kept, 0 broken." in result.stdout
 
 
-def products(tree):
+def products(nodes):
     """Every dense product in a module that does not say its precision."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.MatMult):
             yield f"line {node.lineno}: @"
         elif isinstance(node, ast.Attribute) and node.attr in PRODUCTS:
@@ -61,67 +58,55 @@ def products(tree):
             yield from (f"line {node.lineno}: {name.name}" for name in node.names if name.name in PRODUCTS)
 
 
-@each_of([path for path in MATHEMATICS if path.stem not in ("precision", "problems", "proof", "premises")])
+@each_module
 def test_every_product_states_its_precision(path):
-    """All go through `precision.dot`: GPUs round float32 products to TF32 otherwise. (The proof is in NumPy.)"""
-    assert list(products(ast.parse(path.read_text()))) == []
+    """All go through `precision.dot`: GPUs round float32 products to TF32 otherwise."""
+    if path.parent.name in ("core", "network") and path.stem not in NOT_JAX:
+        assert list(products(NODES[path])) == []
 
 
 def test_the_search_for_products_finds_them():
     source = "import jax.numpy as jnp\nfrom jax.numpy import dot\nA @ B\njnp.einsum('ij,j', A, b)\nA.dot(b)\nA @= B"
-    assert len(list(products(ast.parse(source)))) == 5
+    assert len(list(products(ast.walk(ast.parse(source))))) == 5
     assert "highest" in (PACKAGE / "core" / "precision.py").read_text()
 
 
-@each_of(MODULES)
+@each_module
 def test_words_have_one_meaning(path):
     """The glossary, where names can hold it: ε is `damping`, θ is `params`, Gᵀw is `weighted_gradient`."""
-    source = path.read_text()
-    nodes = list(ast.walk(ast.parse(source)))
-    names = {getattr(node, field, None) for node in nodes for field in ("id", "attr", "arg", "name")} - {None}
+    fields = ("id", "attr", "arg", "name")
+    names = {getattr(node, field, None) for node in NODES[path] for field in fields} - {None}
     assert not names & {"epsilon", "func"}
     assert {name for name in names if "pull" in name} <= {"pull_back", "every_example_pulls"}
     if "lessons" not in path.parts and path.stem not in ("coordinates", "proof"):
         assert "theta" not in names
-    keys = {node.value for node in nodes if isinstance(node, ast.Constant)}
+    keys = {node.value for node in NODES[path] if isinstance(node, ast.Constant)}
     assert not keys & {"theta", "epsilon", "train", "sample"}
-    assert not re.search(r"\d\.0 \+ 0 \* |\+ 0 \* [a-z]", source), "a constant is said as a constant"
+    assert not re.search(r"\d\.0 \+ 0 \* |\+ 0 \* [a-z]", path.read_text()), (
+        "a constant is said as a constant"
+    )
     assert not names & {"exec", "eval"}, "no code in strings"
 
 
-@each_of(MODULES)
+@each_module
 def test_what_is_private_is_read_in_its_class_only(path):
-    # What begins with an underscore in every NamedTuple is public in all but name.
-    allowed = re.compile(r"(self|cls|super\(\))\._.*|.*\._(repr_.*|replace|asdict|field_defaults|fields)")
-    read = [
-        ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
-    ]
-    private = [attribute for attribute in read if re.search(r"\._[a-z]\w*$", attribute)]
-    assert [attribute for attribute in private if not allowed.fullmatch(attribute)] == []
+    """What begins with an underscore in every NamedTuple is public in all but name."""
+    allowed = re.compile(r"(self|cls|super\(\))\.\w+|.*\._(repr_\w*|replace|asdict|field_defaults|fields)")
+    read = [ast.unparse(node) for node in NODES[path] if isinstance(node, ast.Attribute)]
+    private = [each for each in read if re.search(r"\._[a-z]\w*$", each) and not allowed.fullmatch(each)]
+    assert private == []
 
 
 def test_core_is_read_in_an_evening():
     """At most 1500 lines of code: no blank ones, no comments, no docstrings."""
     total = 0
     for path in (PACKAGE / "core").glob("*.py"):
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Expr)]
-        texts = [node for node in nodes if isinstance(node.value, ast.Constant)]
+        texts = [node for node in NODES[path] if isinstance(getattr(node, "value", None), ast.Constant)]
+        texts = [node for node in texts if isinstance(node, ast.Expr)]
         documented = {line for node in texts for line in range(node.lineno, node.end_lineno + 1)}
         lines = enumerate(path.read_text().splitlines(), 1)
-        total += sum(
-            bool(line.partition("#")[0].strip()) for number, line in lines if number not in documented
-        )
+        total += sum(line.strip(" ")[:1] not in ("", "#") for k, line in lines if k not in documented)
     assert 500 < total <= 1500
-
-
-@each_of(sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")))
-def test_a_lesson_has_one_name(path):
-    """Notebook, exercises and leading scene; "Start here" has the damping of 04 and no exercise file of its own."""
-    name = path.stem[3:]
-    if name != "start_here":
-        assert (PACKAGE / "lessons" / "course" / f"{name}.py").exists()
-        assert f"ef.scenes.{name}" in path.read_text()
-        assert hasattr(ef.scenes, name)
 
 
 def test_public_names_are_sorted_and_few_and_unknown_ones_are_refused():
