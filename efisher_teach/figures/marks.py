@@ -4,7 +4,8 @@ A scene declares its marks by the name of the array that each of them shows, fro
 
     MARKS = {"ellipse": line("A", CONSTRAINT, 1.8), "step": arrow("A", EMPIRICAL_FISHER)}
 
-`key` and `label` are words for the still picture, in the colour of what they name.
+`set_up` and `centre` make a panel of the still picture; `key` and `label` are its words, in the colour of what they
+name.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -17,8 +18,9 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter
 
-from efisher_teach.figures.ink import INK
+from efisher_teach.figures.ink import CONSTRAINT, FAINT, INK
 
 Corner = Literal["upper left", "upper right", "lower left", "lower right"]
 MOVING = 10  # the z-order from which on marks are drawn, above all that stands still
@@ -113,6 +115,30 @@ def _joined(points: np.ndarray) -> np.ndarray:
     if points.ndim == 3:
         points = np.pad(points, ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
     return np.reshape(points, (-1, 2)).T
+
+
+def set_up(axes: Axes, *, log: str = "", zero: bool = False, **properties: Any) -> None:
+    """Set a panel up: which of its axes are logarithmic, such as "xy"; a faint line at y = 0; and what `axes.set` sets.
+
+    Between the powers of ten a logarithmic axis has no numbers.
+    """
+    for name in log:
+        axes.set(**{f"{name}scale": "log"})
+        {"x": axes.xaxis, "y": axes.yaxis}[name].set_minor_formatter(NullFormatter())
+    axes.set(**properties)
+    if zero:
+        axes.axhline(0, color=FAINT, lw=1)
+
+
+def centre(axes: Axes, reach: np.ndarray, aspect: float, **properties: Any) -> None:
+    """Set up a panel of steps: no step is a dot in the middle, and `reach` are half sides.
+
+    One scale on both axes, where the panel is `aspect` times as wide as high and the half sides are as well.
+    """
+    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), **properties)
+    if np.isclose(reach[0], aspect * reach[1]):
+        axes.set_aspect("equal")
+    axes.plot(0, 0, "o", color=CONSTRAINT, ms=5)
 
 
 def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:

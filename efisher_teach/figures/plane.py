@@ -28,11 +28,30 @@ def within_view(budget: float) -> float:
     return budget
 
 
+def require_vector(problem: Problem, least: int = 1) -> None:
+    """Reject a problem whose parameters are not a vector of at least so many."""
+    shape = getattr(problem.params, "shape", ())
+    if len(shape) != 1 or shape[0] < least:
+        requirement = "one with params of shape (p,)" + (f", p ≥ {least}" if least > 1 else "")
+        errors.reject("problem", requirement, f"{shape}", "E.g. breast_cancer().")
+
+
+def require_examples(problem: Problem, least: int) -> None:
+    """Reject a problem with fewer examples than that."""
+    if len(problem.y) < least:
+        errors.reject("problem", f"one with {least} examples", f"{len(problem.y)}", "Make n larger.")
+
+
+def require_shape(problem: Problem, shape: tuple[int, ...], action: str) -> None:
+    """Reject a problem whose parameters are not an array of that shape."""
+    got = getattr(problem.params, "shape", None)
+    if got != shape:
+        errors.reject("problem", f"one with params of shape {shape}", f"shape {got}", action)
+
+
 def require_two_parameters(problem: Problem) -> None:
     """Reject a problem whose parameters do not span a plane."""
-    shape = getattr(problem.params, "shape", None)
-    if shape != (2,):
-        errors.reject("problem", "one with params of shape (2,)", f"shape {shape}", "E.g. breast_cancer(2).")
+    require_shape(problem, (2,), "E.g. breast_cancer(2).")
 
 
 def gradients(problem: Problem) -> jax.Array:
@@ -59,6 +78,36 @@ def changes(problem: Problem, delta: jax.Array) -> jax.Array:
     return after - losses(problem.params, problem.x, problem.y)
 
 
+def points(x: Any, y: Any) -> jax.Array:
+    """Points (…, 2) of coordinates that fit each other: one x for many y, or one y for many x."""
+    return jnp.stack(jnp.broadcast_arrays(jnp.asarray(x), jnp.asarray(y)), axis=-1)
+
+
+def over(x: Any, **heights: Any) -> dict[str, jax.Array]:
+    """Curves, or dots, over the same x: `points` by name."""
+    return {name: points(x, y) for name, y in heights.items()}
+
+
+def from_origin(**tips: jax.Array) -> dict[str, jax.Array]:
+    """Arrows from the origin to a point (d,), or to each of many (N, d), by name: (…, 2, d)."""
+    return {name: jnp.stack([jnp.zeros_like(tip), tip], axis=-2) for name, tip in tips.items()}
+
+
+def percent(**parts: jax.Array) -> dict[str, jax.Array]:
+    """Parts of a whole, by name, in %."""
+    return {name: 100 * part for name, part in parts.items()}
+
+
+def grid_of(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The points of a grid, (y, x, 2)."""
+    return jnp.stack(jnp.meshgrid(x, y), axis=-1)
+
+
+def unit(v: jax.Array) -> jax.Array:
+    """Vectors (…, d) at length 1; one that is 0 stays 0."""
+    return v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-30)
+
+
 def circle(points: int, dtype: Any = float) -> jax.Array:
     """Points (N, 2) round the unit circle, the first one again at the end."""
     angle = jnp.linspace(0, 2 * jnp.pi, points, dtype=dtype)
@@ -72,7 +121,7 @@ def ellipse(G: jax.Array, basis: jax.Array, points: int) -> jax.Array:
 
 
 def no_farther(points: jax.Array, farthest: float | jax.Array) -> jax.Array:
-    """Points (…, N, 2) as they are, but for those farther from the origin than that: they are drawn nearer."""
+    """Points (…, d) as they are, but for those farther from the origin than that: they are drawn nearer."""
     return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=-1, keepdims=True))
 
 
@@ -83,10 +132,21 @@ def plane_of(along: jax.Array, towards: jax.Array) -> jax.Array:
     return jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
 
 
+def turn_of(delta: jax.Array, downhill: jax.Array) -> jax.Array:
+    """The angle between a step and −g, in degrees; `downhill` is as long as you like."""
+    downhill = downhill / jnp.linalg.norm(downhill)
+    forward = dot(downhill, delta)
+    return jnp.rad2deg(jnp.atan2(jnp.linalg.norm(delta - forward * downhill), forward))
+
+
+def fit(reach: jax.Array, aspect: float, room: float = 1.0) -> jax.Array:
+    """Half sides of a view with one scale on both axes, `aspect` times as wide as high, that has room for `reach`."""
+    return room * jnp.maximum(reach[1], reach[0] / aspect) * jnp.array([aspect, 1.0])
+
+
 def frame(reach: jax.Array, aspect: float) -> jax.Array:
     """Half sides of a view, `aspect` times as wide as high, with one scale on both axes unless that makes a needle."""
-    height = jnp.maximum(reach[1], reach[0] / aspect)
-    return jnp.where(jnp.max(reach) < 4 * jnp.min(reach), height * jnp.array([aspect, 1.0]), reach)
+    return jnp.where(jnp.max(reach) < 4 * jnp.min(reach), fit(reach, aspect), reach)
 
 
 def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
@@ -94,3 +154,13 @@ def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
     left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)
     corners = [(left, zero), (left, height), (right, height), (right, zero)]
     return jnp.stack([jnp.stack(corner, axis=-1) for corner in corners], axis=-2)
+
+
+def bars(height: jax.Array) -> jax.Array:
+    """Bars of the examples 0, 1, …, of `height` (N,)."""
+    return rectangles(jnp.arange(len(height), dtype=height.dtype), height, 0.8)
+
+
+def beside_bars(height: jax.Array) -> jax.Array:
+    """Points (N, 2), one at each of the `bars`."""
+    return points(jnp.arange(len(height), dtype=height.dtype), height)

@@ -8,7 +8,6 @@ the budget that three rules for η spend.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
@@ -16,28 +15,8 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
 from efisher_teach.core.step import damping_path, empirical_fisher_step, step_along
-from efisher_teach.figures.ink import (
-    CONSTRAINT,
-    DATA,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    OTHER,
-    TRUTH,
-    UNDAMPED,
-)
-from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.plane import (
-    WIDEST,
-    changes,
-    ellipse,
-    frame,
-    gradients,
-    held_out,
-    plane_of,
-    rectangles,
-    sample_of,
-)
+from efisher_teach.figures import ink, plane
+from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 161)
@@ -45,29 +24,29 @@ SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
 MARKS = {
-    "exact": line("F", EMPIRICAL_FISHER),
-    "naive": line("F", CONSTRAINT, 1.8, dashes=(4, 2)),
-    "constant": line("F", OTHER, 1.8, dashes=(1, 1.5)),
-    "ellipse": line("A", CONSTRAINT, 1.8),
-    "filter": line("B", EMPIRICAL_FISHER),
-    "half": line("B", FAINT, 1.2),
-    "bounds": line("C", CONSTRAINT, 1.2),
-    "lengths": line("C", EMPIRICAL_FISHER),
-    "bars": polygons("D", DATA),
-    "promised": line("E", CONSTRAINT, 1.8),
-    "true": line("E", TRUTH),
-    "held_out": line("E", TRUTH, dashes=(2, 1.5)),
-    "spent": dots("F", EMPIRICAL_FISHER, 7),
-    "path": line("A", EMPIRICAL_FISHER, 1.4, dashes=(4, 2)),
-    "kept": dots("B", EMPIRICAL_FISHER, 8),
-    "length_dot": dots("C", EMPIRICAL_FISHER, 9),
-    "promised_dot": dots("E", CONSTRAINT, 8),
-    "true_dot": dots("E", TRUTH, 8),
-    "held_out_dot": dots("E", TRUTH, 8),
-    "descent": arrow("A", DESCENT),
-    "undamped": arrow("A", UNDAMPED),
-    "changes": dots("D", TRUTH, 4),
-    "step": arrow("A", EMPIRICAL_FISHER),
+    "exact": line("F", ink.EMPIRICAL_FISHER),
+    "naive": line("F", ink.CONSTRAINT, 1.8, dashes=(4, 2)),
+    "constant": line("F", ink.OTHER, 1.8, dashes=(1, 1.5)),
+    "ellipse": line("A", ink.CONSTRAINT, 1.8),
+    "filter": line("B", ink.EMPIRICAL_FISHER),
+    "half": line("B", ink.FAINT, 1.2),
+    "bounds": line("C", ink.CONSTRAINT, 1.2),
+    "lengths": line("C", ink.EMPIRICAL_FISHER),
+    "bars": polygons("D", ink.DATA),
+    "promised": line("E", ink.CONSTRAINT, 1.8),
+    "true": line("E", ink.TRUTH),
+    "held_out": line("E", ink.TRUTH, dashes=(2, 1.5)),
+    "spent": dots("F", ink.EMPIRICAL_FISHER, 7),
+    "path": line("A", ink.EMPIRICAL_FISHER, 1.4, dashes=(4, 2)),
+    "kept": dots("B", ink.EMPIRICAL_FISHER, 8),
+    "length_dot": dots("C", ink.EMPIRICAL_FISHER, 9),
+    "promised_dot": dots("E", ink.CONSTRAINT, 8),
+    "true_dot": dots("E", ink.TRUTH, 8),
+    "held_out_dot": dots("E", ink.TRUTH, 8),
+    "descent": arrow("A", ink.DESCENT),
+    "undamped": arrow("A", ink.UNDAMPED),
+    "changes": dots("D", ink.TRUTH, 4),
+    "step": arrow("A", ink.EMPIRICAL_FISHER),
 }
 
 
@@ -92,17 +71,14 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         >>> print(scene.presets[0].asks)
         The step is the best one there is: why would anyone shorten it?
     """
-    shape = getattr(problem.params, "shape", ())
-    if len(shape) != 1 or shape[0] < 2:
-        errors.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
+    plane.require_vector(problem, least=2)
     if problem.x_test is None or problem.y_test is None:
         errors.reject("problem", "one with held-out examples", "x_test or y_test None", "Set aside a fifth.")
-    if len(problem.y) < SHOWN:
-        errors.reject("problem", f"one with {SHOWN} examples", f"{len(problem.y)}", "Make n larger.")
+    plane.require_examples(problem, SHOWN)
     return Scene(
         title="Damping: one cost, every ε",
         axes=(Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),),
-        data=sample_of(problem, budget),
+        data=plane.sample_of(problem, budget),
         background=background,
         respond=respond,
         marks=MARKS,
@@ -137,15 +113,15 @@ PRESETS = (
 
 def background(data):
     """Limits that hold for every ε and every budget, so that a change of budget needs no new picture."""
-    G = gradients(data["problem"])
-    paths = damping_path(G, jnp.asarray(DAMPINGS, G.dtype), WIDEST)
-    widest = jnp.sqrt(WIDEST) * ellipse(G, _plane(G), 181)
+    G, widest = plane.gradients(data["problem"]), plane.WIDEST
+    paths = damping_path(G, jnp.asarray(DAMPINGS, G.dtype), widest)
+    outline = jnp.sqrt(widest) * plane.ellipse(G, _basis(G), 181)
     lengths = jnp.linalg.norm(paths.delta, axis=1)
-    fall = jnp.sqrt(WIDEST * paths.agreement[0])
-    asked = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(WIDEST)
+    fall = jnp.sqrt(widest * paths.agreement[0])
+    asked = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(widest)
     low, high = jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))
     return {
-        "reach": frame(1.08 * jnp.max(jnp.abs(widest), axis=0), ASPECT),
+        "reach": plane.frame(1.08 * jnp.max(jnp.abs(outline), axis=0), ASPECT),
         "length_limits": jnp.stack([jnp.min(lengths) / 5, 2.5 * jnp.max(lengths)]),
         "change_limits": 1.1 * jnp.stack([low, high]),
         "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
@@ -155,113 +131,91 @@ def background(data):
 def respond(data, state):
     """The step at ε, and the path over all ε."""
     problem, budget, damping = data["problem"], data["budget"], state["damping"]
-    G, dampings = gradients(problem), jnp.asarray(DAMPINGS, state["damping"].dtype)
-    g, plane, eigenvalues = mean_gradient(G), _plane(G), spectrum(G).eigenvalues
+    G, dampings = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype)
+    g, basis, eigenvalues = mean_gradient(G), _basis(G), spectrum(G).eigenvalues
     step = empirical_fisher_step(G, damping=damping, budget=budget)
     undamped = empirical_fisher_step(G, budget=budget)
     path = damping_path(G, dampings, budget)
-    descent = step_along(G, -g, budget)
 
     u = -path.delta / path.learning_rate[:, None]  # (C + εI)⁻¹g
     square, rise = jnp.sum(u**2, axis=1), dot(u, g)  # rise − ε|u|² is uᵀCu
     naive, constant = 1 - dampings * square / rise, (rise - dampings * square) / undamped.agreement
     spent = jnp.stack([jnp.ones_like(naive), naive, constant])
-    here = jnp.argmin(jnp.abs(dampings - damping))
+    now = spent[:, jnp.argmin(jnp.abs(dampings - damping))]
 
-    scale = jnp.logspace(-7, 1, 65)
-    bound = path.learning_rate * jnp.sqrt(path.agreement / dampings) / 2
-    length = jnp.linalg.norm(step.delta)
-    stretch = jnp.asarray(STRETCH, G.dtype)
-    predicted = jnp.mean(step.predicted_changes)
-    actual, unseen = changes(problem, step.delta), changes(held_out(problem), step.delta)
-    along = jax.vmap(lambda t: jnp.mean(changes(problem, t * step.delta)))(stretch)
-    unseen_along = jax.vmap(lambda t: jnp.mean(changes(held_out(problem), t * step.delta)))(stretch)
-    places = jnp.arange(SHOWN, dtype=G.dtype)
-    downhill = -g / jnp.linalg.norm(g)
-    forward = dot(downhill, step.delta)
-    zero, rms = jnp.zeros(2, G.dtype), jnp.sqrt(budget)
-    kept = eigenvalues / (eigenvalues + damping)
-    return {
-        "ellipse": rms * ellipse(G, plane, 181),
-        "path": dot(path.delta, plane),
-        "descent": jnp.stack([zero, dot(descent, plane)]),
-        "undamped": jnp.stack([zero, dot(undamped.delta, plane)]),
-        "step": jnp.stack([zero, dot(step.delta, plane)]),
-        "filter": jnp.stack([scale, scale / (scale + damping)], axis=-1),
+    def bound(path, damping):
+        return path.learning_rate * jnp.sqrt(path.agreement / damping) / 2
+
+    unseen = plane.held_out(problem)
+    actual, actual_unseen = (plane.changes(each, step.delta) for each in (problem, unseen))
+    predicted, length, rms = jnp.mean(step.predicted_changes), jnp.linalg.norm(step.delta), jnp.sqrt(budget)
+    stretch, scale = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
+    true, held_out = (
+        jax.vmap(lambda t, each=each: jnp.mean(plane.changes(each, t * step.delta)))(stretch)
+        for each in (problem, unseen)
+    )
+    means = {"predicted": predicted, "actual": jnp.mean(actual), "unseen": jnp.mean(actual_unseen)}
+    places, kept = jnp.arange(SHOWN, dtype=G.dtype), eigenvalues / (eigenvalues + damping)
+    ends = {"descent": step_along(G, -g, budget), "undamped": undamped.delta, "step": step.delta}
+    return means | {
+        "ellipse": rms * plane.ellipse(G, basis, 181),
+        "path": dot(path.delta, basis),
+        **plane.from_origin(**{name: dot(delta, basis) for name, delta in ends.items()}),
+        **plane.over(scale, filter=scale / (scale + damping)),
         "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
-        "kept": jnp.stack([eigenvalues, kept], axis=-1),
-        "lengths": jnp.stack([dampings, jnp.linalg.norm(path.delta, axis=1)], axis=-1),
-        "bounds": jnp.stack([dampings, bound], axis=-1),
-        "length_dot": jnp.stack([damping, length]),
-        "bars": rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
-        "changes": jnp.stack([places, actual[:SHOWN] / rms], axis=-1),
-        "exact": jnp.stack([dampings, spent[0]], axis=-1),
-        "naive": jnp.stack([dampings, spent[1]], axis=-1),
-        "constant": jnp.stack([dampings, spent[2]], axis=-1),
-        "spent": jnp.stack([jnp.broadcast_to(damping, 3), spent[:, here]], axis=-1),
-        "promised": jnp.stack([stretch, stretch * predicted], axis=-1),
-        "true": jnp.stack([stretch, along], axis=-1),
-        "held_out": jnp.stack([stretch, unseen_along], axis=-1),
-        "held_out_dot": jnp.array([1.0, jnp.mean(unseen)]),
-        "true_dot": jnp.array([1.0, jnp.mean(actual)]),
-        "promised_dot": jnp.array([1.0, predicted]),
+        **plane.over(eigenvalues, kept=kept),
+        **plane.over(dampings, lengths=jnp.linalg.norm(path.delta, axis=1), bounds=bound(path, dampings)),
+        **plane.over(dampings, exact=spent[0], naive=naive, constant=constant),
+        **plane.over(damping, spent=now, length_dot=length),
+        "bars": plane.rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
+        **plane.over(places, changes=actual[:SHOWN] / rms),
+        **plane.over(stretch, promised=stretch * predicted, true=true, held_out=held_out),
+        **plane.over(1.0, promised_dot=predicted, true_dot=means["actual"], held_out_dot=means["unseen"]),
         "length": length,
-        "bound": step.learning_rate * jnp.sqrt(step.agreement / damping) / 2,
-        "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(step.delta - forward * downhill), forward)),
-        "kept_least": 100 * jnp.min(kept),
-        "kept_most": 100 * jnp.max(kept),
-        "naive_spent": 100 * spent[1, here],
-        "constant_spent": 100 * spent[2, here],
+        "bound": bound(step, damping),
+        "turn": plane.turn_of(step.delta, -g),
         "cost": jnp.sqrt(step.budget_spent),
-        "predicted": predicted,
-        "actual": jnp.mean(actual),
-        "unseen": jnp.mean(unseen),
-        "worse": 100 * jnp.mean(actual > 0),
+        **plane.percent(kept_least=jnp.min(kept), kept_most=jnp.max(kept), worse=jnp.mean(actual > 0)),
+        **plane.percent(naive_spent=now[1], constant_spent=now[2]),
     }
 
 
 def still(panels, background):
     """The ellipse, and five readings of the same step."""
-    plane, kept, length, each, loss, spent = (panels[letter] for letter in "ABCDEF")
-    reach = background["reach"]
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
-    plane.set(xlabel="along −g", ylabel="across", title="The step on the ellipse")
-    if np.isclose(reach[0], ASPECT * reach[1]):
-        plane.set_aspect("equal")
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
-    key(plane, "lower left", ("−C⁺g: ε = 0", UNDAMPED), ("−g: ε = ∞", DESCENT))
-    key(plane, "lower right", ("the step at ε", EMPIRICAL_FISHER))
+    steps, kept, length, each, loss, spent = (panels[letter] for letter in "ABCDEF")
+    ends = DAMPINGS[[0, -1]]
+    centre(steps, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
+    steps.set_title("The step on the ellipse")
+    key(steps, "lower left", ("−C⁺g: ε = 0", ink.UNDAMPED), ("−g: ε = ∞", ink.DESCENT))
+    key(steps, "lower right", ("the step at ε", ink.EMPIRICAL_FISHER))
 
-    kept.set(xscale="log", xlim=(1e-7, 10), ylim=(0, 1.05), xlabel="eigenvalue λ of C")
+    set_up(kept, log="x", xlim=ends, ylim=(0, 1.05), xlabel="eigenvalue λ of C")
     kept.set_title("What is kept: λ/(λ + ε)")
-    length.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["length_limits"])
-    length.set(xlabel="damping ε", title="Length of the step")
-    length.yaxis.set_minor_formatter(NullFormatter())
-    key(length, "lower left", ("bound η√ρ/(2√ε)", CONSTRAINT))
+    set_up(length, log="xy", xlim=ends, ylim=background["length_limits"], xlabel="damping ε")
+    length.set_title("Length of the step")
+    key(length, "lower left", ("bound η√ρ/(2√ε)", ink.CONSTRAINT))
 
-    each.set(xlim=(-1, SHOWN), ylim=background["change_limits"], xlabel=f"{SHOWN} of the examples", xticks=[])
-    each.set_title("Change of each loss, in √c")
-    each.axhline(0, color=FAINT, lw=1)
-    each.axhline(-1, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
-    key(each, "upper left", ("first order", DATA))
-    key(each, "upper right", ("true", TRUTH))
+    set_up(each, zero=True, xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
+    each.set(xlabel=f"{SHOWN} of the examples", title="Change of each loss, in √c")
+    each.axhline(-1, color=ink.CONSTRAINT, lw=1, ls=(0, (4, 2)))
+    key(each, "upper left", ("first order", ink.DATA))
+    key(each, "upper right", ("true", ink.TRUTH))
 
-    loss.set(xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
+    set_up(loss, zero=True, xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
     loss.set_title("Change of the mean loss")
-    loss.axhline(0, color=FAINT, lw=1)
-    key(loss, "lower left", ("promised", CONSTRAINT), ("true", TRUTH), ("held out (dashed)", TRUTH))
-
-    spent.set(xscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=(0, 1.75), xlabel="damping ε")
-    spent.set_title("Budget spent, in c")
     key(
-        spent,
-        "upper right",
-        ("exact η", EMPIRICAL_FISHER),
-        ("η for C + εI (dashed)", CONSTRAINT),
-        ("constant η (dotted)", OTHER),
+        loss,
+        "lower left",
+        ("promised", ink.CONSTRAINT),
+        ("true", ink.TRUTH),
+        ("held out (dashed)", ink.TRUTH),
     )
 
+    set_up(spent, log="x", xlim=ends, ylim=(0, 1.75), xlabel="damping ε", title="Budget spent, in c")
+    naive, constant = ("η for C + εI (dashed)", ink.CONSTRAINT), ("constant η (dotted)", ink.OTHER)
+    key(spent, "upper right", ("exact η", ink.EMPIRICAL_FISHER), naive, constant)
 
-def _plane(G):
+
+def _basis(G):
     """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
-    return plane_of(-mean_gradient(G), empirical_fisher_step(G, learning_rate=1.0).delta)
+    return plane.plane_of(-mean_gradient(G), empirical_fisher_step(G, learning_rate=1.0).delta)

@@ -16,9 +16,10 @@ from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.plane import circle, rectangles, require_two_parameters
+from efisher_teach.figures import plane
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, OTHER
+from efisher_teach.figures.marks import arrow, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import circle, fit, from_origin, over, points, rectangles, unit
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 SHOWN = 60  # examples at most: they are the whole sample here, so that all that is averaged is seen
@@ -70,7 +71,7 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
         >>> print(scene.presets[1].asks)
         Which moves more when one gradient grows, the arrow or the ellipse?
     """
-    require_two_parameters(problem)
+    plane.require_two_parameters(problem)
     n = len(problem.y)
     if n < 4:
         errors.reject("problem", "one with at least 4 examples", f"{n}", "Fewer make no cloud.")
@@ -122,18 +123,14 @@ PRESETS = (
 
 def background(data):
     """Limits: all arrows but the longest, which may point beyond the view."""
-    return _limits(data, _cloud(data))
-
-
-def _limits(data, cloud):
-    true, flipped, longest = cloud
+    true, flipped, longest = cloud = _cloud(data)
     both = jnp.where(jnp.tile(longest, 2)[:, None], 0, jnp.concatenate([true, flipped]))
-    both = jnp.concatenate([both, dot(both, _unit(mean_gradient(true)))[:, None]], axis=1)
+    both = jnp.concatenate([both, dot(both, unit(mean_gradient(true)))[:, None]], axis=1)
     own, other = jnp.split(jnp.abs(both), 2)  # of some flipped labels, too, arrows are cut at the edge
     half = jnp.maximum(jnp.max(own, axis=0), jnp.quantile(other, 0.8, axis=0))
     loudest, _, _ = jax.vmap(lambda noise: _gradients(data, cloud, OUTLIER[-1], noise))(data["noises"])
     return {
-        "reach": 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0]),
+        "reach": fit(half, ASPECT, 1.12),
         "along": 1.25 * half[2],
         "lengths": 1.35 * jnp.max(jnp.sqrt(jnp.mean(jnp.sum(loudest**2, axis=2), axis=1))),
         "noises": data["noises"],
@@ -145,50 +142,41 @@ def _limits(data, cloud):
 
 def respond(data, state):
     """The cloud, its mean and both ellipses; and of each arrow what lies along the mean."""
-    cloud = _cloud(data)
-    view = _limits(data, cloud)
+    cloud, view = _cloud(data), background(data)
+    example, outlier, noise = state["example"], state["outlier"], state["noise"]
     reach, limit = view["reach"], view["along"]
-    G, g, C = _gradients(data, cloud, state["outlier"], state["noise"])
-    turned = _turned(data, state["noise"])
-    picked = jnp.round(state["example"]).astype(int) - 1
-    zero, rim = jnp.zeros(2, g.dtype), circle(49)
+    G, g, C = _gradients(data, cloud, outlier, noise)
+    turned, picked = _turned(data, noise), jnp.round(example).astype(int) - 1
 
     # Without the outlier, the arrows do not depend on its scale.
-    tips = jax.vmap(lambda v: _inside(v, reach))(-_gradients(data, cloud, 0.0, state["noise"])[0])
+    tips = jax.vmap(lambda v: _inside(v, reach))(-_gradients(data, cloud, 0.0, noise)[0])
     true_tips, turned_tips = jnp.where(turned[:, None], 0, tips), jnp.where(turned[:, None], tips, 0)
     loud, tip = _inside(-dot(cloud[2].astype(g.dtype), G), reach), _inside(-G[picked], reach)
 
-    places, along = jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, _unit(g))
+    rim, places, along = circle(49), jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, unit(g))
     seen, half, length = jnp.clip(along, -limit, limit), jnp.trace(C) / 2, jnp.linalg.norm(g)
     spread = jnp.sqrt(jnp.maximum(half**2 - _determinant(C), 0))
 
     def lengths(noise):
-        G, g, _ = _gradients(data, cloud, state["outlier"], noise)
+        G, g, _ = _gradients(data, cloud, outlier, noise)
         return jnp.linalg.norm(g), jnp.sqrt(jnp.mean(jnp.sum(G**2, axis=1)))
 
     means, squares = jax.vmap(lengths)(data["noises"])
-    rms, noise = jnp.sqrt(2 * half), state["noise"]
+    rms = jnp.sqrt(2 * half)
     return {
         "ellipse": dot(rim, _root(C)),
         "centred": dot(rim, _root(C - jnp.outer(g, g))) - g,
-        "arrows": jnp.stack([jnp.zeros_like(tips), true_tips], axis=1),
-        "turned_arrows": jnp.stack([jnp.zeros_like(tips), turned_tips], axis=1),
+        **from_origin(arrows=true_tips, turned_arrows=turned_tips, loud=loud, mean_arrow=-g, picked=tip),
         "tips": true_tips,
         "turned_tips": turned_tips,
-        "loud": jnp.stack([zero, loud]),
         "loud_tip": loud,
-        "mean_arrow": jnp.stack([zero, -g]),
-        "picked": jnp.stack([zero, tip]),
         "tip": tip,
         "bars": rectangles(places, jnp.where(turned, 0, seen), 0.8),
         "turned_bars": rectangles(places, jnp.where(turned, seen, 0), 0.8),
-        "level": jnp.stack([jnp.array([0.0, len(G) + 1.0]), length * jnp.ones(2)], axis=1),
-        "place": jnp.stack([state["example"] * jnp.ones(2), limit * jnp.array([-1.0, 1.0])], axis=1),
-        "along_dot": jnp.stack([state["example"], seen[picked]]),
-        "means": jnp.stack([data["noises"], means], axis=1),
-        "squares": jnp.stack([data["noises"], squares], axis=1),
-        "mean_dot": jnp.stack([noise, length]),
-        "square_dot": jnp.stack([noise, rms]),
+        "level": points([0.0, len(G) + 1.0], length),
+        **over(example, place=limit * jnp.array([-1.0, 1.0]), along_dot=seen[picked]),
+        **over(data["noises"], means=means, squares=squares),
+        **over(noise, mean_dot=length, square_dot=rms),
         "count": view["count"],
         "mean": length,
         "rms": rms,
@@ -208,24 +196,14 @@ def still(panels, background):
     cloud.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     cloud.set(xlabel="along θ₁", ylabel="along θ₂", title="Where each example pulls: −gᵢ")
     rising = background["mean"].prod() > 0  # then arrows, and flipped ones, leave these corners free
-    key(
-        cloud,
-        "upper left" if rising else "upper right",
-        ("mean −g", DESCENT),
-        ("second moment C", EMPIRICAL_FISHER),
-        ("centred Σ, about −g", OTHER),
-    )
-    key(
-        cloud,
-        "lower right" if rising else "lower left",
-        ("examples −gᵢ", DATA),
-        ("label flipped", CONSTRAINT),
-        ("picked: drag it", CANDIDATE),
-    )
+    corners = ("upper left", "lower right") if rising else ("upper right", "lower left")
+    averages = ("mean −g", DESCENT), ("second moment C", EMPIRICAL_FISHER), ("centred Σ, about −g", OTHER)
+    examples = ("examples −gᵢ", DATA), ("label flipped", CONSTRAINT), ("picked: drag it", CANDIDATE)
+    key(cloud, corners[0], *averages)
+    key(cloud, corners[1], *examples)
 
     count, limit = background["count"], background["along"]
-    along.axhline(0, color=FAINT, lw=1)
-    along.set(xlim=(0, count + 1), ylim=(-limit, limit))
+    set_up(along, zero=True, xlim=(0, count + 1), ylim=(-limit, limit))
     along.set_xticks([background["longest"]], ["longest"])
     along.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
     key(along, "upper right", ("mean |g|", DESCENT))
@@ -240,11 +218,10 @@ def _cloud(data):
     """G (n, 2) with each example's own label and with the other one, by falling pull; and which row is longest."""
     problem = data["problem"]
     gradients = partial(per_example_gradients, problem.loss_fn, problem.params, problem.x)
-    y = problem.y
-    true, flipped = gradients(y), gradients(jnp.min(y) + jnp.max(y) - y)
+    true, flipped = gradients(problem.y), gradients(jnp.min(problem.y) + jnp.max(problem.y) - problem.y)
     order = jnp.argsort(-dot(true, mean_gradient(true)))
     true, flipped = true[order], flipped[order]
-    return true, flipped, jnp.arange(len(y)) == jnp.argmax(jnp.sum(true**2, axis=1))
+    return true, flipped, jnp.arange(len(true)) == jnp.argmax(jnp.sum(true**2, axis=1))
 
 
 def _turned(data, noise):
@@ -263,10 +240,6 @@ def _gradients(data, cloud, outlier, noise):
 def _inside(v, reach):
     """A point on the way to v, no farther than the edge of the view."""
     return v / jnp.maximum(1, jnp.max(jnp.abs(v) / (0.985 * reach)))
-
-
-def _unit(v):
-    return v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
 
 
 def _determinant(A):

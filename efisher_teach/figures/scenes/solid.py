@@ -10,16 +10,15 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
-from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, label, line
-from efisher_teach.figures.plane import WIDEST, gradients, sample_of
+from efisher_teach.figures.marks import arrow, dots, key, label, line, set_up
+from efisher_teach.figures.plane import WIDEST, gradients, no_farther, over
 from efisher_teach.figures.scene import Axis, Orbit, Preset, Scene, degrees, scientific
 
 DAMPINGS = np.logspace(-6, 0, 37)
@@ -63,18 +62,13 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
         >>> print(scene.presets[2].asks)
         Where does a plane touch a ball?
     """
-    shape = getattr(problem.params, "shape", None)
-    if shape != (3,):
-        action = "E.g. logistic_regression(p=3), or linear_regression(2, 3) for a cylinder."
-        errors.reject("problem", "one with params of shape (3,)", f"shape {shape}", action)
-    data = sample_of(problem, budget)
+    action = "E.g. logistic_regression(p=3), or linear_regression(2, 3) for a cylinder."
+    plane.require_shape(problem, (3,), action)
+    data = plane.sample_of(problem, budget)
     aside, oblique = _viewpoints(data)
-    edge_on = Preset(
-        "Edge on",
-        aside,
-        "From the side the plane is a line, and all of the ellipsoid lies on one side of it.",
-        "Which point of the ellipsoid is farthest down the slope?",
-    )
+    edge_on = Preset("Edge on", aside,
+                     "From the side the plane is a line, and all of the ellipsoid lies on one side of it.",
+                     "Which point of the ellipsoid is farthest down the slope?")  # fmt: skip
     return Scene(
         title="Solid: a cost, a plane, and the place where they touch",
         axes=(
@@ -104,34 +98,23 @@ WORDS = (
     "losses (ΔᵀCΔ) and the rest into length (ε‖Δ‖²)."
 )
 PRESETS = (
-    Preset(
-        "Hardly damped",
-        {"damping": 1e-6},
-        "Where C knows little, a step may be long: the ellipsoid is a needle, "
-        "or a cylinder that only √(c/ε) ends.",
-        "What does a step along the longest axis do to the losses?",
-    ),
-    Preset(
-        "Closed",
-        {"damping": 1e-2},
-        "Damping shortens the long axes first, and hardly touches the short ones.",
-        "Which of the three semi-axes feels this ε?",
-    ),
-    Preset(
-        "A ball",
-        {"damping": 1.0},
-        "Above every eigenvalue all directions cost the same: the step turns to −g.",
-        "Where does a plane touch a ball?",
-    ),
-)
+    Preset("Hardly damped", {"damping": 1e-6},
+           "Where C knows little, a step may be long: the ellipsoid is a needle, or a cylinder that only √(c/ε) ends.",
+           "What does a step along the longest axis do to the losses?"),
+    Preset("Closed", {"damping": 1e-2},
+           "Damping shortens the long axes first, and hardly touches the short ones.",
+           "Which of the three semi-axes feels this ε?"),
+    Preset("A ball", {"damping": 1.0},
+           "Above every eigenvalue all directions cost the same: the step turns to −g.",
+           "Where does a plane touch a ball?"),
+)  # fmt: skip
 
 
 def background(data):
     """Limits that hold for every ε and every budget."""
     eigenvalues, _ = _geometry(gradients(data["problem"]))
-    dampings = jnp.asarray(DAMPINGS, eigenvalues.dtype)
-    low = jnp.sqrt(1e-3 / (eigenvalues[0] + dampings[-1]))
-    high = jnp.sqrt(WIDEST / (eigenvalues[2] + dampings[0]))
+    low = jnp.sqrt(1e-3 / (eigenvalues[0] + DAMPINGS[-1]))
+    high = jnp.sqrt(WIDEST / (eigenvalues[2] + DAMPINGS[0]))
     return {"reach": _reach(eigenvalues), "lengths": jnp.stack([low / 1.5, 2 * high])}
 
 
@@ -151,19 +134,16 @@ def respond(data, state):
         return -u * jnp.sqrt(budget / cost(u, damping))
 
     step, descent = best(damping), -g * jnp.sqrt(budget / cost(g, damping))
-    semi = jnp.sqrt(budget / (eigenvalues + damping))
-    wires = _wires(V, semi, CORNER * reach)
-    tip, tip_descent = (_near(delta, FARTHEST * reach) for delta in (step, descent))
+    semi, every = (jnp.sqrt(budget / (eigenvalues[:, None] + each)) for each in (damping, dampings))
+    wires = _wires(V, semi[:, 0], CORNER * reach)
+    tip = no_farther(step, FARTHEST * reach)
 
     across = jnp.cross(normal, jnp.eye(3, dtype=G.dtype)[jnp.argmin(jnp.abs(normal))])
     across /= jnp.linalg.norm(across)
-    sides = 0.4 * jnp.minimum(reach, 3 * semi[1]) * jnp.stack([across, jnp.cross(normal, across)])
+    sides = 0.4 * jnp.minimum(reach, 3 * semi[1, 0]) * jnp.stack([across, jnp.cross(normal, across)])
     square = jnp.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
 
-    every = jnp.sqrt(budget / (eigenvalues[:, None] + dampings))
-    lengths = jnp.linalg.norm(jax.vmap(best)(dampings), axis=-1)
-    length, zero = jnp.linalg.norm(step), jnp.zeros(3, G.dtype)
-    beside = step - dot(normal, step) * normal
+    lengths, length = jnp.linalg.norm(jax.vmap(best)(dampings), axis=-1), jnp.linalg.norm(step)
     rulers = 0.92 * reach * jnp.eye(3, dtype=G.dtype)
     return {
         "rulers": jnp.stack([-rulers, rulers], axis=1),
@@ -171,18 +151,15 @@ def respond(data, state):
         "wires": wires,
         "front": wires,
         "level": tip + dot(square, sides),
-        "descent": jnp.stack([zero, tip_descent]),
-        "step": jnp.stack([zero, tip]),
-        "semi_axes": jnp.stack([jnp.broadcast_to(dampings, every.shape), every], axis=-1),
-        "lengths": jnp.stack([dampings, lengths], axis=-1),
-        "semi_dots": jnp.stack([jnp.broadcast_to(damping, 3), semi], axis=-1),
-        "length_dot": jnp.stack([damping, length]),
-        "longest": semi[2],
-        "middle": semi[1],
-        "shortest": semi[0],
+        **plane.from_origin(step=tip, descent=no_farther(descent, FARTHEST * reach)),
+        **over(dampings, semi_axes=every, lengths=lengths),
+        **over(damping, semi_dots=semi[:, 0], length_dot=length),
+        "longest": semi[2, 0],
+        "middle": semi[1, 0],
+        "shortest": semi[0, 0],
         "reach": reach,
         "length": length,
-        "turn": jnp.rad2deg(jnp.atan2(jnp.linalg.norm(beside), -dot(normal, step))),
+        "turn": plane.turn_of(step, -g),
         "decrease": -dot(g, step),
         "descent_decrease": -dot(g, descent),
         "cost": jnp.sqrt(cost(step, damping)),
@@ -197,18 +174,12 @@ def still(panels, background):
     space.set(xlim=(-ASPECT * reach, ASPECT * reach), ylim=(-reach, reach), aspect="equal")
     space.set(xticks=[], yticks=[], title="Steps of equal cost")
     space.spines[:].set(visible=True, color=FAINT)
-    key(
-        space,
-        "lower left",
-        ("best step, and the plane it reaches", EMPIRICAL_FISHER),
-        ("along −g, for the same cost", DESCENT),
-    )
+    best = ("best step, and the plane it reaches", EMPIRICAL_FISHER)
+    key(space, "lower left", best, ("along −g, for the same cost", DESCENT))
     key(space, "upper left", ("Δθ₁ •  Δθ₂ ••  Δθ₃ •••", OTHER))
 
-    semi.set(xscale="log", yscale="log", xlim=(DAMPINGS[0], DAMPINGS[-1]), ylim=background["lengths"])
-    semi.set(xlabel="damping ε", title="Semi-axes √(c/(λ + ε))")
-    semi.xaxis.set_minor_formatter(NullFormatter())
-    semi.yaxis.set_minor_formatter(NullFormatter())
+    set_up(semi, log="xy", xlim=DAMPINGS[[0, -1]], ylim=background["lengths"], xlabel="damping ε")
+    semi.set_title("Semi-axes √(c/(λ + ε))")
     semi.axhline(reach, color=FAINT, lw=1)
     label(semi, DAMPINGS[0] * 1.4, reach, "the view ends here", OTHER, va="bottom")
     key(semi, "lower left", ("semi-axes", CONSTRAINT), ("best step (dashed)", EMPIRICAL_FISHER))
@@ -227,23 +198,16 @@ def _viewpoints(data):
     """Two places to look from: the plane edge on and the longest axis across, and from there a little aside."""
     G = gradients(data["problem"])
     longest, down = np.asarray(_geometry(G)[1])[:, 2], -np.asarray(mean_gradient(G))
-    down = down / np.linalg.norm(down)
-    aside = np.cross(down, longest)
-    aside *= np.where(aside[2] < 0, -1, 1) / np.linalg.norm(aside)
-    found = []
-    above = longest * np.where(longest[2] < 0, -1, 1)
-    for towards in (aside, aside + 0.4 * down + 0.35 * above):
-        azimuth, elevation = (
-            np.arctan2(towards[1], towards[0]),
-            np.arctan2(towards[2], np.hypot(*towards[:2])),
-        )
-        found.append(
-            {
-                "azimuth": float(TURNS[np.argmin(abs(TURNS - np.rad2deg(azimuth)))]),
-                "elevation": float(TILTS[np.argmin(abs(TILTS - np.rad2deg(elevation)))]),
-            }
-        )
-    return found
+    down, aside = down / np.linalg.norm(down), np.cross(down, longest)
+    aside, above = (v * np.where(v[2] < 0, -1, 1) for v in (aside / np.linalg.norm(aside), longest))
+
+    def nearest(values, y, x):
+        return float(values[np.argmin(abs(values - np.rad2deg(np.arctan2(y, x))))])
+
+    return [
+        {"azimuth": nearest(TURNS, y, x), "elevation": nearest(TILTS, z, np.hypot(x, y))}
+        for x, y, z in (aside, aside + 0.4 * down + 0.35 * above)
+    ]
 
 
 def _reach(eigenvalues):
@@ -261,8 +225,3 @@ def _wires(V, semi, cut):
     latitude, longitude = (jnp.concatenate(pair) for pair in zip(meridians, parallels, strict=True))
     unit = [jnp.cos(latitude) * jnp.cos(longitude), jnp.cos(latitude) * jnp.sin(longitude), jnp.sin(latitude)]
     return dot(jnp.clip(semi * jnp.stack(unit, axis=-1), -cut, cut), V.T)  # a slab is cut all round
-
-
-def _near(delta, farthest):
-    """The same direction, no longer than that."""
-    return delta * jnp.minimum(1, farthest / jnp.linalg.norm(delta))

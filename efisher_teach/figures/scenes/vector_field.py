@@ -19,6 +19,7 @@ from efisher_teach.core.precision import dot, einsum
 from efisher_teach.core.solve import solve_two_by_two
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL
 from efisher_teach.figures.marks import dots, key, line
+from efisher_teach.figures.plane import grid_of, points, unit
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 N = 1000
@@ -120,15 +121,11 @@ def background(data):
     """Contours of the loss, the direction of C⁻¹g everywhere, and its cosine with the natural gradient."""
     optimum, H, C = _regression(data)
     grid = jnp.linspace(*VIEW, 61)
-    plane = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2) - optimum
-    field = jax.vmap(partial(_direction, H, C))(plane)
-    return {
-        "grid": grid,
-        "optimum": optimum,
-        "loss": jnp.sqrt(jnp.sum(plane * dot(plane, H), axis=-1)).reshape(61, 61),
-        "field": field.reshape(61, 61, 2),
-        "cosine": -jnp.sum(field * _unit(plane), axis=-1).reshape(61, 61),
-    }
+    off = grid_of(grid, grid).reshape(-1, 2) - optimum
+    field, loss = jax.vmap(partial(_direction, H, C))(off), jnp.sqrt(jnp.sum(off * dot(off, H), axis=-1))
+    maps = {"loss": loss, "field": field, "cosine": -jnp.sum(field * unit(off), axis=-1)}
+    square = {name: values.reshape(61, 61, *values.shape[1:]) for name, values in maps.items()}
+    return {"grid": grid, "optimum": optimum, **square}
 
 
 def respond(data, state):
@@ -136,9 +133,9 @@ def respond(data, state):
     start = jnp.stack([state["intercept"], state["slope"]])
     optimum, H, C = _regression(data)
     off, direction = start - optimum, partial(_direction, H, C)
-    far, way, descent_way = jnp.linalg.norm(off), _flow(direction, off), _descent(H, off)
+    g, far, way, descent = dot(H, off), jnp.linalg.norm(off), _flow(direction, off), _descent(H, off)
     path, left, length, turning = _walk(way, jax.vmap(direction)(way))
-    descent, descent_left, descent_length, descent_turning = _walk(descent_way, -_unit(dot(descent_way, H)))
+    descent, descent_left, descent_length, descent_turning = _walk(descent, -unit(dot(descent, H)))
     return {
         "start": start,
         "place": start,
@@ -148,33 +145,32 @@ def respond(data, state):
         "left": left,
         "descent_left": descent_left,
         "natural_left": jnp.array([[0.0, far], [far, 0.0]]),
-        "ends": jnp.array([length, 0.0]),
-        "descent_ends": jnp.array([descent_length, 0.0]),
-        "natural_ends": jnp.array([far, 0.0]),
+        "ends": points(length, 0.0),
+        "descent_ends": points(descent_length, 0.0),
+        "natural_ends": points(far, 0.0),
         "length": length,
         "turning": turning,
         "natural_length": far,
         "descent_length": descent_length,
         "descent_turning": descent_turning,
         "cosine": -dot(direction(off), off) / far,
-        "gradient": jnp.linalg.norm(dot(H, off)),
-        "step": jnp.linalg.norm(solve_two_by_two(C(off), dot(H, off))),
+        "gradient": jnp.linalg.norm(g),
+        "step": jnp.linalg.norm(solve_two_by_two(C(off), g)),
     }
 
 
 def still(panels, background):
     """The plane of the two parameters, the map of the cosine, and how much way is left."""
     plane, angle, left = (panels[letter] for letter in "ABC")
-    grid, optimum = background["grid"], background["optimum"]
-    for panel in (plane, angle):
-        panel.set(xlim=VIEW, ylim=VIEW, xticks=range(-1, 7), yticks=range(-1, 7))
-        panel.set(xlabel="intercept", ylabel="slope")
+    grid, optimum, ticks = background["grid"], background["optimum"], range(-1, 7)
+    for panel, size in ((plane, 16), (angle, 12)):
+        panel.set(xlim=VIEW, ylim=VIEW, xticks=ticks, yticks=ticks, xlabel="intercept", ylabel="slope")
+        panel.plot(*optimum, "*", color=CONSTRAINT, ms=size, mec="white", zorder=9)
 
     plane.contour(grid, grid, background["loss"], levels=10, colors=FAINT, linewidths=0.9)
     u, v = np.moveaxis(background["field"], -1, 0)
     pale = {"color": to_rgba(EMPIRICAL_FISHER, 0.28), "linewidth": 0.9, "arrowsize": 0.8}
     plane.streamplot(grid, grid, u, v, density=0.9, **pale)
-    plane.plot(*optimum, "*", color=CONSTRAINT, ms=16, mec="white", zorder=9)
     plane.set(aspect="equal", title="Flows to the optimum ★")
     flows = ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL)
     words = *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
@@ -184,9 +180,7 @@ def still(panels, background):
     levels = [-1, -0.5, 0, 0.5, 0.9, 1]
     shades = angle.contourf(grid, grid, background["cosine"], levels=levels, cmap="Greys_r")
     angle.figure.colorbar(shades, ax=angle, ticks=levels, format="{x:g}", pad=0.02)
-    angle.plot(*optimum, "*", color=CONSTRAINT, ms=12, mec="white", zorder=9)
     angle.set_title("Cosine of −C⁻¹g and −F⁻¹g")
-
     left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3), xlabel="way gone")
     left.set_title("Distance left to the optimum")
 
@@ -210,13 +204,9 @@ def _regression(data):
     return optimum, H, lambda off: second - 2 * dot(third, off) + dot(dot(fourth, off), off)
 
 
-def _unit(v):
-    return v / jnp.maximum(jnp.linalg.norm(v, axis=-1, keepdims=True), 1e-30)
-
-
 def _direction(H, C, off):
     """The direction of −C⁻¹g, g = H(θ − θ*)."""
-    return -_unit(solve_two_by_two(C(off), dot(H, off)))
+    return -unit(solve_two_by_two(C(off), dot(H, off)))
 
 
 def _flow(direction, off):

@@ -5,26 +5,21 @@ not round. And what first order leaves out fades faster than what it keeps, as t
 and cubed from the mean square, which itself falls as the length squared only.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient, per_example_losses
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
+from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, FAINT, INK, OTHER, TRUTH
-from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.plane import (
-    WIDEST,
-    changes,
-    gradients,
-    rectangles,
-    require_two_parameters,
-    sample_of,
-)
+from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import WIDEST, changes, gradients
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 TURNS = np.arange(-180.0, 181.0, 4.0)
@@ -76,8 +71,8 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         >>> print(scene.presets[1].asks)
         Two steps of one length: which of them would you call small?
     """
-    require_two_parameters(problem)
-    data = sample_of(problem, budget)
+    plane.require_two_parameters(problem)
+    data = plane.sample_of(problem, budget)
     G = np.asarray(gradients(problem), float)
     (least, most), V = np.linalg.eigh(G.T @ G / len(G))
     if not least > 1e-6 * most:
@@ -103,26 +98,7 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         size=(10.0, 6.0),
         narrow=(4.8, 10.8),
         handles=(Handle("tip", ("turn", "length"), "the tip of the step"),),
-        presets=(
-            Preset(
-                "Cheap",
-                {"turn": cheap, "length": lengths[11]},
-                "Along the ellipse's long axis a step is cheap.",
-                "Half as long a step: what does it cost?",
-            ),
-            Preset(
-                "Dear",
-                {"turn": cheap - np.copysign(90, cheap), "length": lengths[11]},
-                "As long a step, across: it changes the losses more.",
-                "Two steps of one length: which of them would you call small?",
-            ),
-            Preset(
-                "Too far",
-                {"turn": -180.0, "length": lengths[-1]},
-                "Far out, first order is wrong about each loss, and about the cost.",
-                "Where does the true cost leave the ellipse, and on which side?",
-            ),
-        ),
+        presets=_presets(cheap, lengths),
     )
 
 
@@ -134,40 +110,43 @@ WORDS = (
 )
 
 
+def _presets(cheap, lengths):
+    half, whole = lengths[11], lengths[-1]
+    return (
+        Preset("Cheap", {"turn": cheap, "length": half}, "Along the ellipse's long axis a step is cheap.",
+               "Half as long a step: what does it cost?"),
+        Preset("Dear", {"turn": cheap - np.copysign(90, cheap), "length": half},
+               "As long a step, across: it changes the losses more.",
+               "Two steps of one length: which of them would you call small?"),
+        Preset("Too far", {"turn": -180.0, "length": whole},
+               "Far out, first order is wrong about each loss, and about the cost.",
+               "Where does the true cost leave the ellipse, and on which side?"),
+    )  # fmt: skip
+
+
 def background(data):
     """A map of the first-order cost √(ΔᵀCΔ), and limits for any budget."""
-    return _limits(data, *_field(data))
-
-
-def _limits(data, G, g, C, _, rests, square_rests):
     longest = data["longest"]
+    _, g, C, shown, *_, most, limits = _field(data)
     grid = jnp.linspace(-1, 1, 61) * longest
-    plane = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
-    shown = G[_shown(G, g)]
-    widest = WIDEST * jnp.sum(
-        shown.T * jnp.linalg.solve(C, shown.T), axis=0
-    )  # the most on the widest ellipse
+    steps = plane.grid_of(grid, grid)
     return {
         "grid": grid,
-        "cost": jnp.sqrt(jnp.sum(plane * dot(plane, C), axis=-1)),
-        "downhill": jnp.stack([jnp.zeros(2, g.dtype), -longest * g / jnp.linalg.norm(g)]),
-        "most": jnp.maximum(
-            2 * WIDEST**0.5, 1.5 * jnp.sqrt(jnp.quantile(widest, 0.85))
-        ),  # a loud one is cut off
+        "cost": jnp.sqrt(jnp.sum(steps * dot(steps, C), axis=-1)),
+        **plane.from_origin(downhill=-longest * g / jnp.linalg.norm(g)),
+        "most": most,
         "count": jnp.asarray(len(shown)),
         "radii": longest * RADII[[0, -1]],
-        "rest_limits": jnp.stack([jnp.median(jnp.abs(square_rests[:, 0])) / 10, 3 * jnp.max(jnp.abs(rests))]),
+        "rest_limits": limits,
     }
 
 
 def respond(data, state):
     """The step, what it does to each loss, and how what first order leaves out fades along its direction."""
-    field = _field(data)
-    G, g, C, around, rests, square_rests = field
-    view, budget = _limits(data, *field), data["budget"]
-    radii = data["longest"] * jnp.asarray(RADII, g.dtype)
-    delta = state["length"] * _direction(g, state["turn"])
-    predicted, actual = dot(G, delta), changes(data["problem"], delta)
+    G, g, C, shown, around, rests, square_rests, most, limits = _field(data)
+    budget, length, radii = data["budget"], state["length"], data["longest"] * jnp.asarray(RADII, G.dtype)
+    delta = length * _direction(g, state["turn"])
+    predicted, actual, root = dot(G, delta), changes(data["problem"], delta), jnp.sqrt(budget)
 
     kept = jnp.sum(around * dot(around, C), axis=1)
     true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + square_rests, 1e-30))
@@ -175,36 +154,30 @@ def respond(data, state):
 
     turn = jnp.argmin(jnp.abs(jnp.asarray(TURNS, g.dtype) - state["turn"]))
     rest, square_rest = rests[turn], square_rests[turn]
-    place = jnp.argmin(jnp.abs(radii - state["length"]))
-    low, high = view["rest_limits"]
+    place, ends = jnp.argmin(jnp.abs(radii - length)), radii[jnp.array([0, -1])]
+    seen, seen_actual = (jnp.clip(each[shown], -most, most) for each in (predicted, actual))
 
-    def curve(x, rest):
-        return jnp.stack([x, jnp.clip(jnp.abs(rest), low, high)], axis=-1)
+    def curves(x, **rests):
+        return plane.over(x, **{name: jnp.clip(jnp.abs(rest), *limits) for name, rest in rests.items()})
 
     def slope(rest):
         ratio = jnp.log(jnp.maximum(jnp.abs(rest[jnp.array([0, SHORT])]), 1e-30))
         return (ratio[1] - ratio[0]) / np.log(RADII[SHORT] / RADII[0])
 
     def guide(rest, power):
-        ends = radii[jnp.array([0, -1])]
-        return curve(ends, rest[0] * (ends / radii[0]) ** power)
+        return rest[0] * (ends / radii[0]) ** power
 
-    chosen, places, most = _shown(G, g), jnp.arange(_count(G), dtype=g.dtype), view["most"]
-    ends, root = jnp.array([-1.0, _count(G)]), jnp.sqrt(budget)
     return {
         "ellipse": around * (root / jnp.sqrt(kept))[:, None],
         "true_curve": around * jnp.exp(crossing)[:, None],
-        "step": jnp.stack([jnp.zeros(2, g.dtype), delta]),
+        **plane.from_origin(step=delta),
         "tip": delta,
-        "bars": rectangles(places, jnp.clip(predicted[chosen], -most, most), 0.8),
-        "changes": jnp.stack([places, jnp.clip(actual[chosen], -most, most)], axis=1),
-        "allowance": jnp.stack([jnp.stack([ends, sign * root * jnp.ones(2)], axis=1) for sign in (1, -1)]),
-        "rest": curve(radii, rest),
-        "square_rest": curve(radii, square_rest),
-        "guide": guide(rest, 2),
-        "square_guide": guide(square_rest, 3),
-        "rest_dot": curve(state["length"], rest[place]),
-        "square_rest_dot": curve(state["length"], square_rest[place]),
+        "bars": plane.bars(seen),
+        "changes": plane.beside_bars(seen_actual),
+        "allowance": jnp.stack([plane.points([-1.0, len(shown)], sign * root) for sign in (1, -1)]),
+        **curves(radii, rest=rest, square_rest=square_rest),
+        **curves(ends, guide=guide(rest, 2), square_guide=guide(square_rest, 3)),
+        **curves(length, rest_dot=rest[place], square_rest_dot=square_rest[place]),
         "cost": jnp.sqrt(jnp.mean(predicted**2)),
         "true_cost": jnp.sqrt(jnp.mean(actual**2)),
         "allowed": root,
@@ -217,42 +190,46 @@ def respond(data, state):
 
 def still(panels, background):
     """The step over its costs at the left; at the right what it does to some losses, and what first order misses."""
-    plane, each, rests = (panels[letter] for letter in "ABC")
-    grid = background["grid"]
-    disc = np.where(
-        np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1], background["cost"], np.nan
-    )  # all steps there are
-    levels = np.arange(1, 20) / 20
-    contours = plane.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
-    plane.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
-    plane.plot(*background["downhill"].T, color=DESCENT, lw=1)
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
-    plane.set(xlim=grid[[0, -1]], ylim=grid[[0, -1]], aspect="equal", xlabel="Δθ₁", ylabel="Δθ₂")
-    plane.set_title("Steps, over their cost √(ΔᵀCΔ)")
-    key(plane, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
-    key(plane, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
+    steps, each, rests = (panels[letter] for letter in "ABC")
+    grid, levels = background["grid"], np.arange(1, 20) / 20
+    there = np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1]  # all steps that there are
+    disc = np.where(there, background["cost"], np.nan)
+    contours = steps.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
+    steps.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
+    steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
+    centre(steps, grid[[-1, -1]], 1, xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, over their cost √(ΔᵀCΔ)")
+    key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
+    key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
-    most, count = background["most"], int(background["count"])
-    each.axhline(0, color=FAINT, lw=1)
-    each.set(xlim=(-1, count), ylim=(-1.01 * most, 1.01 * most), xticks=[], xlabel=f"{count} of the examples")
+    most, count = background["most"] * 1.01, int(background["count"])
+    set_up(
+        each, zero=True, xlim=(-1, count), ylim=(-most, most), xticks=[], xlabel=f"{count} of the examples"
+    )
     each.set_title("Change of each loss")
     key(each, "upper right", ("first order", DATA), ("truth", TRUTH))
     key(each, "lower left", ("dashed: ±√c", CONSTRAINT))
 
-    low, high = background["rest_limits"]
-    rests.set(xscale="log", yscale="log", xlim=background["radii"] * [0.9, 1.2], ylim=(low, high))
+    set_up(rests, log="xy", xlim=background["radii"] * [0.9, 1.2], ylim=background["rest_limits"])
     rests.set(xlabel="length of the step", title="What first order leaves out")
-    for axis in (rests.xaxis, rests.yaxis):
-        axis.set_minor_formatter(NullFormatter())
     key(rests, "upper left", ("of the mean loss: slope 2", TRUTH), ("of E[Δℓ²]: slope 3", CONSTRAINT))
 
 
 def _field(data):
-    """G, g, C, a unit vector for each turn, and along it what first order leaves out."""
+    """G, g, C, and which examples are shown; a unit vector for each turn, and along it what first order leaves out.
+
+    Then the limits of what is shown of both. Examples are at even places among all, ordered by how much they pull with
+    the mean.
+    """
     G = gradients(data["problem"])
     g, C = mean_gradient(G), empirical_fisher(G)
-    around = jax.vmap(lambda turn: _direction(g, turn))(jnp.asarray(TURNS, g.dtype))
-    return G, g, C, around, *jax.vmap(lambda direction: _rests(data, G, direction))(around)
+    around = jax.vmap(partial(_direction, g))(jnp.asarray(TURNS, g.dtype))
+    rests, square_rests = jax.vmap(partial(_rests, data, G))(around)
+    shown = jnp.argsort(dot(G, g))[np.linspace(0, len(G) - 1, min(SHOWN, len(G))).round().astype(int)]
+    # The most on the widest ellipse: a loud one is cut off.
+    widest = WIDEST * jnp.sum(G[shown].T * jnp.linalg.solve(C, G[shown].T), axis=0)
+    most = jnp.maximum(2 * WIDEST**0.5, 1.5 * jnp.sqrt(jnp.quantile(widest, 0.85)))
+    limits = jnp.stack([jnp.median(jnp.abs(square_rests[:, 0])) / 10, 3 * jnp.max(jnp.abs(rests))])
+    return G, g, C, shown, around, rests, square_rests, most, limits
 
 
 def _direction(g, turn):
@@ -260,15 +237,6 @@ def _direction(g, turn):
     angle = jnp.deg2rad(turn)
     along, across = -g, jnp.stack([g[1], -g[0]])
     return (jnp.cos(angle) * along + jnp.sin(angle) * across) / jnp.linalg.norm(g)
-
-
-def _count(G):
-    return min(SHOWN, G.shape[0])
-
-
-def _shown(G, g):
-    """Examples at even places among all, ordered by how much they pull with the mean."""
-    return jnp.argsort(dot(G, g))[np.linspace(0, len(G) - 1, _count(G)).round().astype(int)]
 
 
 def _rests(data, G, direction):
