@@ -13,6 +13,7 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
 
 WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
+FARTHEST = 12.0  # in √c: where changes of losses that would leave the view stay
 
 
 def sample_of(problem: Problem, budget: float) -> dict[str, Any]:
@@ -28,12 +29,12 @@ def within_view(budget: float) -> float:
     return budget
 
 
-def require_vector(problem: Problem, least: int = 1) -> None:
+def require_vector(problem: Problem, least: int = 1, action: str = "E.g. breast_cancer().") -> None:
     """Reject a problem whose parameters are not a vector of at least so many."""
     shape = getattr(problem.params, "shape", ())
     if len(shape) != 1 or shape[0] < least:
         requirement = "one with params of shape (p,)" + (f", p ≥ {least}" if least > 1 else "")
-        errors.reject("problem", requirement, f"{shape}", "E.g. breast_cancer().")
+        errors.reject("problem", requirement, f"{shape}", action)
 
 
 def require_examples(problem: Problem, least: int) -> None:
@@ -114,10 +115,15 @@ def circle(points: int, dtype: Any = float) -> jax.Array:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def ellipse(G: jax.Array, basis: jax.Array, points: int) -> jax.Array:
-    """Points (N, 2) of a plane with the basis (p, 2) whose cost ΔᵀCΔ is 1."""
+def ellipse(G: jax.Array, basis: jax.Array, points: int, thinnest: float = 0.0) -> jax.Array:
+    """Points (N, 2) of a plane with the basis (p, 2) whose cost ΔᵀCΔ is 1.
+
+    Where the plane holds directions that cost nothing, a needle is cut: eigenvalues count as at least `thinnest` of the
+    largest.
+    """
     factors = spectrum(dot(G, basis))  # of the 2 × 2 block of C that belongs to the plane
-    return dot(circle(points, G.dtype) / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
+    eigenvalues = jnp.maximum(factors.eigenvalues, thinnest * factors.eigenvalues[0])
+    return dot(circle(points, G.dtype) / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
 
 
 def no_farther(points: jax.Array, farthest: float | jax.Array) -> jax.Array:
@@ -164,3 +170,17 @@ def bars(height: jax.Array) -> jax.Array:
 def beside_bars(height: jax.Array) -> jax.Array:
     """Points (N, 2), one at each of the `bars`."""
     return points(jnp.arange(len(height), dtype=height.dtype), height)
+
+
+def height_of(change: jax.Array, rms: jax.Array) -> jax.Array:
+    """Changes of losses in √c, `rms`, as far as the view reaches."""
+    return jnp.clip(change / rms, -FARTHEST, FARTHEST)
+
+
+def height_limits(height: jax.Array, least: float, above: float) -> jax.Array:
+    """Lower and upper end of a view of changes in √c, which begins at `least` or below it.
+
+    It has room for all of them, and for a key above them: `above`, in parts of what they span.
+    """
+    low, high = jnp.minimum(jnp.min(height), least), jnp.maximum(jnp.max(height), 0.4)
+    return jnp.clip(jnp.stack([low - 0.08 * (high - low), high + above * (high - low)]), -FARTHEST, FARTHEST)

@@ -10,7 +10,6 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from efisher_teach import errors
 from efisher_teach.core import coordinates, two_charts
@@ -19,8 +18,8 @@ from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT
-from efisher_teach.figures.marks import Mark, arrow, dots, key, label, line
-from efisher_teach.figures.plane import require_two_parameters
+from efisher_teach.figures.marks import Mark, arrow, dots, key, label, line, set_up
+from efisher_teach.figures.plane import fit, grid_of, over, require_two_parameters
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
@@ -151,8 +150,7 @@ def background(data):
         return jnp.mean(per_example_losses(problem.loss_fn, params, problem.x, problem.y))
 
     def contours(x, y, onto):
-        plane = jnp.stack(jnp.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        return losses(jax.vmap(onto)(plane)).reshape(len(y), len(x))
+        return losses(jax.vmap(onto)(grid_of(x, y).reshape(-1, 2))).reshape(len(y), len(x))
 
     start = two_charts.start_of(problem, chart, data["psi"])
     gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, x.dtype))
@@ -174,9 +172,8 @@ def respond(data, state):
     """First steps and trajectories in both panels, and the gap between the two against η and against ε."""
     rate, damping = state["learning_rate"], state["damping"]
     problem, chart = data["problem"], data["chart"]
-    limits, chart_limits = (
-        view + (view - view[::-1]) / 4 for view in _views(data)
-    )  # a little beside the view
+    # A little beside the view.
+    limits, chart_limits = (view + (view - view[::-1]) / 4 for view in _views(data))
     found = {}
     see, stretch = jax.vmap(partial(_seen, data)), jnp.linspace(0, 1, PIECES + 1)[:, None]
     for name, descent in (("step", False), ("descent", True)):
@@ -190,33 +187,27 @@ def respond(data, state):
         bent = _leave(jax.vmap(chart.forward)(bent), limits)
         chart_bent = _leave(see(jax.vmap(chart.inverse)(chart_bent)), chart_limits)
         here, there = jnp.clip(here, *limits), jnp.clip(see(there), *chart_limits)
-        found |= {
-            name: here[:2],
-            f"{name}_path": here[2:],
-            f"{name}_there": bent[: PIECES + 1],
-            f"{name}_path_there": bent[PIECES:],
-            f"chart_{name}": there[:2],
-            f"chart_{name}_path": there[2:],
-            f"chart_{name}_here": chart_bent[: PIECES + 1],
-            f"chart_{name}_path_here": chart_bent[PIECES:],
-        }
+        for flow, other, own, carried in (
+            (name, "_there", here, bent),
+            (f"chart_{name}", "_here", there, chart_bent),
+        ):
+            found |= {flow: own[:2], f"{flow}_path": own[2:]}
+            found |= {f"{flow}{other}": carried[: PIECES + 1], f"{flow}_path{other}": carried[PIECES:]}
     rates, dampings = jnp.asarray(RATES, rate.dtype), jnp.logspace(-6, 0, 61)
     start = two_charts.start_of(problem, chart, data["psi"])
     by_rate = jax.vmap(lambda rate: two_charts.gaps(start, rate, damping).gap)(rates)
     by_damping = jax.vmap(lambda damping: two_charts.gaps(start, rate, damping))(dampings)
     now, now_descent = two_charts.gaps(start, rate, damping), two_charts.descent_gap(start, rate)
 
-    def curve(x, y):
-        return jnp.stack([x, jnp.clip(y, *GAPS)], axis=-1)
+    def curves(x, **gaps):
+        return over(x, **{name: jnp.clip(gap, *GAPS) for name, gap in gaps.items()})
 
     return found | {
-        "by_rate": curve(rates, by_rate),
-        "by_rate_dot": curve(rate, now.gap),
-        "descent_dot": curve(rate, now_descent),
-        "by_damping": curve(dampings, by_damping.gap),
-        "by_damping_dot": curve(damping, now.gap),
-        "restored": curve(dampings, by_damping.restored),
-        "descent_level": curve(jnp.asarray(DAMPINGS[[0, -1]], rate.dtype), now_descent * jnp.ones(2)),
+        **curves(rates, by_rate=by_rate),
+        **curves(rate, by_rate_dot=now.gap, descent_dot=now_descent),
+        **curves(dampings, by_damping=by_damping.gap, restored=by_damping.restored),
+        **curves(damping, by_damping_dot=now.gap),
+        **curves(DAMPINGS[[0, -1]], descent_level=now_descent),
         "gap": now.gap,
         "descent_gap": now_descent,
         "leak": now.leak,
@@ -229,25 +220,21 @@ def still(panels, background):
     """θ and ψ side by side, and below them what is left between the two steps."""
     here, there, by_rate, by_damping = (panels[letter] for letter in "ABCD")
     chart = background["chart"]
-    for panel, name, title in ((here, "", "θ"), (there, "chart_", "ψ")):
+    for panel, name in ((here, ""), (there, "chart_")):
         x, y = background[name + "x"], background[name + "y"]
         panel.contour(x, y, background[name + "loss"], levels=15, colors=FAINT, linewidths=0.9)
-        panel.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), aspect="equal", title=title)
+        panel.set(xlim=x[[0, -1]], ylim=y[[0, -1]], aspect="equal")
         panel.plot(*background[name + "start"], "o", color=CONSTRAINT, ms=5)
     here.set(xlabel="θ₁", ylabel="θ₂", title="θ: solid is taken here, dashed in ψ")
     there.set(xlabel=CHARTS[chart][0], ylabel=CHARTS[chart][1], title=f"ψ ({chart}): dashed is taken in θ")
     key(here, "lower right", ("empirical Fisher", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
 
-    percent = FuncFormatter(lambda value, _: f"{value:g} %")
     for panel in (by_rate, by_damping):
-        panel.set(xscale="log", yscale="log", ylim=(GAPS[0] / 30, GAPS[1] * 1.5))
-        panel.set_yticks([0.01, 1, 100])
-        panel.yaxis.set_minor_formatter(NullFormatter())
-        panel.yaxis.set_major_formatter(percent)
+        set_up(panel, log="xy", ylim=(GAPS[0] / 30, GAPS[1] * 1.5), yticks=[0.01, 1, 100])
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
     by_rate.set(xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), xlabel="learning rate η")
     by_rate.set_title("The two ends' distance, in % of the step")
     by_rate.set_xticks([0.01, 0.1, 0.3], ["0.01", "0.1", "0.3"])
-    by_rate.xaxis.set_minor_formatter(NullFormatter())
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
     by_damping.set(xlim=(DAMPINGS[0] / 1.3, DAMPINGS[-1] * 1.3), xlabel="damping ε", title="… and against ε")
     by_damping.axvline(background["smallest"], color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
@@ -284,8 +271,7 @@ def _corners(data, chart, start, see):
     step = partial(two_charts.step_from, data["problem"], chart, start, rate, damping)
     ends = jnp.stack([see(end) for end in (start, start + step(descent=False), start + step(descent=True))])
     low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
-    half = 0.68 * (high - low)
-    half = jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
+    half = fit(0.68 * (high - low), ASPECT)
     return (low + high) / 2 + jnp.stack([-half, half])
 
 

@@ -17,24 +17,15 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import agreement_of, spectrum
 from efisher_teach.core.step import step_along, targeted_step
-from efisher_teach.figures.ink import (
-    CANDIDATE,
-    CONSTRAINT,
-    DATA,
-    DESCENT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    TRUTH,
-    UNDAMPED,
-)
-from efisher_teach.figures.marks import dots, key, line, polygons
-from efisher_teach.figures.plane import changes, gradients, rectangles, sample_of
+from efisher_teach.figures import plane
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, TRUTH, UNDAMPED
+from efisher_teach.figures.marks import dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import changes, height_limits, height_of, percent, rectangles
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 41)
 TARGETS = np.linspace(0, 1, 11)
 SHOWN = 36  # examples with a bar: evenly spaced ranks
-FARTHEST = 12.0  # in √c: where what would leave the view stays
 DASHES = (4, 2)
 MARKS = {
     "bars": polygons("A", DATA),
@@ -78,15 +69,12 @@ def should_all_improve(
         >>> print(scene.presets[3].asks)
         What does it ask of an example whose label is wrong?
     """
-    shape = getattr(problem.params, "shape", ())
-    if len(shape) != 1:
-        errors.reject("problem", "one with params of shape (p,)", f"{shape}", "E.g. breast_cancer(None).")
+    plane.require_vector(problem, action="E.g. breast_cancer(None).")
     y = np.asarray(problem.y)
     if not np.isin(y, (0, 1)).all() or problem.output_fn is None or problem.likelihood is None:
         got = f"labels {np.unique(y)[:3]}, likelihood {problem.likelihood and problem.likelihood.name}"
         errors.reject("problem", "one with labels 0 and 1 and a likelihood", got, "E.g. breast_cancer().")
-    if len(y) < SHOWN:
-        errors.reject("problem", f"one with {SHOWN} examples", f"{len(y)}", "Make n larger.")
+    plane.require_examples(problem, SHOWN)
     if not 0 < imbalance <= 1:
         errors.reject("imbalance", "above 0 and at most 1", f"{imbalance}", "1 keeps every example.")
     if not 0 <= noise <= 0.5:
@@ -94,19 +82,16 @@ def should_all_improve(
     kept, flipped = _sample(y, imbalance, noise, np.random.default_rng(seed))
     y = jnp.asarray(np.where(flipped, 1 - y, y), problem.y.dtype)
     groups = ("clean", "flipped") if noise else ("label 0", "label 1")
+    # An example that is not kept has weight 0, so that all shapes, and what is compiled for them, stay.
+    weights = {"kept": kept, "flipped": flipped, "second": flipped if noise else y}
+    weights = {name: jnp.asarray(weight, float) for name, weight in weights.items()}
     return Scene(
         title="Who improves, who pays?",
         axes=(
             Axis("damping", "damping ε", DAMPINGS, DAMPINGS[15], scientific, 6),
             Axis("target", "target: equal, (∂ℓ/∂z)², ℓ", TARGETS, 0.0, _wish, 6),
         ),
-        # An example that is not kept has weight 0, so that all shapes, and what is compiled for them, stay.
-        data=sample_of(problem._replace(y=y), budget)
-        | {
-            "kept": jnp.asarray(kept, float),
-            "flipped": jnp.asarray(flipped, float),
-            "second": jnp.asarray(flipped if noise else y, float),
-        },
+        data=plane.sample_of(problem._replace(y=y), budget) | weights,
         background=background,
         respond=respond,
         marks=MARKS,
@@ -148,9 +133,9 @@ def background(data):
     shown = jax.vmap(lambda each: each[_ranks(data, each)])(asked)
     means = jax.vmap(partial(_group_means, data))(asked)
     return {
-        "change_limits": _limits(shown, -1.2),
-        "mean_limits": _limits(means, -0.6),
-        "undamped": 100 * (1 - _agreement(found, 0.0)),
+        "change_limits": height_limits(shown, -1.2, 0.4),
+        "mean_limits": height_limits(means, -0.6, 0.4),
+        "undamped": 100 * (1 - agreement_of(found["factors"], _asked(found, 0.0))),
     }
 
 
@@ -160,86 +145,66 @@ def respond(data, state):
     problem, damping, target = data["problem"], state["damping"], state["target"]
     dampings = jnp.asarray(DAMPINGS, damping.dtype)
     path = jax.vmap(lambda damping: _step(data, found, damping, target))(dampings)
-    over = jax.vmap(lambda delta: _mean(data, changes(problem, delta) > 0))(path.delta)
+    truly_worse = jax.vmap(lambda delta: _mean(data, changes(problem, delta) > 0))(path.delta)
     bounds = jax.vmap(lambda delta: _bound(data, dot(found["G"], delta)))(path.delta)
     enlarge = len(data["kept"]) / jnp.sum(data["kept"])
 
-    step = _step(data, found, damping, target)
+    step, descent = _step(data, found, damping, target), _descent(data, found)
     predicted, actual = dot(found["G"], step.delta), changes(problem, step.delta)
-    ranks = _ranks(data, predicted)
-    flipped = data["flipped"][ranks]
-    descent = _descent(data, found)
     descent_predicted, descent_actual = dot(found["G"], descent), changes(problem, descent)
-    (first, second), (descent_first, descent_second) = (
-        _group_means(data, each) for each in (actual, descent_actual)
-    )
+    ranks, descent_ranks = _ranks(data, predicted), _ranks(data, descent_predicted)
+    flipped, seen = data["flipped"][ranks], height_of(predicted[ranks], rms)
+    means, descent_means = (_group_means(data, each) for each in (actual, descent_actual))
     worse, bound, actual_worse = enlarge * step.worse, _bound(data, predicted), _mean(data, actual > 0)
-
-    places = jnp.arange(SHOWN, dtype=rms.dtype)
     pair = jnp.array([0.0, 1.0])
-
-    def height(value):
-        return jnp.clip(value / rms, -FARTHEST, FARTHEST)
-
     return {
-        "bars": rectangles(places, height(predicted[ranks]) * (1 - flipped), 0.8),
-        "flipped_bars": rectangles(places, height(predicted[ranks]) * flipped, 0.8),
-        "changes": jnp.stack([places, height(actual[ranks])], axis=-1),
-        "descent": jnp.stack([places, height(descent_predicted[_ranks(data, descent_predicted)])], axis=-1),
-        "worse_path": jnp.stack([dampings, 100 * enlarge * path.worse], axis=-1),
-        "bound_path": jnp.stack([dampings, 100 * bounds], axis=-1),
-        "actual_path": jnp.stack([dampings, 100 * over], axis=-1),
-        "worse_dot": jnp.stack([damping, 100 * worse]),
-        "bound_dot": jnp.stack([damping, 100 * bound]),
-        "actual_dot": jnp.stack([damping, 100 * actual_worse]),
-        "groups": rectangles(pair - 0.2, height(jnp.stack([first, second])), 0.36),
-        "descent_groups": rectangles(pair + 0.2, height(jnp.stack([descent_first, descent_second])), 0.36),
-        "agreement": _agreement(found, target),
-        "worse": 100 * worse,
-        "bound": 100 * bound,
-        "actual_worse": 100 * actual_worse,
-        "first": first,
-        "second": second,
-        "descent_first": descent_first,
-        "descent_second": descent_second,
+        "bars": plane.bars(seen * (1 - flipped)),
+        "flipped_bars": plane.bars(seen * flipped),
+        "changes": plane.beside_bars(height_of(actual[ranks], rms)),
+        "descent": plane.beside_bars(height_of(descent_predicted[descent_ranks], rms)),
+        **plane.over(
+            dampings,
+            **percent(worse_path=enlarge * path.worse, bound_path=bounds, actual_path=truly_worse),
+        ),
+        **plane.over(damping, **percent(worse_dot=worse, bound_dot=bound, actual_dot=actual_worse)),
+        "groups": rectangles(pair - 0.2, height_of(means, rms), 0.36),
+        "descent_groups": rectangles(pair + 0.2, height_of(descent_means, rms), 0.36),
+        "agreement": agreement_of(found["factors"], _asked(found, target)),
+        **percent(worse=worse, bound=bound, actual_worse=actual_worse),
+        "first": means[0],
+        "second": means[1],
+        "descent_first": descent_means[0],
+        "descent_second": descent_means[1],
     }
 
 
 def still(panels, background):
     """One bar an example, sorted; the part that gets worse, against ε; the mean of each group."""
     each, worse, means = (panels[letter] for letter in "ABC")
-    each.set(xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
+    set_up(each, zero=True, xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
     each.set(xlabel=f"{SHOWN} examples, by what they gain", title="Change of each loss, in √c")
-    each.axhline(0, color=FAINT, lw=1)
     each.axhline(-1, color=CONSTRAINT, lw=1, ls=(0, DASHES))
     entries = [("gradient descent, in its own order", DESCENT), ("first order", DATA), ("true", TRUTH)]
     if background["groups"][1] == "flipped":
         entries.append(("first order, label flipped", CANDIDATE))
     key(each, "upper left", *entries)
 
-    worse.set(
-        xscale="log", xlim=(DAMPINGS[0] / 2, DAMPINGS[-1] * 2), ylim=(-4, 160), yticks=range(0, 101, 25)
-    )
-    worse.set(xlabel="damping ε", title="Examples that get worse")
+    set_up(worse, log="x", xlim=(DAMPINGS[0] / 2, DAMPINGS[-1] * 2), xticks=[1e-7, 1e-5, 1e-3, 1e-1, 10])
+    worse.set(ylim=(-4, 160), yticks=range(0, 101, 25), xlabel="damping ε", title="Examples that get worse")
     worse.yaxis.set_major_formatter(PercentFormatter(decimals=0))
-    worse.set_xticks([1e-7, 1e-5, 1e-3, 1e-1, 10])
     worse.axhline(background["undamped"], color=UNDAMPED, lw=1.5, ls=(0, DASHES))
     key(worse, "upper right", ("1 − ρ", UNDAMPED))
     key(worse, "upper left", ("bound", CONSTRAINT), ("first order", EMPIRICAL_FISHER), ("true", TRUTH))
 
-    means.set(xlim=(-0.6, 1.6), ylim=background["mean_limits"], title="Mean change of each group, in √c")
-    means.axhline(0, color=FAINT, lw=1)
+    set_up(means, zero=True, xlim=(-0.6, 1.6), ylim=background["mean_limits"])
+    means.set_title("Mean change of each group, in √c")
     means.set_xticks([0, 1], background["groups"])
     key(means, "upper left", ("this step", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
 
 
 def _wish(value: float) -> str:
     """Name a target."""
-    parts = [
-        (1 - 2 * value, "equal for all"),
-        (1 - abs(2 * value - 1), "∝ (∂ℓ/∂z)²"),
-        (2 * value - 1, "∝ ℓ"),
-    ]
+    parts = zip(_parts(value), ("equal for all", "∝ (∂ℓ/∂z)²", "∝ ℓ"), strict=True)
     said = [f"{100 * part:.0f} % {name}" for part, name in parts if part > 1e-6]
     return said[0].removeprefix("100 % ") if len(said) == 1 else " and ".join(said)
 
@@ -257,7 +222,7 @@ def _targets(data):
     """G; with the weights of `kept`, G and three targets of mean 1, and those as far as steps can reach them."""
     problem, kept = data["problem"], data["kept"]
     params, x, y = problem.params, problem.x, problem.y
-    G, output = gradients(problem), jax.vmap(problem.output_fn, (None, 0))(params, x)
+    G, output = plane.gradients(problem), jax.vmap(problem.output_fn, (None, 0))(params, x)
     slope = jax.vmap(jax.grad(problem.likelihood.loss))(output, y)
     losses = per_example_losses(problem.loss_fn, params, x, y)
     weight = kept * jnp.sqrt(len(kept) / jnp.sum(kept))  # then means over all rows are means over those kept
@@ -269,20 +234,18 @@ def _targets(data):
 
 def _parts(target):
     """The parts of the three targets."""
-    return jnp.stack(
-        [jnp.maximum(0, 1 - 2 * target), 1 - jnp.abs(2 * target - 1), jnp.maximum(0, 2 * target - 1)]
-    )
+    return [jnp.maximum(0, 1 - 2 * target), 1 - abs(2 * target - 1), jnp.maximum(0, 2 * target - 1)]
 
 
-def _agreement(found, target):
-    """ρ of a target; for equal targets it is that of the course."""
-    return agreement_of(found["factors"], dot(_parts(target), found["targets"]))
+def _asked(found, target):
+    """A target between equal, (∂ℓ/∂z)² and ℓ; its ρ is, where it is equal, that of the course."""
+    return dot(jnp.stack(_parts(target)), found["targets"])
 
 
 def _step(data, found, damping, target):
-    """The step of cost c at ε, for a target between equal, (∂ℓ/∂z)² and ℓ."""
-    wish = dot(_parts(target), found["targets"])
-    return targeted_step(found["weighted"], wish, damping=damping, budget=data["budget"])
+    """The step of cost c at ε, for a target."""
+    wish, budget = _asked(found, target), data["budget"]
+    return targeted_step(found["weighted"], wish, damping=damping, budget=budget)
 
 
 def _descent(data, found):
@@ -312,9 +275,3 @@ def _ranks(data, values):
     order = jnp.argsort(jnp.where(data["kept"] > 0, values, jnp.inf))
     places = (jnp.arange(SHOWN) + 0.5) / SHOWN * jnp.sum(data["kept"])
     return order[places.astype(int)]
-
-
-def _limits(values, least):
-    """Room for all values and for a key above them."""
-    low, high = jnp.minimum(jnp.min(values), least), jnp.maximum(jnp.max(values), 0.4)
-    return jnp.clip(jnp.stack([low - 0.08 * (high - low), high + 0.4 * (high - low)]), -FARTHEST, FARTHEST)

@@ -197,7 +197,7 @@ def still(panels, background):
     contours = steps.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
     steps.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
-    centre(steps, grid[[-1, -1]], 1, xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, over their cost √(ΔᵀCΔ)")
+    centre(steps, grid[[-1, -1]], 1.0, xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, over their cost √(ΔᵀCΔ)")
     key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import cancels, mean_gradient
@@ -19,9 +19,10 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import agreement_of, solve_spectral, spectrum
 from efisher_teach.core.step import step_along
+from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH, UNDAMPED
-from efisher_teach.figures.marks import dots, key, line, polygons
-from efisher_teach.figures.plane import WIDEST, circle, frame, gradients, rectangles, within_view
+from efisher_teach.figures.marks import centre, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import WIDEST, ellipse, gradients, height_of, points, within_view
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 49)  # in largest eigenvalues of C
@@ -33,8 +34,8 @@ PLANES = {
 MOST = 300  # examples: of more, so many are drawn
 SHOWN = 36  # examples with a bar
 RANKS = 64  # eigenvalues that are drawn, evenly spaced
-FARTHEST = 12.0  # in √c: where what would leave the view stays
 ASPECT = 1.25  # width by height of the panel of the plane
+NEEDLE = 1e-6  # of the largest eigenvalue of an ellipse: one that is thinner is cut
 MARKS = {
     "ellipse": line("A", CONSTRAINT, 1.8),
     "kept_area": polygons("B", f"{EMPIRICAL_FISHER}40"),
@@ -108,16 +109,7 @@ def your_model(
     data["plane"] = _plane(g, undamped, factors, plane, rng)
     return Scene(
         title="Your model: its plane, its spectrum, its examples",
-        axes=(
-            Axis(
-                "damping",
-                "damping ε",
-                DAMPINGS,
-                DAMPINGS[24],
-                lambda value: scientific(value * largest),
-                play=6,
-            ),
-        ),
+        axes=(Axis("damping", "damping ε", DAMPINGS, DAMPINGS[24], lambda e: scientific(e * largest), 6),),
         data=data,
         background=background,
         respond=respond,
@@ -160,18 +152,14 @@ PRESETS = (
 
 def background(data):
     """The eigenvalues, limits that hold for every ε, and the true loss in the plane where there is one."""
-    G, factors, root = data["G"], data["factors"], jnp.sqrt(WIDEST)
+    G, basis, factors = data["G"], data["plane"], data["factors"]
     steps = _steps(data, jnp.asarray(DAMPINGS, G.dtype))
-    shadow = jnp.concatenate([dot(steps, data["plane"]), _ellipse(data), _descent(data)[None]])
-    reach = frame(1.08 * root * jnp.max(jnp.abs(shadow), axis=0), ASPECT)
-    asked = dot(steps, G[data["shown"]].T)
-    low, high = jnp.minimum(jnp.min(asked), -1.6), jnp.maximum(jnp.max(asked), 0.4)
-    limits = jnp.stack([low - 0.08 * (high - low), high + 0.3 * (high - low)])
-    ranks, eigenvalues = _ranked(factors)
+    shadow = jnp.concatenate([dot(steps, basis), ellipse(G, basis, 121, NEEDLE), _descent(data)[None]])
+    reach = view.frame(1.08 * jnp.sqrt(WIDEST) * jnp.max(jnp.abs(shadow), axis=0), ASPECT)
     found = {
         "reach": reach,
-        "change_limits": jnp.clip(limits, -FARTHEST, FARTHEST),
-        "eigenvalues": jnp.stack([ranks, eigenvalues], axis=-1),
+        "change_limits": view.height_limits(dot(steps, G[data["shown"]].T), -1.6, 0.3),
+        "eigenvalues": points(*_ranked(factors)),
         "spectrum_limits": jnp.stack([_floor(factors), 1000 * factors.eigenvalues[0]]),
         "ranks": jnp.asarray(float(len(factors.eigenvalues))),
         "fall": -jnp.sqrt(agreement_of(factors)),
@@ -179,44 +167,36 @@ def background(data):
     }
     if "problem" in data:
         grid = jnp.linspace(-1, 1, 25)
-        places = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
+        places = view.grid_of(reach[0] * grid, reach[1] * grid).reshape(-1, 2)
 
         def loss(place):
-            return jnp.mean(_changes(data["problem"], dot(data["plane"], place)))
+            return jnp.mean(_changes(data["problem"], dot(basis, place)))
 
-        found["grid"], found["loss"] = grid, jax.lax.map(loss, places, batch_size=25).reshape(25, 25)
+        found |= {"grid": grid, "loss": jax.lax.map(loss, places, batch_size=25).reshape(25, 25)}
     return found
 
 
 def respond(data, state):
     """The step at ε, in the plane, in the spectrum and in every example."""
-    G, factors, plane, rms = data["G"], data["factors"], data["plane"], jnp.sqrt(data["budget"])
-    largest = factors.eigenvalues[0]
-    damping, dampings = largest * state["damping"], jnp.asarray(DAMPINGS, G.dtype)
+    G, factors, basis, rms = data["G"], data["factors"], data["plane"], jnp.sqrt(data["budget"])
+    damping, order = factors.eigenvalues[0] * state["damping"], data["shown"]
     delta = rms * _steps(data, state["damping"][None])[0]
-    tip, zero = dot(delta, plane), jnp.zeros(2, G.dtype)
+    tip, descent, length = dot(delta, basis), rms * _descent(data), jnp.linalg.norm(delta)
     predicted = dot(G, delta)
-    order = data["shown"]
-    places = jnp.arange(len(order), dtype=G.dtype)
     ranks, eigenvalues = _ranked(factors)
-    above = jnp.stack([ranks, jnp.maximum(eigenvalues, damping)], axis=-1)
-    level = jnp.stack([ranks, jnp.broadcast_to(damping, ranks.shape)], axis=-1)
+    above, level = points(ranks, jnp.maximum(eigenvalues, damping)), points(ranks, damping)
     last = float(len(factors.eigenvalues))
-    length = jnp.linalg.norm(delta)
     found = {
-        "ellipse": rms * _ellipse(data),
-        "path": rms * dot(_steps(data, dampings), plane),
-        "descent": jnp.stack([zero, rms * _descent(data)]),
-        "descent_tip": rms * _descent(data),
-        "step": jnp.stack([zero, tip]),
+        "ellipse": rms * ellipse(G, basis, 121, NEEDLE),
+        "path": rms * dot(_steps(data, jnp.asarray(DAMPINGS, G.dtype)), basis),
+        **view.from_origin(descent=descent, step=tip),
+        "descent_tip": descent,
         "tip": tip,
         "kept_area": jnp.concatenate([above, level[::-1]])[None],
-        "level": jnp.stack([jnp.array([0.5, last + 0.5]), jnp.broadcast_to(damping, 2)], axis=-1),
-        "level_dot": jnp.stack([0.5 + 0.96 * last, damping]),
-        "bars": rectangles(places, _height(predicted[order] / rms), 0.8),
-        "mean": jnp.stack(
-            [jnp.array([-1.0, len(order)]), jnp.broadcast_to(jnp.mean(predicted) / rms, 2)], axis=-1
-        ),
+        "level": points([0.5, last + 0.5], damping),
+        "level_dot": points(0.5 + 0.96 * last, damping),
+        "bars": view.bars(height_of(predicted[order], rms)),
+        "mean": points([-1.0, len(order)], jnp.mean(predicted) / rms),
         "n": jnp.asarray(float(len(G))),
         "p": jnp.asarray(float(G.shape[1])),
         "rank": jnp.sum(factors.eigenvalues > 0, dtype=G.dtype),
@@ -230,7 +210,7 @@ def respond(data, state):
     if "problem" in data:
         actual = _changes(data["problem"], delta)
         found |= {
-            "changes": jnp.stack([places, _height(actual[order] / rms)], axis=-1),
+            "changes": view.beside_bars(height_of(actual[order], rms)),
             "actual": jnp.mean(actual),
             "worse": 100 * jnp.mean(actual > 0, dtype=G.dtype),
         }
@@ -242,31 +222,24 @@ def still(panels, background):
     plane, values, each = (panels[letter] for letter in "ABC")
     reach, true = background["reach"], "loss" in background
     if true:
-        across, up = (side * background["grid"] for side in reach)
-        top = np.quantile(background["loss"], 0.9)
-        levels = MaxNLocator(16).tick_values(background["loss"].min(), top)
-        thin = {"colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
-        plane.contour(across, up, background["loss"], levels=levels, **thin)
+        loss, (across, up) = background["loss"], (side * background["grid"] for side in reach)
+        levels = MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9))
+        plane.contour(across, up, loss, levels=levels, colors=FAINT, linewidths=0.9, linestyles="solid")
     x, y = background["directions"]
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), xlabel=x, ylabel=y)
+    centre(plane, reach, ASPECT, xlabel=x, ylabel=y)
     plane.set_title("Steps of one cost" + (", over the true loss" if true else ""))
-    if np.isclose(reach[0], ASPECT * reach[1]):
-        plane.set_aspect("equal")
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
     key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
     key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
 
     values.plot(*background["eigenvalues"].T, color=CONSTRAINT, marker="o", ms=2.5, lw=1)
-    values.set(yscale="log", ylim=background["spectrum_limits"], xlabel="rank of the eigenvalue")
+    set_up(values, log="y", ylim=background["spectrum_limits"], xlabel="rank of the eigenvalue")
     values.set(xlim=(0.5, background["ranks"] + 0.5), title="Eigenvalues of C: kept above ε")
     values.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    values.yaxis.set_minor_formatter(NullFormatter())
     key(values, "upper right", ("ε: drag it", EMPIRICAL_FISHER))
 
     shown = int(background["shown"])
-    each.set(xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
+    set_up(each, zero=True, xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
     each.set(xlabel=f"{shown} examples, by gain along −g", title="Change of each loss, in √c")
-    each.axhline(0, color=FAINT, lw=1)
     each.axhline(background["fall"], color=UNDAMPED, lw=1.8, ls=(0, (1, 1.2)))
     key(each, "lower right", ("−√ρ, mean at ε = 0 (dotted)", UNDAMPED))
     key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
@@ -274,9 +247,13 @@ def still(panels, background):
 
 @jax.jit
 def _examine(G):
-    """True if g is 0; g; the factors of C; C⁺g; and the examples that are shown."""
-    g, factors = mean_gradient(G), spectrum(G)
-    return cancels(G, g), g, factors, solve_spectral(factors, 0.0), _shown(G)
+    """True if g is 0; g; the factors of C; C⁺g; and the examples that are shown.
+
+    Each of these keeps its place at every ε, by what a step along −g brings it.
+    """
+    g, factors, shown = mean_gradient(G), spectrum(G), min(SHOWN, len(G))
+    order = jnp.argsort(-dot(G, g))[((np.arange(shown) + 0.5) / shown * len(G)).astype(int)]
+    return cancels(G, g), g, factors, solve_spectral(factors, 0.0), order
 
 
 def _plane(g, undamped, factors, name, rng):
@@ -296,13 +273,6 @@ def _plane(g, undamped, factors, name, rng):
     return jnp.asarray(np.stack(basis[:2], axis=1), g.dtype)
 
 
-def _shown(G):
-    """The examples with a bar: each keeps its place at every ε, by what a step along −g brings it."""
-    shown = min(SHOWN, len(G))
-    order = jnp.argsort(-dot(G, mean_gradient(G)))
-    return order[((np.arange(shown) + 0.5) / shown * len(G)).astype(int)]
-
-
 def _steps(data, dampings):
     """Steps of cost 1 for ε in largest eigenvalues, (m, p)."""
     G, factors = data["G"], data["factors"]
@@ -314,13 +284,6 @@ def _descent(data):
     """The projection of the step along −g of cost 1, (2,)."""
     G = data["G"]
     return dot(step_along(G, -mean_gradient(G), 1.0), data["plane"])
-
-
-def _ellipse(data):
-    """The points of the plane whose cost is 1; where the plane holds free directions, a needle is cut."""
-    factors = spectrum(dot(data["G"], data["plane"]))
-    eigenvalues = jnp.maximum(factors.eigenvalues, 1e-6 * factors.eigenvalues[0])
-    return dot(circle(121) / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
 
 
 def _changes(problem, delta):
@@ -343,7 +306,3 @@ def _floor(factors):
     """The lower limit of the view of the spectrum."""
     kept = jnp.where(factors.eigenvalues > 0, factors.eigenvalues, factors.eigenvalues[0])
     return jnp.clip(jnp.min(kept) / 3, 1e-10 * factors.eigenvalues[0], 3e-8 * factors.eigenvalues[0])
-
-
-def _height(value):
-    return jnp.clip(value, -FARTHEST, FARTHEST)
