@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import nbformat
 import numpy as np
+import oracles
 import pytest
-from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.heavy
 
 CELLS = nbformat.read(Path(__file__).parent.parent / "notebooks/10_your_model.ipynb", as_version=4).cells
 (MODEL,) = [cell.source for cell in CELLS if cell.source.startswith("# ↓ Your own model")]
+# What a recipe replaces lies between the data and the loss.
+DATA, LOSS = MODEL[: MODEL.index("first, second =")], MODEL[MODEL.index("def loss_fn") :]
 RECIPES = {
     block.split()[1]: block
     for cell in CELLS
     if cell.cell_type == "markdown" and "exercise" not in cell.metadata
     for block in re.findall(r"```python\n(.*?)```", cell.source, re.DOTALL)
 }
-# What a recipe replaces lies between the data and the loss.
-DATA, LOSS = MODEL[: MODEL.index("first, second =")], MODEL[MODEL.index("def loss_fn") :]
 
 
 def run(*parts):
@@ -33,34 +33,22 @@ def run(*parts):
     return names
 
 
-def check(mine):
-    """G of the library is one gradient after the other, and every tool takes the model; gives G."""
-    gradient = jax.jit(jax.grad(mine.loss_fn))
-    loop = [ravel_pytree(gradient(mine.params, x, y))[0] for x, y in zip(mine.x, mine.y, strict=True)]
-    G = ef.per_example_gradients(mine.loss_fn, mine.params, mine.x, mine.y)
-    np.testing.assert_allclose(G, jnp.stack(loop), rtol=0, atol=1e-5 * np.abs(loop).max())
-    known = ef.loss_gram(mine.loss_fn, mine.params, mine.x, mine.y)
-    np.testing.assert_allclose(known.K, G @ G.T / 120, rtol=0, atol=1e-4 * np.abs(known.K).max())
+@pytest.mark.parametrize("framework", ["", "equinox", "flax"])
+def test_models_of_other_frameworks(framework):
+    """And of none: G of the library is one gradient after the other, and every tool takes the model."""
+    assert list(RECIPES) == ["equinox", "flax", "torch"]
+    if framework:
+        pytest.importorskip(framework)
+    mine = run(*((DATA, RECIPES[framework], LOSS) if framework else (MODEL,)))["mine"]
+    here = mine.loss_fn, mine.params, mine.x, mine.y
+    G, loop = ef.per_example_gradients(*here), oracles.gradients(*here)
+    assert G.shape == (120, 275)  # 13·16 + 16 + 16·3 + 3
+    np.testing.assert_allclose(G, loop, rtol=0, atol=1e-5 * np.abs(loop).max())
+    K = ef.loss_gram(*here).K
+    np.testing.assert_allclose(K, G @ G.T / 120, rtol=0, atol=1e-4 * np.abs(K).max())
     assert ef.scenes.your_model(mine).axes[0].name == "damping"
     assert ef.mean_loss(mine, mine.params) < 0.6  # it has learned something: log 3 is 1.1
-    return G
-
-
-def test_the_recipes_are_found():
-    assert list(RECIPES) == ["equinox", "flax", "torch"]
-
-
-def test_the_model_of_the_notebook():
-    G = check(run(MODEL)["mine"])
-    assert G.shape == (120, 275)  # 13·16 + 16 + 16·3 + 3
-
-
-@pytest.mark.parametrize("framework", ["equinox", "flax"])
-def test_models_of_other_frameworks(framework):
-    pytest.importorskip(framework)
-    names = run(DATA, RECIPES[framework], LOSS)
-    assert check(names["mine"]).shape == (120, 275)
-    probabilities = jax.vmap(names["mine"].predict_fn, (None, 0))(names["mine"].params, names["mine"].x)
+    probabilities = jax.vmap(mine.predict_fn, (None, 0))(mine.params, mine.x)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -68,8 +56,7 @@ def test_a_table_from_torch():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     names = run(DATA, RECIPES["torch"])
-    table, net = names["table"], names["net"]
-    loop = []
+    table, net, loop = names["table"], names["net"], []
     for x, y in zip(names["inputs"], names["labels"], strict=True):
         net.zero_grad()
         torch.nn.functional.cross_entropy(net(x[None]), y[None]).backward()

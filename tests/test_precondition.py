@@ -45,28 +45,13 @@ def test_every_form_is_what_numpy_makes_of_it(name, dtype):
             assert oracles.relative(u, reference(A, b, damping, form)) < close, form
 
 
-@pytest.mark.parametrize("name", ["tall", "wide", "deficient"])
-def test_the_root_twice_is_the_inverse(name, x64):
-    """Also where rounding leaves something outside the range; and ‖A^(-1/2)g‖² = gᵀA⁻¹g = ρ at ε = 0."""
-    G = jnp.asarray(oracles.GRID[name])
-    C, g = ef.empirical_fisher(G), ef.mean_gradient(G)
-    for damping in (0.0, 0.1):
-        first = directions(C, g, damping)
-        for once, inverse in [("root", "full"), ("diagonal root", "diagonal")]:
-            twice = directions(C, first[once], damping)[once]
-            assert oracles.relative(twice, first[inverse]) < 1e-11  # float64, condition below 1000
-    root = directions(C, g, 0.0)["root"]
-    np.testing.assert_allclose(root @ root, oracles.agreement(G), rtol=1e-11)
-
-
 def test_no_matrix_and_no_gradient(dtype):
     """A = 0: u = g/ε, g/√ε or g. g = 0: u = 0."""
     zero, g = jnp.zeros((4, 4), dtype), jnp.asarray([1.0, 2.0, 3.0, 4.0], dtype)
     for form, scale in zip(FORMS, (4, 4, 2, 2, 1), strict=True):
         np.testing.assert_allclose(directions(zero, g, 0.25)[form], scale * g, rtol=4 * oracles.unit(dtype))
-        for A in (zero, jnp.eye(4, dtype=dtype)):
-            for damping in (0.0, 0.25):
-                np.testing.assert_array_equal(directions(A, 0 * g, damping)[form], 0)
+        for damping in (0.0, 0.25):
+            np.testing.assert_array_equal(directions(zero, 0 * g, damping)[form], 0)
 
 
 def test_the_full_form_takes_an_indefinite_matrix(x64):
@@ -77,24 +62,18 @@ def test_the_full_form_takes_an_indefinite_matrix(x64):
 
 
 @pytest.mark.parametrize("form", FORMS[:-1])
-def test_another_sample(form):
-    """Without damping the loss could fall without limit at no cost; with damping there is a step."""
-    lean = jnp.diag(jnp.array([1.0, 0.0]))
+def test_errors(form):
+    """Without damping the loss could fall without limit at no cost; a root is of a cost, which is not negative."""
+    lean, indefinite = jnp.diag(jnp.array([1.0, 0.0])), jnp.diag(jnp.array([3.0, -2.0]))
     for damping in (0.0, 1e-12):  # one that rounding cannot see is none
         with pytest.raises(
             ValueError, match="`g` must lie in the range of `A` when `damping` is 0; got a part"
         ):
             precondition(lean, jnp.ones(2), damping, form)
-    precondition(lean, jnp.ones(2), 0.1, form)
-    precondition(lean, jnp.array([1.0, 0.0]), form=form)
-    precondition(lean, jnp.ones(2), form="none")
-
-
-@pytest.mark.parametrize("form", ["diagonal", "root", "diagonal root"])
-def test_a_root_is_of_a_cost_and_a_cost_is_not_negative(form):
-    """Also where the damping would lift it above 0."""
-    for damping in (0.0, 0.1, 5.0):
+    for fine in ((jnp.ones(2), 0.1, form), (jnp.array([1.0, 0.0]), 0.0, form), (jnp.ones(2), 0.0, "none")):
+        assert jnp.isfinite(precondition(lean, *fine)).all()
+    for damping in (0.0, 5.0) if form != "full" else ():  # also where the damping would lift it above 0
         with pytest.raises(
             ValueError, match="`A` must be positive semi-definite here; got -2 among its eigen"
         ):
-            precondition(jnp.diag(jnp.array([3.0, -2.0])), jnp.ones(2), damping, form)
+            precondition(indefinite, jnp.ones(2), damping, form)

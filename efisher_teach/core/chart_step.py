@@ -4,6 +4,7 @@
 Euclidean in its own chart, and, where C is singular, what changes no loss of the sample.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -194,21 +195,9 @@ def invariance_gap(
         0.00 0.00
         0.09 0.00
     """
-
-    def step(chart, metric_damping=False):
-        return step_in(
-            chart,
-            params,
-            G,
-            damping=damping,
-            budget=budget,
-            learning_rate=learning_rate,
-            form=form,
-            curvature=curvature,
-            metric_damping=metric_damping,
-        )
-
-    direct, there, carried = step(identity).pushed, step(coordinates), step(coordinates, True)
+    options = {"damping": damping, "budget": budget, "learning_rate": learning_rate, "form": form}
+    step = partial(step_in, params=params, G=G, curvature=curvature, **options)
+    direct, there, carried = step(identity).pushed, step(coordinates), step(coordinates, metric_damping=True)
 
     def relative(difference, whole):
         size = jnp.linalg.norm(whole)
