@@ -159,11 +159,10 @@ def nngeometry():
     return need("nngeometry")
 
 
-def by_nngeometry(nngeometry, theirs, representation, variant="regression", function=None, size=BATCH):
+def by_nngeometry(nngeometry, theirs, variant="regression", function=None):
     """Its "regression" is E[Σₖ ∇fₖ∇fₖᵀ] for any f: with the losses as f, the empirical Fisher."""
     options = {"variant": variant, "function": function or theirs.losses}
-    representation = getattr(nngeometry.object, representation)
-    return nngeometry.FIM(theirs.model, theirs.batches(size), representation, **options)
+    return nngeometry.FIM(theirs.model, theirs.batches(), nngeometry.object.PMatDense, **options)
 
 
 def test_nngeometry_matrices(nngeometry, ours, theirs):
@@ -172,7 +171,7 @@ def test_nngeometry_matrices(nngeometry, ours, theirs):
     It ADDS UP the Hessians of what `function` says of each batch: a mean needs a single batch, a sum needs 1/n.
     """
     examples, dense = theirs.batches(N), nngeometry.object.PMatDense
-    assert_agrees(by_nngeometry(nngeometry, theirs, "PMatDense").to_torch(), ours.C)
+    assert_agrees(by_nngeometry(nngeometry, theirs).to_torch(), ours.C)
     backend = nngeometry.backend.TorchHooksJacobianBackend(theirs.model, theirs.losses, centering=True)
     assert_agrees(dense(generator=backend, examples=examples).to_torch(), ours.covariance)
     K = nngeometry.GramMatrix(theirs.model, examples, function=theirs.losses)
@@ -180,16 +179,15 @@ def test_nngeometry_matrices(nngeometry, ours, theirs):
     total = theirs.torch.nn.CrossEntropyLoss(reduction="sum")
     H = nngeometry.Hessian(theirs.model, theirs.batches(), dense, function=total)
     assert_agrees(H.to_torch() / N, ours.H)
-    F = by_nngeometry(nngeometry, theirs, "PMatDense", "classif_logits", lambda x, y: theirs.model(x))
+    F = by_nngeometry(nngeometry, theirs, "classif_logits", lambda x, y: theirs.model(x))
     # It divides by 1 - Σπ + eps, down to the least likely class: a dozen eps become that many times 1/π.
     tolerance = ROUNDING + 12 * float(np.finfo(float).eps) / ours.least
     assert_agrees(F.to_torch(), ours.F, tolerance)
 
 
-@pytest.mark.parametrize("representation", ["PMatDense", "PMatLowRank"])
-def test_nngeometry_damped_step(nngeometry, representation, ours, theirs):
-    """`regul` is added to the mean, so it is our ε. Dense is p × p; low rank takes the singular values of G/√n."""
-    C = by_nngeometry(nngeometry, theirs, representation, size=N)
+def test_nngeometry_damped_step(nngeometry, ours, theirs):
+    """`regul` is added to the mean, so it is our ε."""
+    C = by_nngeometry(nngeometry, theirs)
     theirs.losses(theirs.x, theirs.y).mean().backward()
     g = nngeometry.object.PVector.from_model_grad(theirs.model)
 
