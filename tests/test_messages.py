@@ -163,6 +163,7 @@ REALS += [(ef.push_forward, "J"), (ef.push_forward, "delta"), (charts.affine, "A
 # Bad values, and what is said of them: {} is the value, {shape} its shape.
 NEGATIVE, NOT_POSITIVE, NOT_COUNTS = [-1.0, -1e-9, NAN, INF], [0.0, -0.5, NAN, INF], [0, -2, 1.5, True]
 SQUARES, SKEW, UNKNOWN = [x, y, jnp.ones((0, 0))], [C.at[0, 1].add(0.5)], [C.at[0, 0].set(NAN)]
+MOST = jnp.full((8, 2), NAN).at[0].set(1)
 HUGE, TINY, RATE = [1e20 * G, 1e36 * G], [1e-25 * G, 1e-22 * G], {"budget": None, "learning_rate": 0.1}
 BATCH, LEAFLESS = {"output_fn": root, "params": at, "x": column}, {"params": {}, "loss_fn": lambda *_: y[0]}
 ZERO, POSITIVE = "finite and at least 0; got ", "finite and greater than 0; got {}."
@@ -185,7 +186,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (ef.gram, "G", [jnp.ones((2, 3, 4))], ROWS),
     (ef.gram, "G", [jnp.ones((0, 2)), jnp.ones((3, 0))], "non-empty; got {shape}. Give at least one example"),
     (ef.gram, "G", [G.at[1, 0].set(NAN), G.at[1, 1].set(-INF)], ROW + "Look at these examples"),
-    (ef.gram, "G", [jnp.full((8, 2), NAN).at[0].set(1)], "finite; got NaN or infinity in 7 of 8 rows: 1, 2,"),
+    (ef.gram, "G", [MOST], "finite; got NaN or infinity in 7 of 8 rows: 1, 2, 3, 4, 5, …. Look at these"),
     (ef.gram, "G", [jnp.ones((2, 2), complex)], "real; got dtype complex64. Take its real part"),
     (differentiated, "G", [G], "held constant: steps and solves go through singular vectors"),
     *[(call, "damping", NEGATIVE, ZERO + "{}. Use 0 for the pseudo-inverse") for call in DAMPED],
