@@ -474,7 +474,7 @@ def test_progress_bar(capsys, tmp_path):
 def test_natural_update_is_the_step_by_the_dense_fisher(make, x64):
     """For each likelihood: the labels that the model believes in make rows of the same F, with g in their range."""
     problem = make((5,)) if make is ef.digits else make()
-    params, x, y = problem.params, problem.x[:12], problem.y[:12]
+    params, x, y = problem.params, problem.x[:6], problem.y[:6]
     known = {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
     F = np.asarray(ef.fisher(problem.loss_fn, params, x, **known))
     g = oracles.mean_gradient(ef.per_example_gradients(problem.loss_fn, params, x, y))

@@ -15,7 +15,7 @@ EXAMPLES, PARAMETERS = "examples", "parameters"  # the axes of a mesh that have 
 
 
 def automatic(mesh: Any) -> Mesh:
-    """A mesh of the same devices and axes, on which XLA may place what it likes where nothing is said."""
+    """A mesh of the same devices and axes, on which XLA decides where arrays are placed if nothing is said."""
     names = getattr(mesh, "axis_names", None)
     if not names or not set(names) <= {EXAMPLES, PARAMETERS}:
         got = f"axes {tuple(names)}" if names else type(mesh).__name__
@@ -30,7 +30,7 @@ def inside(mesh: Mesh | None) -> AbstractContextManager:
 
 
 def split_examples(mesh: Mesh | None, x: PyTree, y: PyTree) -> tuple[PyTree, PyTree]:
-    """Split x and y by their first axis."""
+    """Split x and y along their first axis."""
     if mesh is None:
         return x, y
     n, parts = errors.examples(x, y), mesh.shape.get(EXAMPLES, 1)
@@ -41,7 +41,7 @@ def split_examples(mesh: Mesh | None, x: PyTree, y: PyTree) -> tuple[PyTree, PyT
 
 
 def split_parameters(mesh: Mesh | None, params: PyTree) -> PyTree:
-    """Split every array by the longest axis that the devices can share evenly, if there is one."""
+    """Split every array along the longest axis that the devices can share evenly, if there is one."""
     if mesh is None:
         return params
     parts = mesh.shape.get(PARAMETERS, 1)

@@ -5,14 +5,14 @@ these have the inner product ⟨δxᵀ, δ′x′ᵀ⟩ = (δᵀδ′)(xᵀx′)
 
     its part of nK is (XXᵀ)∘(DDᵀ)         and its part of Gᵀw is Xᵀ diag(w) D:
 
-n(n + a + b) numbers where G has nab. Nothing is asked of the model: the gradient of ONE example is traced, and each
-gradient is followed back to the product that made it. Then the trace is run, for all examples at once, only as far as
+n(n + a + b) numbers where G has nab. The model need not be prepared: the gradient of ONE example is traced, and that of
+each array is followed back to the product that made it. Then the trace is run, for all examples at once, only as far as
 the factors of that product. Where a layer is used T times (a sequence, tied weights), x and δ have T rows each, and
 the inner product is Σ_st (δ_sᵀδ′_t)(x_sᵀx′_t).
 
 Where that does not pay, or there is no such product (a bias, an embedding, a scan), the dense rows of G are taken
-instead: all at once while they are few, or no more than the factors (those of biases are the errors D themselves),
-otherwise a part at a time. Exact all the same, and the memory stays bounded.
+instead: all at once if they are few, or no more numbers than the factors (the rows of a bias are the errors D
+themselves); otherwise a part at a time. The result is as exact, and the memory stays bounded.
 """
 
 from collections.abc import Callable
@@ -33,11 +33,11 @@ from efisher_teach.core.precision import dot
 from efisher_teach.network.strategies import Rows, at_least_float32, choose_strategy
 from efisher_teach.network.trace import evaluate, trace_gradients
 
-NUMBERS = 2**26  # that may be held beyond those of the loss itself: 256 MiB in float32
+NUMBERS = 2**26  # how many may be held beyond those of the loss itself: 256 MiB in float32
 
 
 class Leaf(NamedTuple):
-    """The part of one array of the parameters in K.
+    """How one array of the parameters enters K.
 
     Examples:
         >>> layer = {"W": jnp.ones((20, 10)), "b": jnp.zeros(20)}
@@ -89,15 +89,15 @@ def loss_gram(
         params: The parameters θ, any pytree of floating-point arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
-        chunk_size: The number of dense gradients to hold at once where a layer needs them; None means 256 MiB of them,
-            or as many numbers as the factors have.
+        chunk_size: The number of dense gradients to hold at once where an array needs them; None means 256 MiB of them,
+            or as many numbers as the factors have, if that is more.
 
     Returns:
         A `LossGram`.
 
     Raises:
-        ValueError: As in `per_example_losses`; params that are not floating-point; a loss or gradient that is not
-            finite (its row is named).
+        ValueError: As in `per_example_losses`; params are not floating-point; a loss or gradient is not finite (its
+            row is named).
 
     Examples:
         >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
@@ -109,8 +109,8 @@ def loss_gram(
         [1.  0.5]
     """
     errors.scalar_loss(loss_fn, params, x, y)
-    _check_floating("params", params)
-    check_hashable("loss_fn", loss_fn)
+    _check_floating(params)
+    check_hashable(loss_fn)
     chunk_size = None if chunk_size is None else errors.at_least_one("chunk_size", chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
     if errors.is_concrete(result.K):
@@ -131,7 +131,7 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     rows = [strategy for strategy in strategies if isinstance(strategy, Rows)]
     width = sum(strategy.size for strategy in rows)
     factors = sum(strategy.size for strategy in strategies) - width
-    # Too many rows are made a block of examples at a time, again for each pair of blocks.
+    # If the rows are too many, they are made for a block of examples at a time, anew for each pair of blocks.
     by_blocks = n * width > max(limit, n * factors if chunk_size is None else 0)
     places = [i for i, each in enumerate(strategies) if not (by_blocks and isinstance(each, Rows))]
     at_once = [strategies[i] for i in places]
@@ -169,7 +169,7 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
 
 
 def _combine(loss_fn, strategies, places, params, x, y, needed, constants, weights):
-    """Gᵀw: by each strategy that has a cheap way, and by one more backward pass where one of them has none."""
+    """Gᵀw, by each strategy that has a cheap way to it; where one has none, one more backward pass gives its part."""
     arrays, tree = jax.tree.flatten(params)
     if len(places) < len(strategies) or any(strategy.weighted_gradient is None for strategy in strategies):
         arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights))
@@ -203,22 +203,22 @@ def _by_blocks(make_rows, x, y, size):
     return jnp.tril(K) + jnp.tril(K, -1).T
 
 
-def check_hashable(argument: str, function: Any) -> None:
+def check_hashable(loss_fn: Any) -> None:
     """A function that JAX can remember having compiled."""
     try:
-        hash(function)
+        hash(loss_fn)
     except TypeError:
         action = "Wrap it in a function: lambda params, x, y: loss(params, x, y)."
-        errors.reject(argument, "hashable, as it is compiled once", type(function).__name__, action)
+        errors.reject("loss_fn", "hashable, as it is compiled once", type(loss_fn).__name__, action)
 
 
-def _check_floating(argument, tree):
-    """A pytree whose leaves are all floating-point arrays, and at least one."""
-    leaves, _ = tree_flatten_with_path(tree)
+def _check_floating(params):
+    """A pytree whose leaves are all floating-point arrays; at least one."""
+    leaves, _ = tree_flatten_with_path(params)
     if not leaves:
-        errors.reject(argument, "a pytree of floating-point arrays", "no array at all", "Give at least one.")
+        errors.reject("params", "a pytree of floating-point arrays", "no array at all", "Give at least one.")
     for path, leaf in leaves:
         if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
             got = f"{getattr(leaf, 'dtype', type(leaf).__name__)} at {keystr(path) or 'the root'}"
             action = "Only these have a gradient: close over the others in loss_fn (in equinox: partition and combine)."
-            errors.reject(argument, "a pytree of floating-point arrays", got, action)
+            errors.reject("params", "a pytree of floating-point arrays", got, action)

@@ -43,8 +43,8 @@ def optax_update(
 
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
-        optimizer: Such as `optax.adam(1e-3)`.
-        params: The start, from which its state is made.
+        optimizer: Any of optax's, such as `optax.adam(1e-3)`.
+        params: The parameters to start from, of which the state is made.
 
     Returns:
         `update` and its start `(params, state)`, as `update((params, state), x, y) -> ((params, state), OptaxReport)`.
@@ -86,7 +86,7 @@ class ScaleByEmpiricalFisherState(NamedTuple):
     weights: Float[Array, " m"]
     """(1 - β)βᵗ⁻ˢ/n for a row of batch s; 0 where nothing is stored yet."""
     total: Float[Array, ""]
-    """1 - βᵗ: the sum of the weights of all batches, also of forgotten ones."""
+    """1 - βᵗ: the sum of the weights of all batches, forgotten ones included."""
 
 
 def scale_by_empirical_fisher(
@@ -95,21 +95,21 @@ def scale_by_empirical_fisher(
     """The direction (C + εI)⁻¹g as a gradient transformation: from per-example gradients to a step, for `optax.chain`.
 
     Its updates come in with the examples on the first axis, as `jax.vmap(jax.grad(loss_fn), (None, 0, 0))` makes them,
-    and go out shaped like the parameters. Ascent: follow it by `optax.scale_by_learning_rate(η)`, which may be a
-    schedule. G is formed, n × p numbers; `make_update` avoids that.
+    and go out shaped like the parameters. This is ascent: follow it with `optax.scale_by_learning_rate(η)`, where η may
+    be a schedule. G is formed, n × p numbers; `make_update` avoids that.
 
     Args:
-        damping: ε ≥ 0 without, ε > 0 with a running average; also a traced value, as of `optax.inject_hyperparams`.
+        damping: ε ≥ 0, or ε > 0 with a running average. It may be traced, as by `optax.inject_hyperparams`.
         decay: β in [0, 1) of the running average C̄ₜ = Σₛ βᵗ⁻ˢ Cₛ / Σₛ βᵗ⁻ˢ over batches; 0 takes C of this batch only.
-        memory: m, the number of past per-example gradients that C̄ is made of, at least n; the oldest are forgotten,
-            which leaves out terms of C̄. The state holds m × p numbers. Needed where decay > 0.
+        memory: m ≥ n, the number of the newest per-example gradients that C̄ is made of. Older ones are forgotten, and
+            their terms are missing from C̄. The state holds m × p numbers. Needed where decay > 0.
 
     Returns:
         An `optax.GradientTransformation`.
 
     Raises:
-        ValueError: damping negative or not finite; decay outside [0, 1); decay without memory; more examples in a batch
-            than memory.
+        ValueError: damping is negative or not finite; decay is outside [0, 1), or has no memory; a batch has more
+            examples than the memory.
 
     Examples:
         >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # one gradient an example, not their mean
@@ -154,7 +154,7 @@ def scale_by_empirical_fisher(
 
 
 def _check_average(decay, memory):
-    """A factor that a running average forgets by, and the number of rows that it is made of."""
+    """The factor by which a running average forgets, and the number of rows that it is made of."""
     if errors.is_concrete(decay) and not 0 <= decay < 1:
         errors.reject(
             "decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches."

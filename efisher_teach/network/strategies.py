@@ -1,8 +1,8 @@
 """Strategies: how the gradient of one array of parameters enters the Gram matrix.
 
 A strategy reads from the trace what it needs of one example (`read_example`: `size` numbers), and what is the same for
-all of them (`read_constant`). The former comes back with the n examples on its first axis, for the array's part of nK
-(`inner_products`) and, where that is cheap, its part of Gᵀw (`weighted_gradient`).
+all of them (`read_constant`). It is given the former again with the n examples on the first axis, to make the array's
+part of nK (`inner_products`) and, where that is cheap, its part of Gᵀw (`weighted_gradient`).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Read = Callable[[Any], jax.Array]  # from a variable of the trace to its value
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
-    """Raise the precision to float32 or more: K is a sum of many products, and small differences in it count."""
+    """Raise the precision to float32 if it is lower: K is a sum of many products, and small differences in it count."""
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The numbers of an example."""
+        """How many numbers an example has."""
         return self.gradient.aval.size
 
     def read_example(self, read: Read) -> jax.Array:
@@ -82,7 +82,7 @@ class Side(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The numbers of an example."""
+        """How many numbers an example has."""
         return self.var.aval.size
 
     def read(self, read: Read, h: int, length: int) -> jax.Array:
@@ -91,12 +91,12 @@ class Side(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The form of outer products. Products of one layout can be added."""
+    """The form of outer products. Products of the same layout can be added."""
 
     shape: tuple[int, int, int]
     """(h, a, b): a × b numbers for each of h heads."""
     made: Any
-    """The same as an array, before the moves: (*h, *a, *b)."""
+    """Its shape and precision as it was made, before the moves: (*h, *a, *b)."""
     moves: tuple[Move, ...]
     """The moves that bring its entries to their places in the gradient."""
 
@@ -113,7 +113,7 @@ class Products(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The numbers of an example."""
+        """How many numbers an example has."""
         return sum(side.size for side in (*self.lefts, *self.rights))
 
     def read_example(self, read: Read) -> tuple[jax.Array, jax.Array]:
@@ -161,7 +161,7 @@ class Products(NamedTuple):
 
 
 class Convolution(NamedTuple):
-    """A convolution of the inputs with the errors, which can be made channel by channel."""
+    """A convolution of the inputs with the errors, which can be made a few channels at a time."""
 
     equation: Any
     moves: tuple[Move, ...]
@@ -169,11 +169,11 @@ class Convolution(NamedTuple):
     why: str = "a convolution"
     way: str = "columns"
 
-    weighted_gradient = None  # it would cost one more backward pass, and that gives Gᵀw of all arrays
+    weighted_gradient = None  # it would cost a backward pass, and one such pass gives Gᵀw of all arrays
 
     @property
     def size(self) -> int:
-        """The numbers of an example."""
+        """How many numbers an example has."""
         return sum(var.aval.size for var in self.equation.invars)
 
     def read_example(self, read: Read) -> tuple[jax.Array, jax.Array]:
@@ -199,12 +199,12 @@ class Convolution(NamedTuple):
 
 
 def _both_vary(trace, equation):
-    """True where both factors belong to the example. In the gradient of a bias, one is the weights that follow."""
+    """True if both factors depend on the example. In the gradient of a bias, one factor is the weights that follow."""
     return all(trace.varies(var) and var.aval.size for var in equation.invars)
 
 
 def _outer_products(term: Term) -> tuple[Side, Side, Layout]:
-    """A batched matrix product as outer products: what it batches are heads, what it sums over are products."""
+    """Read a batched matrix product as outer products: its batch axes are the heads, it sums over the products."""
     sides, ranks, lengths = [], [], []
     summed_axes, head_axes = term.equation.params["dimension_numbers"]
     for var, summed, heads in zip(term.equation.invars, summed_axes, head_axes, strict=True):
@@ -214,7 +214,7 @@ def _outer_products(term: Term) -> tuple[Side, Side, Layout]:
         lengths.append(prod(var.aval.shape[axis] for axis in rest))
     made, moves, h = term.equation.outvars[0].aval, term.moves, len(head_axes[0])
     made = jax.ShapeDtypeStruct(made.shape, made.dtype)
-    # A transposition that exchanges the sides is made by exchanging them.
+    # Where a transposition only exchanges the sides, the sides are exchanged instead.
     while moves and moves[0].primitive.name == "transpose":
         middle = h + ranks[0]
         permutation = (*range(h), *range(middle, len(made.shape)), *range(h, middle))
@@ -226,7 +226,7 @@ def _outer_products(term: Term) -> tuple[Side, Side, Layout]:
 
 
 def _before_moves(constants, made, moves, read):
-    """The sum of the terms that are the same for every example, in the form that is `made` before the moves."""
+    """The sum of the terms that are the same for every example, in the form `made` that gradients have before moves."""
     forward = partial(apply_moves, moves)
     V = jnp.asarray(sum(apply_moves(term.moves, read(term.var)) for term in constants))
     V = V.astype(jax.eval_shape(forward, made).dtype)
@@ -234,7 +234,7 @@ def _before_moves(constants, made, moves, read):
 
 
 def _by_columns(rows, right, axis, V, channel, width):
-    """RRᵀ of the rows `rows(right, V)`, which are made `width` columns at a time: these axes of `right` and V."""
+    """RRᵀ of the rows `rows(right, V)`, made `width` columns at a time: `right` is cut by `axis`, V by `channel`."""
     size = right.shape[axis]
     parts = ceil(size / max(1, min(width, size)))
     width = ceil(size / parts)

@@ -12,25 +12,14 @@ from jax import lax
 from jax.extend.core import Literal
 from jaxtyping import PyTree
 
-CALLS = {
-    "jit",
-    "pjit",
-    "closed_call",
-    "core_call",
-    "checkpoint",
-    "remat2",
-}  # their names in all versions of JAX
-MOVES = {
-    "transpose",
-    "reshape",
-    "squeeze",
-    "copy",
-    "convert_element_type",
-}  # operations that keep inner products
+# By their names in all versions of JAX.
+CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"}
+# Operations that keep inner products.
+MOVES = {"transpose", "reshape", "squeeze", "copy", "convert_element_type"}
 
 
 class Move(NamedTuple):
-    """An operation that only moves entries, by value: two are equal where they do the same."""
+    """An operation that only moves entries. Two are equal if they do the same."""
 
     primitive: Any
     settings: dict
@@ -59,7 +48,7 @@ class Trace(NamedTuple):
         return not isinstance(var, Literal) and var in self.varying
 
     def terms(self, var: Any, moves: tuple[Move, ...] = ()) -> list[Term]:
-        """The terms that a gradient is a sum of, each followed back through moves as far as it can be."""
+        """Split a gradient into the terms of a sum, each followed back through moves as far as it can be."""
         equation = self.made_by.get(var) if self.varies(var) else None
         if equation and equation.primitive.name == "add_any":
             return [term for part in equation.invars for term in self.terms(part, moves)]
@@ -112,9 +101,9 @@ def evaluate(jaxpr: Any, constants: Any, inputs: Any) -> Callable[[Any], Any]:
 
 
 def convolve(settings: dict, left: Any, right: Any) -> Any:
-    """A convolution by the settings of its equation; its output's channels are made first, then put in their place.
+    """Convolve by the settings of an equation, with the channels of the output first; then move them to their place.
 
-    Where they come last, XLA (as of JAX 0.10) splits the gradients of many examples over devices wrongly.
+    Where they come last, XLA (as of JAX 0.10) is wrong when it splits the gradients of many examples over devices.
     """
     numbers = settings["dimension_numbers"]
     batch, channel, *space = numbers.out_spec

@@ -1,6 +1,6 @@
 """Training: a loop of updates that shows its progress, can be interrupted, and goes on where it stopped.
 
-It knows of an update only that it takes parameters and a batch, and returns new ones and a report with a loss.
+All it knows of an update is that it takes parameters and a batch, and returns new parameters and a report with a loss.
 """
 
 import math
@@ -37,11 +37,11 @@ class Fit(NamedTuple):
     params: PyTree
     """After the last step."""
     best: PyTree
-    """The parameters with the lowest reported loss. Where batches are small, that is a matter of luck, too."""
+    """The parameters with the lowest reported loss. With small batches, that is partly a matter of luck."""
     reports: Any
     """The reports of the updates, with the steps on the first axis (NumPy); () before the first one."""
     stopped: str
-    """The reason why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
+    """Why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
 
 
 def fit(
@@ -57,29 +57,29 @@ def fit(
     checkpoint: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Fit:
-    """Repeat an update, with a progress bar. It can be interrupted, and goes on from a checkpoint.
+    """Repeat an update, with a progress bar. The loop can be interrupted, and goes on from a checkpoint.
 
     Args:
         update: `update(params, x, y) -> (params, report)`, of `make_update` or any other; the report is a NamedTuple
-            with a `loss`, that before the step. A state of its own (of Adam, say) may be part of `params`.
+            with a `loss`, the one before the step. A state of its own (of Adam, say) may be part of `params`.
         params: The start, any pytree of arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
         steps: The number of updates, those of a checkpoint included.
-        batch_size: The number of examples that a step sees; None means all. Each pass goes through a new order of the
-            examples, and leaves out the rest that does not fill a batch.
+        batch_size: The number of examples that a step sees; None means all. Each pass takes the examples in a new
+            order, and leaves out the last ones if they do not fill a batch.
         key: A `jax.random.key`, for the order of the examples. Needed for batches.
         callbacks: Each is called as `callback(step, params, report)` after a step, and ends the loop by returning True.
-        checkpoint: A file (.npz). If it exists, the loop goes on from there, as if it had never stopped; it is written
-            every half minute and at the end, also of an interruption or an error.
+        checkpoint: A file (.npz). If it exists, the loop goes on from there, as if it had never stopped. It is written
+            every half minute and at the end, even if that is an interruption or an error.
         progress: True shows a progress bar.
 
     Returns:
-        A `Fit`; also after an interruption (Ctrl-C, or the stop button of a notebook) and after a loss or step that is
-        not finite, which ends the loop.
+        A `Fit`, also after an interruption (Ctrl-C, or the stop button of a notebook). A loss or a step that is not
+        finite ends the loop, too.
 
     Raises:
-        ValueError: steps or batch_size is out of range; batches without a key; a checkpoint of other parameters.
+        ValueError: steps or batch_size is out of range; batches have no key; the checkpoint is of other parameters.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
@@ -121,7 +121,7 @@ def fit(
 
 
 class Trial(NamedTuple):
-    """A run with one setting. Its parameters are not kept, since there may be many: `fit` makes them again.
+    """A run with one setting. Its parameters are not kept, as there may be many of them: `fit` makes them again.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
@@ -132,9 +132,9 @@ class Trial(NamedTuple):
     """
 
     losses: np.ndarray
-    """Of each step (steps,): the mean loss of its batch, before it."""
+    """The mean loss of the batch of each step, before it (steps,)."""
     seconds: float
-    """The duration of one step, without compiling."""
+    """The time that a step takes, without compiling."""
 
 
 def tune(
@@ -148,11 +148,11 @@ def tune(
     key: Array | None = None,
     progress: bool = True,
 ) -> dict[float, Trial]:
-    """Run an update with each of a few settings, on the same batches.
+    """Run an update with each of a few settings, all on the same batches.
 
     Args:
         make: `make(setting) -> (update, start)`.
-        settings: To try, such as learning rates or budgets.
+        settings: What to try, such as learning rates or budgets.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
         steps: As in `fit`.
@@ -161,7 +161,7 @@ def tune(
         progress: True shows a progress bar, over the settings.
 
     Returns:
-        A `Trial` of each setting.
+        A `Trial` for each setting.
 
     Raises:
         ValueError: As in `fit`.
@@ -194,7 +194,7 @@ class _Run(NamedTuple):
     steps: Any
 
     def after_step(self, params, loss):
-        """The run after one more step; `loss` is that before it."""
+        """The run after one more step; `loss` is the one before it."""
         best = (self.params, loss) if loss < self.best_loss else (self.best, self.best_loss)
         return _Run(params, *best, self.steps + 1)
 
@@ -233,12 +233,12 @@ def _reason_to_stop(step, params, report, callbacks):
 
 
 def _stack(reports, steps):
-    """The reports of the finished steps: an interrupted one may have left its own."""
+    """The reports of the finished steps; an interrupted one may have left another."""
     return jax.tree.map(lambda *values: np.stack(values), *reports[:steps]) if steps else ()
 
 
 def _save(path, run, reports):
-    """Write another file and rename it, so that a crash leaves the old file or the new one."""
+    """Write a new file and rename it, so that a crash leaves either the old file or the new one."""
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((run, _stack(reports, run.steps)))]
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:
@@ -247,7 +247,7 @@ def _save(path, run, reports):
 
 
 def _load(path, start, report):
-    """A run as it was saved, and its reports."""
+    """Read a run as it was saved, and its reports."""
     leaves, tree = jax.tree.flatten((start, report))
     saved, wanted = [], _described(jax.tree.leaves(start))
     try:

@@ -1,9 +1,10 @@
 """The update on real networks: θ ← θ - η(C + εI)⁻¹g for any JAX loss, on CPU, GPU or several devices.
 
-One jitted function: the Gram matrix K of the loss, an n × n solve for the coefficients α, and Gᵀα. Neither G nor C is
-formed, so that a step costs little more than the gradient. The budget costs nothing: GΔ = -ηnKα is known from K.
+One jitted function makes the Gram matrix K of the loss, solves n × n equations for the coefficients α, and takes Gᵀα.
+Neither G nor C is formed, so a step costs little more than the gradient. The budget costs nothing: GΔ = -ηnKα is known
+from K.
 
-Beside it: the natural-gradient update, to compare with.
+The natural-gradient update stands beside it, for comparison.
 """
 
 from collections.abc import Callable
@@ -47,12 +48,12 @@ class Report(NamedTuple):
     learning_rate: Float[Array, "*steps"]
     """η: given, or √(c/uᵀCu)."""
     damped_agreement: Float[Array, "*steps"]
-    """gᵀ(C + εI)⁻¹g: ρ as far as the damping lets it be seen, from below."""
+    """gᵀ(C + εI)⁻¹g ≤ ρ, which it approaches as ε goes to 0."""
     residual: Float[Array, "*steps"]
     """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved."""
     finite: Bool[Array, "*steps"]
-    """True if the step is finite, and the loss after it where that was measured. If not, the parameters were left as
-    they were."""
+    """True if the step is finite, and so is the loss after it where that was measured. Otherwise the parameters were
+    left as they were."""
 
 
 def make_update(
@@ -66,28 +67,28 @@ def make_update(
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
     """The empirical-Fisher update of a network: θ ← θ - η(C + εI)⁻¹g, with η given or such that ΔᵀCΔ = c.
 
-    It is compiled once for a loss and its shapes: a new update with another ε, c or η costs nothing. Made for n < p. In
-    float32 its relative error is below 1e-5 for smooth networks; on GPUs only where the model's own products are not
-    rounded to TF32, which leaves three digits: `jax.default_matmul_precision("highest")`.
+    It is compiled once for a loss and its shapes: another ε, c or η costs nothing. It is made for n < p. In float32 its
+    relative error is below 1e-5 for smooth networks; on a GPU only if the model's own products are not rounded to TF32,
+    which leaves three digits: set `jax.default_matmul_precision("highest")`.
 
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
         damping: ε ≥ 0; 0 is the pseudo-inverse.
-        budget: c > 0, the mean squared loss change to spend, to first order; exactly met, also with damping.
+        budget: c > 0, the mean squared loss change to spend, to first order; met exactly, also with damping.
         learning_rate: η > 0, instead of a budget.
-        mesh: Devices to share the work. Its axis "examples" splits x and y, its axis "parameters" every parameter
-            array that it can; one of them or both. The result is the same on any mesh.
+        mesh: Devices that share the work. Its axis "examples" splits x and y, its axis "parameters" splits every array
+            of the parameters that it can; it may have one of them or both. The result is the same on any mesh.
         measure: True evaluates the loss once more, after the step. This costs about a third of a gradient.
 
     Returns:
-        `update(params, x, y) -> (params, Report)`, for x and y with one example a row, to be called anywhere, also
+        `update(params, x, y) -> (params, Report)`, for x and y with one example a row. It can be called anywhere, also
         under `jax.jit`. g = 0 leaves the parameters as they are, and so does a step that is not finite: see
         `Report.finite`.
 
     Raises:
-        ValueError: damping negative or not finite; budget or learning_rate not positive, both or none of them; a mesh
-            with other axes. The update itself: as in `loss_gram`, except that it reports what is not finite; n is no
-            multiple of the devices that share it.
+        ValueError: damping is negative or not finite; budget or learning_rate is not positive, or both or neither are
+            given; the mesh has other axes. The update itself raises as `loss_gram` does, except that it reports what is
+            not finite; and if n is not a multiple of the devices that share the examples.
 
     Examples:
         >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
@@ -96,7 +97,7 @@ def make_update(
         >>> print(params, f"{report.predicted_decrease:.3f}, in truth {report.actual_decrease:.3f}")
         [-0.1  -0.05] 0.100, in truth 0.097
     """
-    check_hashable("loss_fn", loss_fn)
+    check_hashable(loss_fn)
     damping, budgeted, scale = _numbers(damping, budget, learning_rate)
     mesh = None if mesh is None else devices.automatic(mesh)
 
@@ -114,18 +115,14 @@ def _update(loss_fn, budgeted, mesh, measure, params, x, y, damping, scale):
     known = loss_gram(loss_fn, params, x, y)
     K, n = devices.copy_to_all(mesh, known.K), len(known.losses)
     solution = _solve(K, jnp.full(n, 1 / n, K.dtype), n, damping, scale, budgeted)
-    delta = known.weighted_gradient(-solution.learning_rate * solution.coefficients)
-    moved = devices.split_parameters(mesh, jax.tree.map(jnp.add, params, delta))
-    loss = jnp.mean(known.losses)
-    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else None
-    return _accept(params, moved, solution, loss, after)
+    return _take(loss_fn, mesh, measure, params, x, y, known, solution, jnp.mean(known.losses))
 
 
 def _numbers(damping, budget, learning_rate):
-    """ε; whether a budget is given; c or η."""
+    """The damping ε; whether a budget is given; and c or η, whichever is."""
     damping = errors.one_number("damping", errors.damping(damping))
     budgeted, scale = errors.budget_or_rate(budget, learning_rate, damping.dtype)
-    # Without weak types, which JAX gives to Python's numbers: other numbers are then no reason to compile again.
+    # JAX gives weak types to Python's numbers. Without them, no other number is a reason to compile again.
     damping, scale = (lax.convert_element_type(number, number.dtype) for number in (damping, scale))
     return damping, budgeted, scale
 
@@ -165,8 +162,11 @@ def _solve(K, target, n, damping, scale, budgeted):
     )
 
 
-def _accept(params, moved, solution, loss, after):
+def _take(loss_fn, mesh, measure, params, x, y, known, solution, loss):
     """The parameters after the step, or before it where it is not finite; and the report."""
+    delta = known.weighted_gradient(-solution.learning_rate * solution.coefficients)
+    moved = devices.split_parameters(mesh, jax.tree.map(jnp.add, params, delta))
+    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else None
     finite = jnp.isfinite(loss) & jnp.isfinite(solution.squared_length)
     finite = finite if after is None else finite & jnp.isfinite(after)
     for leaf in jax.tree.leaves(moved):
@@ -194,16 +194,16 @@ def make_natural_update(
     learning_rate: Real[ArrayLike, ""] | None = None,
     measure: bool = True,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
-    """The natural-gradient update, to compare with: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
+    """The natural-gradient update, for comparison: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
 
-    The dual again, with a row for each label that the model believes in, weighted by the root of its probability: for m
-    labels about m times the price of `make_update`.
+    It is the dual again, with a row for each label that the model thinks possible, weighted by the root of its
+    probability: m labels cost about m times as much as `make_update`.
 
     Args:
         output_fn: `output_fn(params, x)`, the output z of one example.
         likelihood: p(y | z), of `efisher_teach.core.likelihoods`: the loss is its -log p(y | z).
         damping: ε ≥ 0.
-        budget: c > 0, spent in the metric of F: ΔᵀFΔ = c is twice the divergence KL of the model from what it was.
+        budget: c > 0, spent in the metric of F: ΔᵀFΔ = c is twice the KL divergence of the model from what it was.
         learning_rate: η > 0, instead of a budget.
         measure: As in `make_update`.
 
@@ -250,8 +250,5 @@ def _natural_update(output_fn, likelihood, budgeted, measure, params, x, y, damp
     known = loss_gram(lambda params, x, b: jnp.sum(b * output_fn(params, x)), params, x_of_row, B)
     # F is a mean over n examples, K over n × labels rows.
     solution = _solve(labels * known.K, target, n, damping, scale, budgeted)
-    delta = known.weighted_gradient(-solution.learning_rate * solution.coefficients)
-    moved = jax.tree.map(jnp.add, params, delta)
     loss = jnp.mean(per_example_losses(loss_fn, params, x, y))
-    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else None
-    return _accept(params, moved, solution, loss, after)
+    return _take(loss_fn, None, measure, params, x, y, known, solution, loss)
