@@ -250,9 +250,8 @@ def check(ways, loss_fn, params, x, y, chunk_size=None):
     losses, found, combined = jax.jit(run, compiler_options=QUICK)(params, x, y, w)
     u = ravel_pytree(combined)[0]
     np.testing.assert_allclose(losses, expected, rtol=1e-12)
-    np.testing.assert_allclose(
-        found, found.T, rtol=1e-12, atol=1e-12 * np.abs(K).max()
-    )  # exactly outside jit
+    # Exactly outside jit only.
+    np.testing.assert_allclose(found, found.T, rtol=1e-12, atol=1e-12 * np.abs(K).max())
     assert np.linalg.norm(found - K) <= 1e-12 * np.linalg.norm(K)
     assert np.linalg.norm(u - w @ G) <= 1e-12 * np.linalg.norm(w) * np.linalg.norm(G)
     # 1e-16 times the condition of C + εI, at most 1e6 here: ε is 0.01.

@@ -12,7 +12,7 @@ the inner product is Σ_st (δ_sᵀδ′_t)(x_sᵀx′_t).
 
 Where that does not pay, or there is no such product (a bias, an embedding, a scan), the dense rows of G are taken
 instead: all at once if they are few, or no more numbers than the factors (the rows of a bias are the errors D
-themselves); otherwise a part at a time. The result is as exact, and the memory stays bounded.
+themselves); otherwise a part at a time. The result is just as exact, and the memory stays bounded.
 """
 
 from collections.abc import Callable

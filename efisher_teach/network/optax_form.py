@@ -108,8 +108,8 @@ def scale_by_empirical_fisher(
         An `optax.GradientTransformation`.
 
     Raises:
-        ValueError: damping is negative or not finite; decay is outside [0, 1), or has no memory; a batch has more
-            examples than the memory.
+        ValueError: damping is negative or not finite; decay is outside [0, 1), or given without memory; a batch has
+            more examples than the memory.
 
     Examples:
         >>> G = jnp.array([[1.0, 0.0], [0.0, 2.0]])  # one gradient an example, not their mean

@@ -57,7 +57,7 @@ def fit(
     checkpoint: str | os.PathLike | None = None,
     progress: bool = True,
 ) -> Fit:
-    """Repeat an update, with a progress bar. The loop can be interrupted, and goes on from a checkpoint.
+    """Repeat an update, with a progress bar. It can be interrupted, and goes on from a checkpoint.
 
     Args:
         update: `update(params, x, y) -> (params, report)`, of `make_update` or any other; the report is a NamedTuple
@@ -148,7 +148,7 @@ def tune(
     key: Array | None = None,
     progress: bool = True,
 ) -> dict[float, Trial]:
-    """Run an update with each of a few settings, all on the same batches.
+    """Run an update with each of a few settings, on the same batches.
 
     Args:
         make: `make(setting) -> (update, start)`.

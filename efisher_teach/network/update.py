@@ -194,10 +194,10 @@ def make_natural_update(
     learning_rate: Real[ArrayLike, ""] | None = None,
     measure: bool = True,
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
-    """The natural-gradient update, for comparison: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
+    """The natural-gradient update, to compare with: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
 
     It is the dual again, with a row for each label that the model thinks possible, weighted by the root of its
-    probability: m labels cost about m times as much as `make_update`.
+    probability: for m labels its price is about m times that of `make_update`.
 
     Args:
         output_fn: `output_fn(params, x)`, the output z of one example.
