@@ -23,6 +23,7 @@ def problem(name):
         "fresh": lambda: ef.descend(ef.breast_cancer(), steps=3),
         "logistic": lambda: ef.descend(ef.logistic_regression(seed=3), steps=2, learning_rate=0.5),
         "linear": lambda: ef.descend(ef.linear_regression(seed=1), steps=1, learning_rate=0.3),
+        "few": lambda: ef.descend(ef.linear_regression(n=17, seed=1), steps=1, learning_rate=0.3),
         "thirty": lambda: ef.descend(ef.breast_cancer(None), steps=50, learning_rate=0.5),
         "inside": lambda: ef.breast_cancer()._replace(params=jnp.array([0.6, 0.2])),
         "radii": lambda: few("mean radius", "worst radius"),
@@ -53,8 +54,10 @@ def runs():
 GALLERY = {
     "every_example_pulls": lambda: scenes.every_example_pulls(problem("two")),
     "every_example_pulls, drawn": lambda: scenes.every_example_pulls(problem("logistic"), seed=2),
+    "every_example_pulls, few": lambda: scenes.every_example_pulls(problem("few")),
     "what_a_step_costs": lambda: scenes.what_a_step_costs(problem("two")),
     "what_a_step_costs, widest": lambda: scenes.what_a_step_costs(problem("logistic"), budget=0.04),
+    "what_a_step_costs, few": lambda: scenes.what_a_step_costs(problem("few"), budget=0.002),
     "the_best_step": lambda: scenes.the_best_step(problem("two")),
     "the_best_step, widest": lambda: scenes.the_best_step(problem("fresh"), budget=0.04),
     "the_best_step, linear": lambda: scenes.the_best_step(problem("linear"), budget=0.002),
@@ -69,7 +72,9 @@ GALLERY = {
     "damping, linear": lambda: scenes.damping(problem("linear"), budget=0.04),
     "solid": lambda: scenes.solid(problem("three")),
     "solid, a cylinder": lambda: scenes.solid(problem("two examples"), budget=0.04),
+    "solid, a slab": lambda: scenes.solid(ef.linear_regression(1, 3, seed=4), budget=0.002),
     "two_budgets": lambda: scenes.two_budgets(problem("radii")),
+    "two_budgets, wide": lambda: scenes.two_budgets(problem("wide")),
     "two_budgets, thirty": lambda: scenes.two_budgets(problem("thirty")),
     "other_coordinates": lambda: scenes.other_coordinates(problem("inside")),
     **{
@@ -133,12 +138,31 @@ def states(scene):
             yield *default[:place], index, *default[place + 1 :]
 
 
-# What the tests of single scenes hold against them, in float64.
+def cases(scene, *chosen):
+    """The names of one scene: as it is bare, and on the chosen data; on others for `make test-all`."""
+    return usual([name for name in GALLERY if name.split(",")[0] == scene], scene, *chosen)
+
+
+# What the tests of single scenes hold against them: regressions by their formulas, in float64.
+
+
+def regression(problem, delta=0.0):
+    """Losses and their slopes ∂ℓ/∂z at θ + Δ, for one Δ or many: (…, n) each."""
+    x, y = np.float64(problem.x), np.float64(problem.y)
+    z = (np.float64(problem.params) + delta) @ x.T
+    if problem.likelihood.name == "Gaussian":
+        return (z - y) ** 2 / 2, z - y
+    return np.logaddexp(0, z) - y * z, 1 / (1 + np.exp(-z)) - y
 
 
 def gradients(problem):
     """G (n, p)."""
-    return np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y))
+    return regression(problem)[1][:, None] * np.float64(problem.x)
+
+
+def changes(problem, delta):
+    """What steps do to the losses, (…, n)."""
+    return regression(problem, delta)[0] - regression(problem)[0]
 
 
 def cost(G, delta):
@@ -146,9 +170,20 @@ def cost(G, delta):
     return np.mean((delta @ G.T) ** 2, axis=-1)
 
 
-def true_change(problem, delta):
-    """Of the mean loss."""
-    return float(ef.mean_loss(problem, problem.params + delta) - ef.mean_loss(problem, problem.params))
+def spend(G, u, budget):
+    """The step along −u that costs as much."""
+    return -u * np.sqrt(budget / cost(G, u))
+
+
+def turned(step, other):
+    """Degrees from one step to another in the plane, against the clock."""
+    return np.degrees(np.arctan2(step[0] * other[1] - step[1] * other[0], step @ other))
+
+
+def agree(shown, expected, rtol=1e-3, atol=0.0):
+    """Hold arrays of a table against what an oracle expects by the same names."""
+    for name, value in expected.items():
+        np.testing.assert_allclose(shown[name], value, rtol=rtol, atol=atol, err_msg=name)
 
 
 def luminance(colour):

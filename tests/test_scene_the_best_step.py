@@ -4,84 +4,64 @@ import gallery
 import numpy as np
 import pytest
 
-from efisher_teach.figures import scenes
 
-
-@pytest.fixture(
-    params=[(name, budget) for name in ("two", "logistic", "linear") for budget in (0.002, 0.04)], ids=str
-)
-def lagrange(request):
-    """A scene, its table, its budget, G in float64, and the problem."""
-    name, budget = request.param
-    problem = gallery.problem(name)
-    scene = scenes.the_best_step(problem, budget=budget)
-    return scene, scenes.tabulate(scene), budget, gallery.gradients(problem), problem
-
-
-def test_cost_is_the_budget_at_every_place(lagrange):
-    _, table, budget, *_ = lagrange
-    np.testing.assert_allclose(table.arrays["cost"] ** 2, budget, rtol=1e-5)
-
-
-def test_candidates_lie_on_the_ellipse(lagrange):
-    _, table, budget, G, _ = lagrange
-    np.testing.assert_allclose(gallery.cost(G, np.float64(table.arrays["tip"])), budget, rtol=1e-5)
-    np.testing.assert_allclose(gallery.cost(G, np.float64(table.arrays["ellipse"])), budget, rtol=1e-5)
-
-
-def test_no_candidate_beats_lagrange(lagrange):
-    _, table, *_ = lagrange
-    assert table.arrays["score"].max() <= 100.001
-    assert (
-        table.arrays["score"].max() >= 99.99
-    )  # a place on the slider is at most half a degree from the best
-    assert np.abs(table.arrays["score"].min() + 100) < 0.01  # the other end is the steepest ascent
-
-
-def test_level_line_touches_only_at_the_best(lagrange):
-    _, table, _, G, _ = lagrange
+@pytest.fixture(params=gallery.cases("the_best_step", "the_best_step, linear"))
+def case(request):
+    """The problem, its budget, the turns, the table and its arrays; G and g, the best step and that along −g."""
+    scene, table = gallery.shown(request.param)
+    problem, budget = scene.data["problem"], scene.data["budget"]
+    G = gallery.gradients(problem)
     g = G.mean(axis=0)
-    promised = table.arrays["ellipse"] @ g
-    for i, level in enumerate(table.arrays["level"]):
-        np.testing.assert_allclose(level @ g, table.arrays["tip"][i] @ g, rtol=1e-3, atol=1e-5)
-        better = (
-            promised < table.arrays["tip"][i] @ g - 1e-6
-        ).mean()  # the part of the ellipse beyond the line
-        angle = np.degrees(np.arccos(np.clip(table.arrays["score"][i] / 100, -1, 1)))
-        assert abs(better - angle / 180) < 0.01
+    best = gallery.spend(G, np.linalg.solve(G.T @ G / len(G), g), budget)
+    return problem, budget, scene.axes[0].values, table, G, g, best, gallery.spend(G, g, budget)
 
 
-def test_turn_zero_is_gradient_descent(lagrange):
-    scene, table, budget, G, _ = lagrange
-    g = G.mean(axis=0)
-    descent = -g * np.sqrt(budget / gallery.cost(G, g))
-    place = scene.axes[0].nearest(0)
-    close = {"rtol": 1e-3, "atol": 1e-4 * np.abs(descent).max()}
-    np.testing.assert_allclose(table.arrays["tip"][place], descent, **close)
-    np.testing.assert_allclose(table.arrays["descent"], [np.zeros(2), descent], **close)
-    np.testing.assert_array_equal(table.arrays["candidate"][:, 1], table.arrays["tip"])
+def test_candidates_run_round_the_ellipse_from_gradient_descent(case):
+    problem, budget, turns, table, G, g, best, descent = case
+    arrays = table.arrays
+    W = np.linalg.cholesky(G.T @ G / len(G)).T  # where the ellipse is a circle
+    side = np.sign(gallery.turned(W @ descent, W @ arrays["tip"][270]))  # a quarter round
+    angles = side * np.deg2rad(turns)
+    x, y = W @ descent
+    round_ = [np.cos(angles) * x - np.sin(angles) * y, np.sin(angles) * x + np.cos(angles) * y]
+    tips = np.linalg.solve(W, round_).T
+    gallery.agree(arrays, {"tip": tips, "ellipse": tips}, atol=1e-3 * np.abs(tips).max())
+    np.testing.assert_array_equal(arrays["candidate"][:, 1], arrays["tip"])
+    np.testing.assert_allclose(gallery.cost(G, np.float64(arrays["tip"])), budget, rtol=1e-5)
+    np.testing.assert_allclose(arrays["cost"] ** 2, budget, rtol=1e-5)
+    steps = {"descent": [[0, 0], descent], "best": [[0, 0], best]}
+    gallery.agree(arrays, steps, atol=1e-4 * np.abs(tips).max())
+
+    most, actual = g @ best, gallery.changes(problem, tips).mean(axis=-1)
+    scores, true_scores = 100 * tips @ g / most, 100 * actual / most
+    expected = {"score": scores, "true_scores": np.stack([turns, true_scores], axis=1)}
+    expected |= {"scores": np.stack([turns, scores], axis=1), "descent_score": 100 * g @ descent / most}
+    gallery.agree(
+        arrays, expected | {"dot": expected["scores"], "true_dot": expected["true_scores"]}, atol=0.05
+    )
+    gallery.agree(arrays, {"predicted": tips @ g, "actual": actual, "best_predicted": most}, atol=4e-6)
+    assert arrays["score"].max() <= 100.001
+    assert arrays["score"].max() >= 99.99  # a place on the slider is at most half a degree from the best
 
 
-def test_true_loss_of_the_candidates(lagrange):
-    _, table, _, _, problem = lagrange
-    for i in (0, 90, 200):
-        assert table.arrays["actual"][i] == pytest.approx(
-            gallery.true_change(problem, table.arrays["tip"][i]), abs=2e-6
-        )
+def test_level_line_is_of_what_the_candidate_promises_and_crosses_the_view(case):
+    *_, table, _, g, _, _ = case
+    level, tip = table.arrays["level"], table.arrays["tip"]
+    np.testing.assert_allclose(level @ g, (tip @ g)[:, None] * [1, 1], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(np.max(np.abs(level) / table.background["reach"], axis=-1), 1, rtol=1e-3)
+    assert (np.sum((level[:, 0] - tip) * (level[:, 1] - tip), axis=-1) < 0).all()
 
 
-def test_value_of_the_budget_and_its_slope(lagrange):
+def test_value_of_the_budget_and_its_slope(case):
     """What c buys is √(cρ), and the multiplier √(ρ/c)/2 is its slope: the line touches it at c, and lies above it."""
-    _, table, budget, G, problem = lagrange
-    g = G.mean(axis=0)
-    agreement = g @ np.linalg.solve(G.T @ G / len(G), g)
+    problem, budget, _, table, G, g, best, _ = case
+    rho = g @ np.linalg.solve(G.T @ G / len(G), g)
     budgets, gains = table.arrays["value"].T
-    np.testing.assert_allclose(gains, np.sqrt(budgets * agreement), rtol=1e-4)
-    np.testing.assert_allclose(table.arrays["multiplier"], np.sqrt(agreement / budget) / 2, rtol=1e-4)
-    np.testing.assert_allclose(table.arrays["spent"], [budget, np.sqrt(budget * agreement)], rtol=1e-4)
+    np.testing.assert_allclose(gains, np.sqrt(budgets * rho), rtol=1e-4)
+    expected = {"multiplier": np.sqrt(rho / budget) / 2, "spent": [budget, np.sqrt(budget * rho)]}
+    gallery.agree(table.arrays, expected, rtol=1e-4)
     (low, start), (high, end) = table.arrays["tangent"]
     assert (start + (end - start) * (budgets - low) / (high - low) >= gains - 1e-6).all()
     np.testing.assert_allclose((end - start) / (high - low), table.arrays["multiplier"], rtol=1e-4)
-    at = np.argmin(abs(budgets - 0.01))
-    best = table.arrays["best"][1] * np.sqrt(budgets[at] / budget)
-    assert table.arrays["true_value"][at, 1] == pytest.approx(-gallery.true_change(problem, best), abs=2e-6)
+    true = -gallery.changes(problem, np.sqrt(budgets / budget)[:, None] * best).mean(axis=-1)
+    gallery.agree(table.arrays, {"true_value": np.stack([budgets, true], axis=1)}, atol=4e-6)

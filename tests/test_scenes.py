@@ -18,7 +18,6 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-import efisher_teach as ef
 from efisher_teach.browser.packing import pack
 from efisher_teach.figures import paint, scenes
 from efisher_teach.figures import table as table_room
@@ -321,76 +320,7 @@ def test_layers_look_as_matplotlib_draws_them(name):
                 assert [dash * point for dash in dashes] == pytest.approx(layer["dashes"])
 
 
-# Bad input
-
-
-def two_coordinates(params, chart):
-    return scenes.other_coordinates(ef.breast_cancer()._replace(params=jnp.array(params)), chart)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (
-            lambda: scenes.the_best_step(ef.breast_cancer(None)),
-            r"`problem` must be one with params of shape \(2,\)",
-        ),
-        (lambda: scenes.damping(ef.digits()), r"`problem` must be one with params of shape \(p,\)"),
-        (
-            lambda: scenes.damping(ef.breast_cancer()._replace(x_test=None)),
-            "`problem` must be one with held-out",
-        ),
-        (
-            lambda: scenes.damping(ef.linear_regression(n=20)),
-            "`problem` must be one with 36 examples; got 20",
-        ),
-        (
-            lambda: scenes.the_best_step(ef.breast_cancer(), budget=0.05),
-            "`budget` must be at most 0.04; got 0.05",
-        ),
-        (
-            lambda: scenes.damping(ef.breast_cancer(), budget=0.0),
-            "`budget` must be finite and greater than 0; got 0",
-        ),
-        (lambda: scenes.fisher_hessian(n=59), "`n` must be at least 60; got 59"),
-        (
-            lambda: scenes.fisher_hessian(model="cubic"),
-            "`model` must be one of 'linear', 'curved'; got 'cubic'",
-        ),
-        (lambda: scenes.vector_field(noise=0.05), "`noise` must be from 0.1 to 10; got 0.05"),
-        (lambda: scenes.vector_field(noise=11.0), "`noise` must be from 0.1 to 10; got 11"),
-        (
-            lambda: scenes.two_budgets(ef.digits()),
-            r"`problem` must be one with params of shape \(p,\), p ≥ 2",
-        ),
-        (
-            lambda: scenes.two_budgets(ef.linear_regression(1, 3)),
-            "`problem` must be such that g is no eigenvector of C; got R from",
-        ),
-        (lambda: two_coordinates([1.0, 1.0], "log"), "`chart` must be one of 'affine', .*; got 'log'"),
-        (lambda: two_coordinates([1.0, 1.0, 1.0], "polar"), r"of shape \(2,\); got shape \(3,\)"),
-        (
-            lambda: two_coordinates([-0.5, 1.0], "exp"),
-            r"`params` must be inside the chart 'exp' \(θ > 0, as θ = exp ψ\); got",
-        ),
-        (
-            lambda: two_coordinates([0.0, 0.0], "polar"),
-            "`params` must be at a regular point of the chart 'polar'",
-        ),
-    ],
-)
-def test_messages(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()
-
-
-@pytest.mark.parametrize(
-    "build", [scenes.what_a_step_costs, scenes.solid, scenes.two_budgets, scenes.your_model]
-)
-def test_gradients_that_are_not_finite_are_named(build):
-    broken = gallery.problem("three" if build is scenes.solid else "two")
-    with pytest.raises(ValueError, match="`loss_fn` must be finite; got NaN or infinity in"):
-        build(broken._replace(x=broken.x * jnp.nan))
+# What is said to authors of scenes.
 
 
 def test_not_finite_is_named():
