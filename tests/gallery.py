@@ -1,11 +1,12 @@
 """Every scene of the course as the tests and the pictures show it: by its name, and at extreme settings."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
+from oracles import direction
 
 import efisher_teach as ef
 from efisher_teach.browser.packing import prepare
@@ -18,25 +19,24 @@ CHARTS = ("affine", "exp", "square", "weight norm", "logit")
 @cache
 def problem(name):
     """The data that scenes are shown on, somewhat trained."""
+
+    def tumours(features, steps):
+        return ef.descend(ef.breast_cancer(features), steps=steps, learning_rate=0.5)
+
     return {
-        "two": lambda: ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5),
+        "two": lambda: tumours(2, 6),
         "fresh": lambda: ef.descend(ef.breast_cancer(), steps=3),
         "logistic": lambda: ef.descend(ef.logistic_regression(seed=3), steps=2, learning_rate=0.5),
         "linear": lambda: ef.descend(ef.linear_regression(seed=1), steps=1, learning_rate=0.3),
         "few": lambda: ef.descend(ef.linear_regression(n=17, seed=1), steps=1, learning_rate=0.3),
-        "thirty": lambda: ef.descend(ef.breast_cancer(None), steps=50, learning_rate=0.5),
+        "thirty": lambda: tumours(None, 50),
         "inside": lambda: ef.breast_cancer()._replace(params=jnp.array([0.6, 0.2])),
-        "radii": lambda: few("mean radius", "worst radius"),
-        "three": lambda: few("worst perimeter", "worst concavity", "worst texture"),
+        "radii": lambda: tumours(("mean radius", "worst radius"), 6),
+        "three": lambda: tumours(("worst perimeter", "worst concavity", "worst texture"), 6),
         "two examples": lambda: ef.linear_regression(2, 3, seed=1),
         "network": lambda: ef.descend(ef.digits(), steps=5, learning_rate=0.2),
         "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
     }[name]()
-
-
-def few(*names):
-    """The tumours, by some of their thirty measurements."""
-    return ef.descend(ef.breast_cancer(names), steps=6, learning_rate=0.5)
 
 
 def runs():
@@ -45,10 +45,13 @@ def runs():
     def trial(rate):
         return Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate))
 
-    rivals = {
-        name: {0.1: trial(rate)} for name, rate in (("descent", 0.03), ("adam", 0.06), ("natural", 0.05))
-    }
-    return rivals, {e: {c: trial(c / (1 + e)) for c in (0.04, 0.07)} for e in (0.01, 0.1, 1.0)}
+    rates = {"descent": 0.03, "adam": 0.06, "natural": 0.05}
+    ours = {e: {c: trial(c / (1 + e)) for c in (0.04, 0.07)} for e in (0.01, 0.1, 1.0)}
+    return {name: {0.1: trial(rate)} for name, rate in rates.items()}, ours
+
+
+def in_chart(chart):
+    return scenes.other_coordinates(problem("inside"), chart)
 
 
 GALLERY = {
@@ -76,11 +79,8 @@ GALLERY = {
     "two_budgets": lambda: scenes.two_budgets(problem("radii")),
     "two_budgets, wide": lambda: scenes.two_budgets(problem("wide")),
     "two_budgets, thirty": lambda: scenes.two_budgets(problem("thirty")),
-    "other_coordinates": lambda: scenes.other_coordinates(problem("inside")),
-    **{
-        f"other_coordinates, {name}": lambda name=name: scenes.other_coordinates(problem("inside"), name)
-        for name in CHARTS
-    },
+    "other_coordinates": lambda: in_chart("polar"),
+    **{f"other_coordinates, {chart}": partial(in_chart, chart) for chart in CHARTS},
     "fisher_hessian": lambda: scenes.fisher_hessian(),
     "fisher_hessian, curved": lambda: scenes.fisher_hessian(model="curved", n=60, seed=5),
     "vector_field": lambda: scenes.vector_field(),
@@ -138,11 +138,6 @@ def states(scene):
             yield *default[:place], index, *default[place + 1 :]
 
 
-def cases(scene, *chosen):
-    """The names of one scene: as it is bare, and on the chosen data; on others for `make test-all`."""
-    return usual([name for name in GALLERY if name.split(",")[0] == scene], scene, *chosen)
-
-
 # What the tests of single scenes hold against them: regressions by their formulas, in float64.
 
 
@@ -180,10 +175,39 @@ def turned(step, other):
     return np.degrees(np.arctan2(step[0] * other[1] - step[1] * other[0], step @ other))
 
 
-def agree(shown, expected, rtol=1e-3, atol=0.0):
+def agree(shown, rtol=1e-7, atol=0.0, **expected):
     """Hold arrays of a table against what an oracle expects by the same names."""
     for name, value in expected.items():
         np.testing.assert_allclose(shown[name], value, rtol=rtol, atol=atol, err_msg=name)
+
+
+class Look:
+    """A scene with its table, and G, g and C by hand where it is of a regression."""
+
+    def __init__(self, name):
+        self.name, (self.scene, self.table) = name, shown(name)
+        self.arrays, self.view = self.table.arrays, self.table.background
+        self.problem, self.budget = (self.scene.data.get(part) for part in ("problem", "budget"))
+        if self.problem and np.shape(self.problem.x)[1:] == np.shape(self.problem.params):
+            self.G = gradients(self.problem)
+            self.g, self.C = self.G.mean(axis=0), self.G.T @ self.G / len(self.G)
+
+    def plane(self):
+        """The basis (p, 2) of the plane of −g and −C⁺g, the first along −g."""
+        along, undamped = -self.g / np.linalg.norm(self.g), -direction(self.G, 0.0)
+        across = undamped - along * (along @ undamped)
+        return np.stack([along, across / np.linalg.norm(across)], axis=1)
+
+
+def looks(scene, *chosen, kind=Look):
+    """A fixture: the scene as it is bare, and on the chosen data; on others for `make test-all`."""
+    names = [name for name in GALLERY if name.split(",")[0] == scene]
+
+    @pytest.fixture(params=usual(names, scene, *chosen), scope="module")
+    def case(request):
+        return kind(request.param)
+
+    return case
 
 
 def luminance(colour):

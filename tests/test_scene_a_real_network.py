@@ -1,7 +1,7 @@
 """The race: it shows and says the runs that were given to it, the best of each rival, and ours by ε and c."""
 
-import gallery
 import numpy as np
+from gallery import agree
 
 import efisher_teach as ef
 from efisher_teach.figures import scenes
@@ -34,26 +34,23 @@ def test_race_shows_the_best_of_each_and_the_run_of_the_sliders():
     table, steps = scenes.tabulate(scene), STEPS + 1
     assert [axis.default for axis in scene.axes] == [20, 1.0, 0.3]  # the larger budget ends lower
     for name, rate in RATES.items():
-        losses, seconds = smooth(rate), steps * 0.01 / (1 + rate)
-        expected = {
-            name: losses,
-            f"{name}_step": np.stack([steps, losses], axis=1),
-            f"{name}_cost": np.stack([seconds, losses], axis=1),
-        }
-        gallery.agree(table.arrays, expected, rtol=1e-5)
-        gallery.agree(table.background, {name: np.stack([steps, seconds, losses], axis=1)}, rtol=1e-5)
-    seconds = np.median([run.seconds for each in ours.values() for run in each.values()])
+        losses, cost = smooth(rate), steps * 0.01 / (1 + rate)
+        by_step, by_cost = (np.stack([at, losses], axis=1) for at in (steps, cost))
+        shown = {name: losses, f"{name}_step": by_step, f"{name}_cost": by_cost}
+        agree(table.arrays, rtol=1e-5, **shown)
+        agree(table.background, rtol=1e-5, **{name: np.stack([steps, cost, losses], axis=1)})
+    cost = steps * np.median([run.seconds for each in ours.values() for run in each.values()])
+    arrays = table.arrays
     for i, j in np.ndindex(3, 2):
-        e, c = sorted(ours)[i], (0.1, 0.3)[j]
-        shown = {name: array[:, i, j] for name, array in table.arrays.items() if name.startswith("ours")}
-        shown |= {name: table.arrays[name][i, j] for name in ("by_step", "by_cost")}
-        if (e, c) == (0.01, 0.3):
-            assert shown["ours"][12] > 100  # it has blown up, and is finite in the table
+        if (i, j) == (0, 1):
+            assert arrays["ours"][12, i, j] > 100  # it has blown up, and is finite in the table
             continue
-        losses = smooth(c / (1 + e))
-        by_step, by_cost = (np.stack([at, losses], axis=1) for at in (steps, seconds * steps))
-        expected = {"ours": losses, "by_step": by_step, "by_cost": by_cost}
-        gallery.agree(shown, expected | {"ours_step": by_step, "ours_cost": by_cost}, rtol=1e-5)
+        losses = smooth((0.1, 0.3)[j] / (1 + sorted(ours)[i]))
+        by_step, by_cost = (np.stack([at, losses], axis=1) for at in (steps, cost))
+        shown = {name: arrays[name][:, i, j] for name in ("ours", "ours_step", "ours_cost")}
+        shown |= {name: arrays[name][i, j] for name in ("by_step", "by_cost")}
+        agree(shown, rtol=1e-5, ours=losses, by_step=by_step, by_cost=by_cost)
+        agree(shown, rtol=1e-5, ours_step=by_step, ours_cost=by_cost)
 
 
 def test_race_is_said():

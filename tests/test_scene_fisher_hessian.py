@@ -2,28 +2,24 @@
 
 import gallery
 import numpy as np
-import pytest
+from gallery import agree
 
 from efisher_teach.figures.scenes.fisher_hessian import AWAY, FARTHEST, HEAD, LEAST, MOST
 
 NAMES = ("empirical", "centred", "hessian")
 
 
-@pytest.fixture(params=gallery.cases("fisher_hessian", "fisher_hessian, curved"), scope="module")
-def case(request):
-    """The scene, its table, and how much the model bends: the factor of θ₁²(x² − 1)."""
-    scene, table = gallery.shown(request.param)
-    return scene, table, 1 / 3 if "curved" in request.param else 0.0
+case = gallery.looks("fisher_hessian", "fisher_hessian, curved")
 
 
 def each(case):
     """Indices and arrays of every state, with x, y, the optimum, and the oracle's matrices at θ."""
-    scene, table, bend = case
+    scene, bend = case.scene, 1 / 3 if "curved" in case.name else 0.0  # the factor of θ₁²(x² − 1)
     x, unit = np.float64(scene.data["problem"].x), np.float64(scene.data["unit"])
     square = x**2 - 1
     for index in np.ndindex(*(len(axis.values) for axis in scene.axes)):
         noise, misfit, distance = (axis.values[i] for axis, i in zip(scene.axes, index, strict=True))
-        at = table.at(index)
+        at = case.table.at(index)
         (low, start), (high, end) = np.float64(at["best"][[0, -1]])
         optimum = np.array([0, (end - start) / (high - low)])  # the bend is the same at both ends
         optimum[0] = (start + end) / 2 - bend * optimum[1] ** 2 * (high**2 - 1)
@@ -39,23 +35,22 @@ def each(case):
         g, C = G.mean(axis=0), G.T @ G / len(x)
         H = F - np.mean(r * square) * np.diag([0, 2 * bend])
         matrices = {"empirical": C, "centred": C - np.outer(g, g), "hessian": H}
-        yield index, at, matrices, F, g, (x, y, residual, optimum, theta)
+        yield index, at, matrices, F, g, (x, y, bend, residual, optimum, theta)
 
 
 def test_data_are_standardised(case):
-    for array in (case[0].data["problem"].x, case[0].data["unit"]):
+    for array in (case.problem.x, case.scene.data["unit"]):
         np.testing.assert_allclose([np.mean(array), np.std(array)], [0, 1], atol=1e-5)
 
 
 def test_matrices_and_steps_in_every_state(case):
-    scene = case[0]
-    for index, at, matrices, F, g, (x, y, _, optimum, theta) in each(case):
+    for index, at, matrices, F, g, (x, y, _, _, optimum, theta) in each(case):
         L = np.linalg.cholesky(F)
         back = np.linalg.inv(L)
         for row, name in enumerate(NAMES):
             least, most = np.linalg.eigvalsh(back @ matrices[name] @ back.T)
             scale = 2e-3 * max(abs(least), abs(most))
-            gallery.agree(at, {f"{name}_least": least, f"{name}_most": most}, rtol=2e-3, atol=scale)
+            agree(at, rtol=2e-3, atol=scale, **{f"{name}_least": least, f"{name}_most": most})
             shown = np.clip([at[f"{name}_least"], at[f"{name}_most"]], LEAST, MOST)
             np.testing.assert_allclose(at[f"{name}_ends"].T, [shown, [3 - row] * 2], rtol=1e-5)
             points = at[name] @ back
@@ -67,24 +62,22 @@ def test_matrices_and_steps_in_every_state(case):
         natural, step = -np.linalg.solve(L, g), -L.T @ np.linalg.solve(matrices["empirical"], g)
         length = max(np.linalg.norm(natural), HEAD)
         near = 0.02 if index[2] == 0 else 2e-3  # near the optimum g is a small difference
-        for name, v in (("natural", natural), ("step", step)):
-            gallery.agree(at, {name: [[0, 0], v * length / np.linalg.norm(v)]}, atol=near * length)
-        gallery.agree(at, {"ratio": np.linalg.norm(step) / np.linalg.norm(natural)}, rtol=near)
-        gallery.agree(at, {"angle": abs(gallery.turned(natural, step))}, atol=100 * near)
-        gallery.agree(at, {"optimum": L.T @ (optimum - theta)}, atol=1e-4)
-        variance = scene.axes[0].values[index[0]] ** 2
-        gallery.agree(at, {"variance": variance, "sigma": [[variance, 0.4], [variance, 3.6]]}, rtol=1e-5)
-        gallery.agree(at, {"examples": np.stack([x, y], axis=1)[:60]}, rtol=1e-4, atol=1e-4)
+        drawn = [[[0, 0], v * length / np.linalg.norm(v)] for v in (natural, step)]
+        agree(at, atol=near * length, natural=drawn[0], step=drawn[1])
+        agree(at, rtol=near, ratio=np.linalg.norm(step) / np.linalg.norm(natural))
+        agree(at, atol=100 * near, angle=abs(gallery.turned(natural, step)))
+        agree(at, rtol=1e-3, atol=1e-4, optimum=L.T @ (optimum - theta))
+        variance = case.scene.axes[0].values[index[0]] ** 2
+        agree(at, rtol=1e-5, variance=variance, sigma=[[variance, 0.4], [variance, 3.6]])
+        agree(at, rtol=1e-4, atol=1e-4, examples=np.stack([x, y], axis=1)[:60])
 
 
 def test_optimum_and_the_two_models(case):
     """There is no better fit elsewhere; the belief is one about the model."""
-    _, table, bend = case
-    for (_, _, far), at, *_, (x, _, residual, optimum, theta) in each(case):
+    for (_, _, far), at, *_, (x, _, bend, residual, optimum, theta) in each(case):
         edges, model = np.float64(at["model"]).T
-        np.testing.assert_allclose(
-            model, theta[0] + theta[1] * edges + bend * theta[1] ** 2 * (edges**2 - 1), atol=2e-3
-        )
+        expected = theta[0] + theta[1] * edges + bend * theta[1] ** 2 * (edges**2 - 1)
+        np.testing.assert_allclose(model, expected, atol=2e-3)
         if far:
             continue  # the optimum does not depend on where one looks
         J = np.stack([np.ones_like(x), x + 2 * bend * optimum[1] * (x**2 - 1)], axis=1)
@@ -92,11 +85,11 @@ def test_optimum_and_the_two_models(case):
         assert np.abs(J.T @ r / len(x)).max() < 1e-4 * (1 + np.abs(r).max())
         for shift in np.mgrid[-1:1:5j, -4:4:41j].reshape(2, -1).T:
             assert np.mean(r**2) <= np.mean(residual(optimum + shift) ** 2) + 1e-6
-    model, belief = table.arrays["model"], table.arrays["belief"][..., 0, :, :]
+    model, belief = case.arrays["model"], case.arrays["belief"][..., 0, :, :]
     width = model.shape[-2]
     for shown, off in ((belief, 1), (belief[..., ::-1, :], -1)):
         np.testing.assert_allclose(shown[..., :width, :] - [0, off], model, rtol=1e-5, atol=1e-5)
-    assert [table.depends[name] for name in ("examples", "best", "sigma")] == [(0, 1), (0, 1), (0,)]
+    assert [case.table.depends[name] for name in ("examples", "best", "sigma")] == [(0, 1), (0, 1), (0,)]
 
 
 def test_presets_are_what_they_say():

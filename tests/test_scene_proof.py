@@ -3,6 +3,7 @@
 import gallery
 import numpy as np
 import pytest
+from gallery import agree
 
 from efisher_teach.core.statements import STATEMENTS
 from efisher_teach.figures.scenes.proof import BUDGETS, NAMES
@@ -12,18 +13,15 @@ TAYLOR = {"one loss", "mean loss", "constraint"}
 DAMPINGS = {"proof": 1e-3, "proof, wide": 1e-2}
 
 
-@pytest.fixture(params=gallery.cases("proof"))
-def case(request):
-    return request.param, *gallery.shown(request.param)
+case = gallery.looks("proof")
 
 
 def test_approximations_miss_by_the_remainder(case):
     """Along the damped step of cost c; order 2 beside 1, 3 beside 2: relative, each falls with its length."""
-    name, _, table = case
-    problem = gallery.problem("wide" if "wide" in name else "two")
+    problem = gallery.problem("wide" if "wide" in case.name else "two")
     G = gallery.gradients(problem)
-    u = np.linalg.solve(G.T @ G / len(G) + DAMPINGS[name] * np.eye(G.shape[1]), G.mean(axis=0))
-    for budget, dots in zip(BUDGETS, table.arrays["ordered"], strict=True):
+    u = np.linalg.solve(G.T @ G / len(G) + DAMPINGS[case.name] * np.eye(G.shape[1]), G.mean(axis=0))
+    for budget, dots in zip(BUDGETS, case.arrays["ordered"], strict=True):
         delta = gallery.spend(G, u, budget)
         true, first = gallery.changes(problem, delta), G @ delta
         expected = [
@@ -32,15 +30,14 @@ def test_approximations_miss_by_the_remainder(case):
             abs(np.mean(true**2) / np.mean(first**2) - 1),
         ]
         np.testing.assert_allclose(dots[:, 0], expected, rtol=1e-3)
-    gallery.agree(table.arrays, {"least": np.min(table.arrays["ordered"][..., 0], axis=1)})
-    gallery.agree(table.arrays, {"most": np.max(table.arrays["ordered"][..., 0], axis=1)})
-    slopes = np.polyfit(np.log(BUDGETS[:6]), np.log(table.arrays["ordered"][:6, :, 0]), 1)[0]
+    agree(case.arrays, least=np.min(case.arrays["ordered"][..., 0], axis=1))
+    agree(case.arrays, most=np.max(case.arrays["ordered"][..., 0], axis=1))
+    slopes = np.polyfit(np.log(BUDGETS[:6]), np.log(case.arrays["ordered"][:6, :, 0]), 1)[0]
     np.testing.assert_allclose(slopes, 0.5, atol=0.02)
 
 
 def test_rows_are_the_lines_in_order_and_equations_hold_to_rounding_at_any_budget(case):
-    _, scene, table = case
-    arrays, depends = table.arrays, table.depends
+    arrays, depends, say = case.arrays, case.table.depends, case.scene.axes[1].say
     exact = arrays["exact"]
     assert exact.shape == (len(BUDGETS), 15, 2)
     assert exact[..., 0].max() < 1e-9
@@ -52,19 +49,18 @@ def test_rows_are_the_lines_in_order_and_equations_hold_to_rounding_at_any_budge
     assert tuple(STATEMENTS) == NAMES
     assert depends["exact"] == depends["ordered"] == depends["least"] == (0,)
     assert all(depends[name] == (1,) for name in ("fall", "fallen", "falls", "stands", "row", "hand"))
-    assert scene.axes[1].say(0.0) == "nothing"
-    assert scene.axes[1].say(7.0) == "“stationarity” (the step goes along −g)"
+    assert say(0.0) == "nothing"
+    assert say(7.0) == "“stationarity” (the step goes along −g)"
 
 
 def test_who_falls_with_whom(case):
     """A broken line falls; what it does not touch stands."""
-    name, _, table = case
-    marks = table.arrays["falls"][..., 0] > 0
+    marks = case.arrays["falls"][..., 0] > 0
     nothing, *rest = ({line for line, mark in zip(NAMES, row, strict=True) if mark} for row in marks)
     fallen = dict(zip(NAMES, rest, strict=True))
     assert nothing == set()
     # With fewer examples than parameters ρ is 1: there is nothing to mistake.
-    assert fallen.pop("value") == (set() if "wide" in name else {"value"})
+    assert fallen.pop("value") == (set() if "wide" in case.name else {"value"})
     assert all(line in fell for line, fell in fallen.items())
     for line in TAYLOR:
         assert fallen[line] == TAYLOR
@@ -78,7 +74,7 @@ def test_who_falls_with_whom(case):
 
 def test_how_far_they_fall(case):
     """10 % longer: Δ by 0.1, the cost by 0.21. λ doubled: a whole g is left, and ½ of λ is missing."""
-    fallen = case[2].arrays["fallen"][..., 0]
+    fallen = case.arrays["fallen"][..., 0]
     for broken, line, far in (
         ("active", "step", 0.1),
         ("active", "active", 0.21),
@@ -90,8 +86,8 @@ def test_how_far_they_fall(case):
 
 
 def test_each_row_has_one_verdict(case):
-    _, scene, table = case
-    arrays, place = table.arrays, scene.axes[0].nearest(scene.axes[0].default)
+    arrays, budget = case.arrays, case.scene.axes[0]
+    place = budget.nearest(budget.default)
     falls, stands = arrays["falls"][..., 0] == 1, arrays["stands"][..., 0] == 0
     np.testing.assert_array_equal(falls, ~stands)
     np.testing.assert_array_equal(falls.sum(axis=1), arrays["fallen_lines"])

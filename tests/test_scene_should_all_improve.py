@@ -2,7 +2,7 @@
 
 import gallery
 import numpy as np
-import pytest
+from gallery import agree
 
 from efisher_teach.figures.scenes.should_all_improve import DAMPINGS, SHOWN, TARGETS, should_all_improve
 
@@ -10,16 +10,15 @@ PLACES = [(i, j) for i in (0, 12, 28, 40) for j in (0, 3, 5, 10)]  # of ε and t
 NAMES = [f"should_all_improve, {data}" for data in ("wide", "noisy")]
 
 
-class Look:
-    """The table, and by hand, of the examples that are kept: G, the losses, the second group."""
+class Kept(gallery.Look):
+    """Beside the table, of the examples that are kept: the three wishes, and the second group."""
 
     def __init__(self, name):
-        self.name, (self.scene, self.table) = name, gallery.shown(name)
-        data = self.scene.data
-        kept = np.asarray(data["kept"]) == 1
-        self.problem = data["problem"]._replace(x=data["problem"].x[kept], y=data["problem"].y[kept])
-        self.G, self.budget = gallery.gradients(self.problem), data["budget"]
-        self.second = np.asarray(data["flipped"])[kept] == 1 if "noisy" in name else self.problem.y == 1
+        super().__init__(name)
+        kept, flipped = (np.asarray(self.scene.data[part]) == 1 for part in ("kept", "flipped"))
+        self.problem = self.problem._replace(x=self.problem.x[kept], y=self.problem.y[kept])
+        self.second = flipped[kept] if "noisy" in name else np.asarray(self.problem.y) == 1
+        self.G = gallery.gradients(self.problem)
         losses, slope = gallery.regression(self.problem)
         self.wishes = [each / each.mean() for each in (np.ones_like(slope), slope**2, losses)]
 
@@ -40,9 +39,7 @@ class Look:
         return np.array([changes[~self.second].mean(), changes[self.second].mean()])
 
 
-@pytest.fixture(params=gallery.usual(["should_all_improve", *NAMES], *NAMES))
-def case(request):
-    return Look(request.param)
+case = gallery.looks("should_all_improve", *NAMES, kind=Kept)
 
 
 def ranks(values):
@@ -56,7 +53,7 @@ def assert_worse(percent, values):
 
 
 def test_changes_of_the_examples_and_groups(case):
-    arrays, rms = case.table.arrays, np.sqrt(case.budget)
+    arrays, rms = case.arrays, np.sqrt(case.budget)
     for i, j in PLACES:
         at, delta = case.table.at((i, j)), case.step(DAMPINGS[i], TARGETS[j])
         predicted, actual = case.G @ delta, gallery.changes(case.problem, delta)
@@ -67,51 +64,41 @@ def test_changes_of_the_examples_and_groups(case):
         if "wide" not in case.name:  # there the order of equal changes is rounding
             np.testing.assert_allclose(at["changes"][:, 1], actual[order] / rms, atol=0.02)
         first, second = case.means(actual)
-        gallery.agree(at, {"first": first, "second": second}, atol=2e-5)
+        agree(at, atol=2e-5, first=first, second=second)
         np.testing.assert_allclose(at["groups"][:, 1, 1] * rms, [first, second], atol=2e-5)
         assert_worse(at["actual_worse"], actual)
         assert_worse(at["worse"], predicted)
         # Cantelli, of the changes that are predicted.
         bound = 1 - min(predicted.mean(), 0) ** 2 / np.mean(predicted**2)
-        gallery.agree(at, {"bound": 100 * bound, "bound_dot": [DAMPINGS[i], 100 * bound]}, atol=0.02)
-        for dot, number in (("worse_dot", "worse"), ("actual_dot", "actual_worse")):
-            gallery.agree(at, {dot: [DAMPINGS[i], at[number]]}, rtol=1e-5)
+        agree(at, atol=0.02, bound=100 * bound, bound_dot=[DAMPINGS[i], 100 * bound])
+        worse, actual_worse = ([DAMPINGS[i], at[number]] for number in ("worse", "actual_worse"))
+        agree(at, rtol=1e-5, worse_dot=worse, actual_dot=actual_worse)
     assert (arrays["worse"] <= arrays["bound"] + 1e-3).all()
     for path, number in (("worse_path", "worse"), ("bound_path", "bound"), ("actual_path", "actual_worse")):
         np.testing.assert_allclose(arrays[path][..., 1].T, arrays[number], atol=101 / len(case.G))
 
 
 def test_descent_costs_the_same(case):
-    arrays, rms = case.table.arrays, np.sqrt(case.budget)
+    arrays, rms = case.arrays, np.sqrt(case.budget)
     delta = gallery.spend(case.G, case.G.mean(axis=0), case.budget)
     predicted, means = case.G @ delta, case.means(gallery.changes(case.problem, delta))
-    np.testing.assert_allclose(
-        arrays["descent"][:, 1], np.sort(predicted)[ranks(np.arange(len(predicted)))] / rms, atol=2e-3
-    )
-    gallery.agree(arrays, {"descent_first": means[0], "descent_second": means[1]}, atol=2e-5)
+    np.testing.assert_allclose(arrays["descent"][:, 1], predicted[ranks(predicted)] / rms, atol=2e-3)
+    agree(arrays, atol=2e-5, descent_first=means[0], descent_second=means[1])
     np.testing.assert_allclose(arrays["descent_groups"][:, 1, 1] * rms, means, atol=2e-5)
 
 
 def test_no_step_has_a_lower_bound_than_the_undamped_empirical_fisher(case):
     """ρ of a wish is the part of its square that steps can fulfil; of equal wishes, 1 − ρ is the least bound."""
-    arrays, bound = case.table.arrays, case.table.arrays["bound"]
+    arrays, bound = case.arrays, case.arrays["bound"]
     for j in (0, 5, 10):
         t = case.wish(TARGETS[j])
         reached = case.G @ np.linalg.lstsq(case.G, t)[0]
         np.testing.assert_allclose(arrays["agreement"][j], np.mean(reached * t) / np.mean(t**2), atol=1e-4)
     least = 100 * (1 - arrays["agreement"][0])
-    np.testing.assert_allclose(case.table.background["undamped"], least, atol=0.02)
+    np.testing.assert_allclose(case.view["undamped"], least, atol=0.02)
     np.testing.assert_allclose(bound[0, 0], least, atol=0.5)
     assert (bound >= least - 0.02).all()
     assert (np.diff(bound[:, 0]) > -0.01).all()  # and it grows with ε (facts 2.5)
-
-
-def test_wide_and_undamped_every_wish_is_fulfilled():
-    case = Look("should_all_improve, wide")
-    for j in (0, 5, 10):  # the same decrease for all (facts 3.1), (∂ℓ/∂z)², ℓ
-        t = case.wish(TARGETS[j])
-        fulfilled = np.sort(-t / np.sqrt(np.mean(t**2)))[ranks(np.arange(len(t)))]
-        np.testing.assert_allclose(case.table.arrays["bars"][0, j, :, 1, 1], fulfilled, atol=2e-3)
 
 
 def test_who_is_kept_and_flipped():

@@ -3,24 +3,18 @@
 import gallery
 import numpy as np
 import pytest
+from gallery import agree
 
 from efisher_teach.figures import scenes
 from efisher_teach.figures.scenes.solid import CORNER, FARTHEST
 
-
-@pytest.fixture(params=gallery.cases("solid", "solid, a cylinder"))
-def case(request):
-    """The scene, its table, its budget, and C and g in float64."""
-    scene, table = gallery.shown(request.param)
-    G = gallery.gradients(scene.data["problem"])
-    return scene, table, scene.data["budget"], G.T @ G / len(G), G.mean(axis=0)
+case = gallery.looks("solid", "solid, a cylinder")
 
 
 def each(case):
     """ε, the damped matrix and the arrays there."""
-    scene, table, _, C, _ = case
-    for i, damping in enumerate(np.float32(scene.axes[0].values).astype(float)):
-        yield damping, C + damping * np.eye(3), table.at((i, 0, 0))
+    for i, damping in enumerate(np.float32(case.scene.axes[0].values).astype(float)):
+        yield damping, case.C + damping * np.eye(3), case.table.at((i, 0, 0))
 
 
 def test_wires_lie_on_the_ellipsoid(case):
@@ -28,26 +22,27 @@ def test_wires_lie_on_the_ellipsoid(case):
         points = at["wires"].reshape(-1, 3)
         inside = np.abs(points).max() < 0.99 * CORNER * at["reach"]  # a slab is cut all round
         cost = np.sum(points @ A * points, axis=-1)
-        assert cost.max() <= case[2] * 1.001, damping
-        if inside or np.linalg.eigvalsh(case[3])[1] > 1e-6:
-            np.testing.assert_allclose(cost, case[2], rtol=1e-3)
+        assert cost.max() <= case.budget * 1.001, damping
+        if inside or np.linalg.eigvalsh(case.C)[1] > 1e-6:
+            np.testing.assert_allclose(cost, case.budget, rtol=1e-3)
 
 
 def test_both_steps_solve_the_damped_problem_and_the_plane_touches(case):
-    *_, C, g = case
+    C, g = case.C, case.g
     down = -g / np.linalg.norm(g)
     for damping, A, at in each(case):
         u = np.linalg.solve(A, g)
-        step, descent = (-v * np.sqrt(case[2] / (v @ A @ v)) for v in (u, g))
+        step, descent = (-v * np.sqrt(case.budget / (v @ A @ v)) for v in (u, g))
         length, drawn = np.linalg.norm(step), at["step"][1]
-        expected = {"length": length, "length_dot": [damping, length], "cost": np.sqrt(case[2])}
-        gallery.agree(at, expected | {"decrease": -g @ step, "descent_decrease": -g @ descent}, rtol=2e-3)
-        gallery.agree(at, {"spent": 100 * step @ C @ step / case[2]}, atol=0.02)
-        gallery.agree(at, {"turn": np.degrees(np.arccos(min(1, down @ step / length)))}, atol=0.1)
-        gallery.agree(at, {"descent": [np.zeros(3), descent]}, atol=1e-5)
+        agree(at, rtol=2e-3, length=length, length_dot=[damping, length])
+        agree(at, rtol=1e-3, decrease=-g @ step, descent_decrease=-g @ descent)
+        agree(at, rtol=1e-5, cost=np.sqrt(case.budget))
+        agree(at, atol=0.02, spent=100 * step @ C @ step / case.budget)
+        agree(at, atol=0.1, turn=np.degrees(np.arccos(min(1, down @ step / length))))
+        agree(at, rtol=1e-3, atol=1e-5, descent=[np.zeros(3), descent])
         # A long one is drawn shorter: its tip is out of view.
         shorter = min(1, FARTHEST * at["reach"] / length)
-        gallery.agree(at, {"step": [np.zeros(3), shorter * step]}, rtol=2e-3, atol=2e-4)
+        agree(at, rtol=2e-3, atol=2e-4, step=[np.zeros(3), shorter * step])
 
         np.testing.assert_allclose(at["level"] @ g, drawn @ g, rtol=1e-4)
         assert np.linalg.matrix_rank(at["level"][1:] - at["level"][0], tol=1e-4) == 2
@@ -58,14 +53,13 @@ def test_both_steps_solve_the_damped_problem_and_the_plane_touches(case):
 
 
 def test_semi_axes(case):
-    scene, table, budget, C, _ = case
-    values = np.clip(np.linalg.eigvalsh(C), 0, None)  # ascending: the longest first
+    values = np.clip(np.linalg.eigvalsh(case.C), 0, None)  # ascending: the longest first
     values[values < 1e-6 * values.max()] = 0
-    expected = np.sqrt(budget / (values[:, None] + scene.axes[0].values))
-    gallery.agree(table.arrays, dict(zip(("longest", "middle", "shortest"), expected, strict=True)))
-    np.testing.assert_allclose(table.arrays["semi_axes"][::-1, :, 1], expected, rtol=1e-3)
-    np.testing.assert_allclose(table.arrays["semi_dots"][:, ::-1, 1], expected.T, rtol=1e-3)
-    np.testing.assert_allclose(table.arrays["lengths"][:, 1], table.arrays["length"], rtol=1e-5)
+    expected = np.sqrt(case.budget / (values[:, None] + case.scene.axes[0].values))
+    agree(case.arrays, rtol=1e-3, longest=expected[0], middle=expected[1], shortest=expected[2])
+    np.testing.assert_allclose(case.arrays["semi_axes"][::-1, :, 1], expected, rtol=1e-3)
+    np.testing.assert_allclose(case.arrays["semi_dots"][:, ::-1, 1], expected.T, rtol=1e-3)
+    np.testing.assert_allclose(case.arrays["lengths"][:, 1], case.arrays["length"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", gallery.usual(["solid, a cylinder", "solid, a slab"], "solid, a cylinder"))
@@ -81,7 +75,7 @@ def test_a_free_direction_is_cut_at_the_view(name):
 
 
 def test_only_the_view_is_turned(case):
-    scene, table, *_ = case
+    scene, table = case.scene, case.table
     assert all(set(axes) <= {0} for axes in table.depends.values())
     np.testing.assert_array_equal(table.arrays["wires"], table.arrays["front"])
     edge_on = scene.presets[-1].state

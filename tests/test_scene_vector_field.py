@@ -2,7 +2,7 @@
 
 import gallery
 import numpy as np
-import pytest
+from gallery import agree
 from scipy.integrate import solve_ivp
 
 from efisher_teach.figures.scenes.vector_field import STARTS, VIEW
@@ -18,11 +18,12 @@ PLACES = [(a, b) for a in (-1, 2, 5) for b in (-1, 1.75, 5)]
 NOISES = {"vector_field": 1.0, "vector_field, noisy": 10.0}
 
 
-class Field:
+class Field(gallery.Look):
     """The data by the paper's recipe, the optimum, H, and the table."""
 
     def __init__(self, name):
-        self.noise, self.table = NOISES[name], gallery.shown(name)[1]
+        super().__init__(name)
+        self.noise = NOISES[name]
         rng = np.random.RandomState(0)
         x = np.stack([np.ones(1000), rng.lognormal(0, 0.75, 1000)], axis=1)
         self.x, self.y = x, x @ [2, 2] + self.noise * rng.normal(size=1000)
@@ -50,30 +51,24 @@ class Field:
         path = solve_ivp(rates, (0, 400), [*start, 0], "LSODA", rtol=1e-8, atol=1e-10, dense_output=True)
         points = path.sol(np.geomspace(1e-6, 399, 4000))[:2].T
         left = np.linalg.norm(points - self.optimum, axis=1)
-        directions = np.array(
-            [velocity(point) for point in points[left > 0.01 * np.linalg.norm(start - self.optimum)]]
-        )
+        directions = np.array([velocity(point) for point in points[left > 0.01 * left[0]]])
         turns = np.diff(np.unwrap(np.arctan2(directions[:, 1], directions[:, 0])))
         return path.y[2, -1], np.rad2deg(np.abs(turns).sum())
 
 
-@pytest.fixture(params=gallery.cases("vector_field"), scope="module")
-def case(request):
-    return Field(request.param)
+case = gallery.looks("vector_field", kind=Field)
 
 
-@pytest.mark.parametrize(("start", "step", "cosine", "length", "straight"), PAPER)
-def test_digits_of_the_paper(start, step, cosine, length, straight):
+def test_digits_of_the_paper():
     field = Field("vector_field")
-    now = field.at(start)
-    gallery.agree(now, {"start": start, "place": start}, rtol=1e-6)  # the grid has it
-    gallery.agree(now, {"step": step, "cosine": cosine}, atol=5e-4)
-    gallery.agree(now, {"length": length, "natural_length": straight}, atol=5e-3)
-    np.testing.assert_allclose(field.table.background["optimum"], [2.0120, 1.9855], atol=5e-5)
-    if start == (2, 4.5):  # the empirical Fisher moves the intercept
-        gallery.agree(now, {"gradient": 7.63}, atol=5e-3)
-        first = now["path"][1] - now["path"][0]
-        np.testing.assert_allclose(first / np.linalg.norm(first), [-0.99, 0.15], atol=1e-2)
+    for start, step, cosine, length, straight in PAPER:
+        now = field.at(start)
+        agree(now, start=start, place=start)  # the grid has it
+        agree(now, atol=5e-4, step=step, cosine=cosine)
+        agree(now, atol=5e-3, length=length, natural_length=straight)
+    np.testing.assert_allclose(field.view["optimum"], [2.0120, 1.9855], atol=5e-5)
+    first = np.diff(field.at((2, 4.5))["path"][:2], axis=0)[0]  # the empirical Fisher moves the intercept
+    np.testing.assert_allclose(first / np.linalg.norm(first), [-0.99, 0.15], atol=1e-2)
 
 
 def test_fields_at_every_start(case):
@@ -82,28 +77,26 @@ def test_fields_at_every_start(case):
         start = np.array([STARTS[i], STARTS[j]])
         off, v, at = start - case.optimum, case.ours(start), case.table.at((i, j))
         far = np.linalg.norm(off)
-        gallery.agree(at, {"step": np.linalg.norm(v)}, rtol=2e-3)
-        gallery.agree(at, {"cosine": -v @ off / np.linalg.norm(v) / far}, atol=2e-3)
-        gallery.agree(at, {"gradient": np.linalg.norm(case.H @ off)}, rtol=1e-4)
-        gallery.agree(
-            at, {"natural_length": far, "natural_left": [[0, far], [far, 0]]}
-        )  # Newton's step: straight
+        agree(at, rtol=2e-3, step=np.linalg.norm(v))
+        agree(at, atol=2e-3, cosine=-v @ off / np.linalg.norm(v) / far)
+        agree(at, rtol=1e-4, gradient=np.linalg.norm(case.H @ off))
+        agree(at, rtol=1e-3, natural_length=far, natural_left=[[0, far], [far, 0]])  # Newton's step: straight
 
 
 def test_flows_by_another_integrator(case):
     for start in [*PLACES[::2], (2, 4.5), (4.5, 3)] if case.noise == 1 else PLACES[::3]:
         now = case.at(start)
         length, turning = case.walk(case.descent, start)
-        gallery.agree(now, {"descent_length": length, "descent_ends": [length, 0]})
-        gallery.agree(now, {"descent_turning": turning}, atol=0.5)
+        agree(now, rtol=1e-3, descent_length=length, descent_ends=[length, 0])
+        agree(now, atol=0.5, descent_turning=turning)
         length, turning = case.walk(lambda theta: (1 + case.noise**2) * case.ours(theta), start)
-        gallery.agree(now, {"length": length, "ends": [length, 0]}, rtol=2e-3)
-        gallery.agree(now, {"turning": turning}, atol=1.5)
+        agree(now, rtol=2e-3, length=length, ends=[length, 0])
+        agree(now, atol=1.5, turning=turning)
 
 
 def test_paths_lead_to_the_optimum_by_no_less_than_the_straight_way(case):
     """Their points lie on the path, and add up to it."""
-    arrays = case.table.arrays
+    arrays = case.arrays
     for name in ("path", "descent", "natural"):
         np.testing.assert_allclose(arrays[name][..., 0, :], arrays["start"], atol=1e-5)
         np.testing.assert_allclose(arrays[name][..., -1, :] - case.optimum, 0, atol=1e-4)

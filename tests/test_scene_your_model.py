@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gallery import agree
 from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
@@ -15,27 +16,28 @@ def bare():
     return np.random.default_rng(0).normal(size=(50, 7)) * [3, 2, 1, 1, 1, 0.5, 0.1] + 0.3
 
 
-@pytest.fixture(params=gallery.cases("your_model", "your_model, gradients"))
-def case(request):
-    """Scene, table, and G in float64; where there is a problem, the true changes under a step of all its parameters."""
-    scene, table = gallery.shown(request.param)
-    if "problem" not in scene.data:
-        return scene, table, np.float64(scene.data["G"]), None
-    problem = scene.data["problem"]
-    theta, unravel = ravel_pytree(problem.params)
-    losses = jax.jit(jax.vmap(problem.loss_fn, (None, 0, 0)))
+class Model(gallery.Look):
+    """Beside the table: the true changes under a step of all parameters, where there is a problem."""
 
-    def changes(delta):
-        moved = losses(unravel(theta + jnp.float32(delta)), problem.x, problem.y)
-        return np.float64(moved) - np.float64(losses(problem.params, problem.x, problem.y))
+    def __init__(self, name):
+        super().__init__(name)
+        self.G, self.changes = np.float64(self.scene.data["G"]), None
+        if problem := self.problem:
+            x, y = problem.x, problem.y
+            self.G = np.float64(ef.per_example_gradients(problem.loss_fn, problem.params, x, y))
+            theta, unravel = ravel_pytree(problem.params)
+            losses = jax.jit(jax.vmap(problem.loss_fn, (None, 0, 0)))
+            before = np.float64(losses(problem.params, x, y))
+            self.changes = lambda delta: losses(unravel(theta + jnp.float32(delta)), x, y) - before
+        self.g = self.G.mean(axis=0)
 
-    G = ef.per_example_gradients(problem.loss_fn, problem.params, problem.x, problem.y)
-    return scene, table, np.float64(G), changes
+
+case = gallery.looks("your_model", "your_model, gradients", kind=Model)
 
 
 def test_every_reading_of_the_step(case):
     """By the n × n dual."""
-    scene, table, G, changes = case
+    scene, table, G, changes = case.scene, case.table, case.G, case.changes
     P, c, n = np.float64(scene.data["plane"]), float(scene.data["budget"]), len(G)
     K, rms, shown, ones = G @ G.T / n, c**0.5, np.asarray(scene.data["shown"]), np.ones(n)
     values = np.clip(np.linalg.eigvalsh(K)[::-1], 0, None)
@@ -46,13 +48,11 @@ def test_every_reading_of_the_step(case):
         epsilon, at = values[0] * scene.axes[0].values[i], table.at((i,))
         delta = gallery.spend(G, G.T @ np.linalg.solve(K + epsilon * np.eye(n), ones), c)
         length, predicted = np.linalg.norm(delta), G @ delta
-        gallery.agree(at, {"tip": delta @ P, "step": [[0, 0], delta @ P]}, atol=5e-3 * length)
-        gallery.agree(at, {"length": length}, rtol=5e-3)
-        gallery.agree(at, {"inside": 100 * np.linalg.norm(delta @ P) / length}, atol=0.5)
-        gallery.agree(
-            at, {"predicted": predicted.mean(), "kept": np.sum(values / (values + epsilon))}, rtol=2e-3
-        )
-        gallery.agree(at, {"promised_worse": 100 * np.mean(predicted > 0)}, atol=101 / n)
+        agree(at, atol=5e-3 * length, tip=delta @ P, step=[[0, 0], delta @ P])
+        agree(at, rtol=5e-3, length=length)
+        agree(at, atol=0.5, inside=100 * np.linalg.norm(delta @ P) / length)
+        agree(at, rtol=2e-3, predicted=predicted.mean(), kept=np.sum(values / (values + epsilon)))
+        agree(at, atol=101 / n, promised_worse=100 * np.mean(predicted > 0))
         np.testing.assert_allclose(at["bars"][:, 1, 1], predicted[shown] / rms, atol=0.02)
         np.testing.assert_allclose(at["mean"][:, 1], predicted.mean() / rms, rtol=2e-3)
         np.testing.assert_allclose(at["level"][:, 1], epsilon, rtol=1e-4)
@@ -60,8 +60,8 @@ def test_every_reading_of_the_step(case):
         np.testing.assert_allclose(at["kept_area"][0, 0, 1], max(values[0], epsilon), rtol=1e-3)
         if changes:
             actual = changes(delta)
-            gallery.agree(at, {"actual": actual.mean()}, atol=5e-4)
-            gallery.agree(at, {"worse": 100 * np.mean(actual > 0)}, atol=202 / n)
+            agree(at, atol=5e-4, actual=actual.mean())
+            agree(at, atol=202 / n, worse=100 * np.mean(actual > 0))
             expected = np.clip(actual[shown] / rms, -12, 12)
             np.testing.assert_allclose(at["changes"][:, 1], expected, atol=0.03)
     assert (np.diff(table.arrays["kept"]) < 0).all()
@@ -69,19 +69,17 @@ def test_every_reading_of_the_step(case):
 
 
 def test_what_stands_still(case):
-    scene, table, G, changes = case
-    P, arrays, view = np.float64(scene.data["plane"]), table.arrays, table.background
+    G, changes, arrays, view = case.G, case.changes, case.arrays, case.view
+    P, c = np.float64(case.scene.data["plane"]), float(case.budget)
     assert (arrays["n"], arrays["p"]) == G.shape
     assert arrays["rank"] == np.linalg.matrix_rank(G, tol=1e-5 * np.linalg.norm(G, 2))
     fitted = G @ np.linalg.lstsq(G, np.ones(len(G)), rcond=None)[0]
-    gallery.agree(arrays, {"agreement": np.mean(fitted)}, atol=1e-3)
+    agree(arrays, atol=1e-3, agreement=np.mean(fitted))
     spent = gallery.cost(G, arrays["ellipse"] @ P.T)
-    np.testing.assert_allclose(spent, float(scene.data["budget"]), rtol=2e-2)
+    np.testing.assert_allclose(spent, c, rtol=2e-2)
     np.testing.assert_allclose(arrays["path"], arrays["tip"], atol=1e-3 * np.abs(arrays["tip"]).max())
-    descent = gallery.spend(G, G.mean(axis=0), float(scene.data["budget"])) @ P
-    gallery.agree(
-        arrays, {"descent_tip": descent, "descent": [[0, 0], descent]}, atol=1e-3 * np.abs(descent).max()
-    )
+    descent = gallery.spend(G, case.g, c) @ P
+    agree(arrays, atol=1e-3 * np.abs(descent).max(), descent_tip=descent, descent=[[0, 0], descent])
     if changes:
         for row, column in ((12, 12), (3, 20), (24, 0)):
             place = view["reach"] * [view["grid"][column], view["grid"][row]]
@@ -90,8 +88,7 @@ def test_what_stands_still(case):
 
 
 def test_examples_that_are_shown(case):
-    scene, _, G, _ = case
-    shown, gain = np.asarray(scene.data["shown"]), -G @ G.mean(axis=0)
+    G, shown, gain = case.G, np.asarray(case.scene.data["shown"]), -case.G @ case.g
     assert len(set(shown)) == min(36, len(G))
     assert (np.diff(gain[shown]) >= -1e-5 * np.abs(gain).max()).all()  # from the largest gain along −g
     assert np.searchsorted(np.sort(gain), gain[shown[0]]) <= len(G) / 36
