@@ -38,11 +38,6 @@ def each(case):
         yield index, at, matrices, F, g, (x, y, bend, residual, optimum, theta)
 
 
-def test_data_are_standardised(case):
-    for array in (case.problem.x, case.scene.data["unit"]):
-        np.testing.assert_allclose([np.mean(array), np.std(array)], [0, 1], atol=1e-5)
-
-
 def test_matrices_and_steps_in_every_state(case):
     for index, at, matrices, F, g, (x, y, _, _, optimum, theta) in each(case):
         L = np.linalg.cholesky(F)
@@ -72,7 +67,7 @@ def test_matrices_and_steps_in_every_state(case):
         agree(at, rtol=1e-4, atol=1e-4, examples=np.stack([x, y], axis=1)[:60])
 
 
-def test_optimum_and_the_two_models(case):
+def test_data_optimum_and_the_two_models(case):
     """There is no better fit elsewhere; the belief is one about the model."""
     for (_, _, far), at, *_, (x, _, bend, residual, optimum, theta) in each(case):
         edges, model = np.float64(at["model"]).T
@@ -85,6 +80,8 @@ def test_optimum_and_the_two_models(case):
         assert np.abs(J.T @ r / len(x)).max() < 1e-4 * (1 + np.abs(r).max())
         for shift in np.mgrid[-1:1:5j, -4:4:41j].reshape(2, -1).T:
             assert np.mean(r**2) <= np.mean(residual(optimum + shift) ** 2) + 1e-6
+    for array in (case.problem.x, case.scene.data["unit"]):
+        np.testing.assert_allclose([np.mean(array), np.std(array)], [0, 1], atol=1e-5)
     model, belief = case.arrays["model"], case.arrays["belief"][..., 0, :, :]
     width = model.shape[-2]
     for shown, off in ((belief, 1), (belief[..., ::-1, :], -1)):

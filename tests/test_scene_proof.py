@@ -75,14 +75,10 @@ def test_who_falls_with_whom(case):
 def test_how_far_they_fall(case):
     """10 % longer: Δ by 0.1, the cost by 0.21. λ doubled: a whole g is left, and ½ of λ is missing."""
     fallen = case.arrays["fallen"][..., 0]
-    for broken, line, far in (
-        ("active", "step", 0.1),
-        ("active", "active", 0.21),
-        ("multiplier", "stationarity", 1),
-        ("multiplier", "multiplier", 0.5),
-        ("second order", "step", 2),
-    ):
-        assert fallen[1 + NAMES.index(broken), NAMES.index(line)] == pytest.approx(far, rel=1e-5)
+    far = {("active", "step"): 0.1, ("active", "active"): 0.21, ("second order", "step"): 2}
+    far |= {("multiplier", "stationarity"): 1, ("multiplier", "multiplier"): 0.5}
+    for (broken, line), expected in far.items():
+        assert fallen[1 + NAMES.index(broken), NAMES.index(line)] == pytest.approx(expected, rel=1e-5)
 
 
 def test_each_row_has_one_verdict(case):
