@@ -146,6 +146,19 @@ def test_another_sample_is_what_makes_small_damping_dangerous(x64):
         assert 1 / (2 * np.sqrt(damping)) < np.linalg.norm(strange) < np.linalg.norm(other) / damping
 
 
+# 1.7: how many get worse.
+
+
+def test_who_does_not_move_is_not_worse(x64):
+    """Half of the gradients are orthogonal to the step: ρ = ½ and none gets worse, whatever rounding makes of 0."""
+    G = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    for angle in np.arange(8.0):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        step = budget_step(G @ turn)
+        assert step.worse == 0
+        np.testing.assert_allclose(step.agreement, 0.5, rtol=10 * EPS)
+
+
 # 1.8 and 1.9: the wide case beyond Taylor, and the same vector elsewhere.
 
 
