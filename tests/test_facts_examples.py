@@ -1,8 +1,8 @@
 """The fact sheet, section 3 and item 4 of 7: what each loss does, who dominates, targets, and where it converges.
 
-Held elsewhere: the changes, coefficients and ranks of 3.1 and 3.2 by test_step.py, the conflict of 3.1 by
-test_scene_should_all_improve.py; the two experiments (3.5, 3.6) and ρ on other examples (3.7) by the cells of notebook
-07, with data of its own; the regression on a target (3.9) by test_step.py.
+Held elsewhere: the changes, coefficients and ranks of 3.1 and 3.2 by test_step.py; the two experiments (3.5, 3.6) and ρ
+on other examples (3.7) by the cells of notebook 07, with data of its own; the regression on a target (3.9) by
+test_step.py.
 """
 
 import jax
@@ -50,6 +50,12 @@ def descent(G):
 
 
 DIGITS = {
+    "1.7 a tight bound": (lambda: rate_step(np.array([[1.0], [1], [0]])).agreement, ".66667"),
+    "6.7 a gradient of 0": (lambda: rate_step(oracles.GRID["zero row"]).predicted_changes[0], "0.00000000"),
+    "6.7 equal gradients": (
+        lambda: rate_step(oracles.GRID["duplicated"]).predicted_changes,
+        "-1.000 -1.000 -1.000 -1.000",
+    ),
     "3.1 pair, gradient descent": (lambda: descent(gradients(*PAIR)), "-.0665 -.1762"),
     "3.1 pair, empirical Fisher": (lambda: rate_step(gradients(*PAIR)).predicted_changes, "-1.000 -1.000"),
     "3.1 conflict, gradient descent": (lambda: descent(CONFLICT)[8:], "-0.842 0.737"),

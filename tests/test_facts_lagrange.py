@@ -1,9 +1,8 @@
 """The fact sheet, sections 1 and 2: the exact problem, what damping solves, and how far first order goes.
 
-Held elsewhere: the digits of 1.1, and 1.6, 1.7 and 2.7, by test_step.py; 1.2 and the four identities by
-test_solve.py and test_step.py; 1.5 and the conditions of 2.1 b by test_two_budgets.py and test_scene_two_budgets.py;
-the orders of 2.8 by test_proof.py and test_scene_what_a_step_costs.py; that other samples are refused (1.4) by
-test_precondition.py.
+Held elsewhere: the digits of 1.1 by test_step.py; 1.2 and the four identities by test_solve.py and test_step.py; 1.5
+and the conditions of 2.1 b by test_two_budgets.py and test_scene_two_budgets.py; the orders of 2.8 by test_proof.py and
+test_scene_what_a_step_costs.py; that another sample is refused (1.4) by test_precondition.py.
 """
 
 import jax
@@ -146,7 +145,33 @@ def test_another_sample_is_what_makes_small_damping_dangerous(x64):
         assert 1 / (2 * np.sqrt(damping)) < np.linalg.norm(strange) < np.linalg.norm(other) / damping
 
 
-# 1.7: how many get worse.
+# 1.6, 1.7 and 2.7: what can be said of any step.
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)], ids=str)
+@pytest.mark.parametrize("damping", [1e-6, 1e-2, 1.0])
+def test_bounds(shape, damping, x64):
+    """Of twenty draws: how equal the decrease is, how many get worse, how long a step is, and that none falls further.
+
+    The mean fall is √(cρ), the variance c(1 - ρ), and at most a fraction 1 - ρ gets worse. ‖Δ‖ ≤ η√ρ/(2√ε).
+    """
+    for seed in range(20):
+        G = normal(seed, shape)
+        free, damped = budget_step(G), budget_step(G, damping)
+        rho, fall = float(free.agreement), -np.asarray(free.predicted_changes)
+        # κ of 15 random numbers may reach 1e6: 1e-10 is left of 1e-16.
+        np.testing.assert_allclose(fall.mean(), np.sqrt(BUDGET * rho), rtol=1e-8)
+        np.testing.assert_allclose(fall.var(), BUDGET * (1 - rho), rtol=1e-8, atol=1e-10)
+        assert max(np.mean(fall <= 0), free.worse) <= 1 - rho + 1e-9
+        length = np.linalg.norm(damped.delta)
+        assert length <= damped.learning_rate * np.sqrt(rho / damping) / 2 * (1 + 1e-9)
+        others = normal(seed + 100, (400, shape[1]))
+        others *= np.sqrt(BUDGET) / np.sqrt(np.mean((others @ G.T) ** 2, axis=1, keepdims=True))
+        g = G.mean(axis=0)
+        assert (others @ g).min() >= g @ free.delta - 1e-12
+        # Of those of cost c that are no longer, none does better than the damped one (facts 2.1 b).
+        others *= np.minimum(1, length / np.linalg.norm(others, axis=1, keepdims=True))
+        assert (others @ g).min() >= g @ damped.delta - 1e-12
 
 
 def test_who_does_not_move_is_not_worse(x64):

@@ -1,8 +1,7 @@
 """The fact sheet, section 5: where the empirical Fisher is the Fisher, and what happens where it is not.
 
-Held elsewhere: 4 by test_coordinates.py; 4.5 by test_step.py too; 5.1 by test_matrices.py; C = σ²F at an optimum (5.2)
-by test_scene_fisher_hessian.py; Figure 1 of Kunstner, Balles and Hennig (5.4) by test_scene_vector_field.py; batches
-that are squared after averaging (5.6) by test_scene_bug_hunt.py; running averages (5.7) by test_update.py.
+Held elsewhere: 4 by test_coordinates.py and test_scene_other_coordinates.py; 5.1 by test_matrices.py; Figure 1 of
+Kunstner, Balles and Hennig (5.4) by test_scene_vector_field.py; running averages (5.7) by test_update.py.
 """
 
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import oracles
 import pytest
 
 import efisher_teach as ef
+from efisher_teach.core.precondition import precondition
 from efisher_teach.core.problems import LINEAR, LOGISTIC
 
 pytestmark = pytest.mark.heavy
@@ -58,6 +58,18 @@ def test_binary_labels_at_zero_logits(dtype):
     assert oracles.relative(away.F, away.hessian) < close
 
 
+@pytest.mark.parametrize("noise", [0.1, 0.5, 1.0, 2.0])
+def test_linear_regression_at_its_optimum_has_the_noise_as_a_factor(noise, x64):
+    """C = σ²F to sampling error, so the step by C is 1/σ² of Newton's: 100 times too long for σ = .1.
+
+    In whitened x, an entry of C/σ² has variance 8/n on the diagonal and 3/n beside it, so for p = 3 and n = 20,000 the
+    error has the expected Frobenius norm √(42/n) = .046. Twice that bounds the eigenvalues.
+    """
+    problem = ef.linear_regression(20_000, 3, noise=noise)
+    at = compute(LINEAR, np.linalg.lstsq(problem.x, problem.y)[0], problem.x, problem.y)
+    np.testing.assert_allclose(at.ratios / noise**2, 1, atol=0.092)
+
+
 def test_interpolation_ends_the_empirical_fisher_but_not_the_hessian(x64):
     """No residual is left: C falls with the square of the distance, H stays; so undamped steps grow as it shrinks."""
     problem, target, away = ef.linear_regression(40, 3), jnp.array([1.0, -2, 0.5]), jnp.array([1.0, 1, -1])
@@ -71,6 +83,26 @@ def test_interpolation_ends_the_empirical_fisher_but_not_the_hessian(x64):
         np.testing.assert_allclose(np.linalg.solve(near.hessian, near.g), distance * away, rtol=1e-10)
         assert oracles.relative(np.linalg.solve(near.C, near.g), step / distance) < 1e-9  # κ(C)·1e-12
     assert jnp.linalg.norm(compute(LINEAR, target, problem.x, y).C) < 1e-28 * jnp.linalg.norm(far.C)
+
+
+# 4.5: the unit of the loss.
+
+POWERS = {"full": -1, "diagonal": -1, "root": 0, "diagonal root": 0, "none": 1}
+
+
+@pytest.mark.parametrize("form", POWERS)
+def test_scaling_the_loss(form, x64):
+    """Loss times a: C takes 1/a, a root nothing, gradient descent a; ε takes a² to leave it so."""
+
+    def direction(G, damping):
+        return precondition(ef.empirical_fisher(G), ef.mean_gradient(G), damping, form)
+
+    G = jnp.asarray(oracles.GRID["tall"])
+    for factor in (10.0, 0.1):
+        for damping in (0.0, 0.1) if form != "none" else (0.0,):
+            expected = factor ** POWERS[form] * direction(G, damping)
+            assert oracles.relative(direction(factor * G, factor**2 * damping), expected) < 1e-11
+            assert damping == 0 or oracles.relative(direction(factor * G, damping), expected) > 0.01
 
 
 # 5.3: centred or not, the same direction.
@@ -154,6 +186,17 @@ def test_figure_2(name, x64):
     assert jnp.linalg.norm(at.g) < 1e-13
     oracles.digits(at.ratios[::-1], printed)
     assert oracles.relative(at.F, at.hessian) < 1e-12
+
+
+# 5.6: squared after averaging.
+
+
+def test_squares_of_batches_lose_what_examples_differ_by(x64):
+    """E[ĝĝᵀ] = ggᵀ + Σ/B, not C: exactly, over all batches of two."""
+    G = jnp.asarray(oracles.GRID["tall"])
+    means = (G[:, None] + G).reshape(-1, G.shape[1]) / 2
+    expected = jnp.outer(ef.mean_gradient(G), ef.mean_gradient(G)) + ef.gradient_covariance(G) / 2
+    assert oracles.relative(ef.empirical_fisher(means), expected) < 1e-14
 
 
 # 5.5: the length of the step.
