@@ -397,6 +397,7 @@ def test_low_precision_is_summed_in_float32(kept):
     G = np.concatenate([np.float64(leaf).reshape(6, -1) for leaf in rows], axis=1)
     assert known.K.dtype == jnp.float32
     assert oracles.relative(known.K, G @ G.T / 6) < 3e-3
+    np.testing.assert_allclose(np.diag(known.K), np.sum(G**2, axis=1) / 6, rtol=2e-3)
     coefficients = ef.solve_gram(known.K, 0.01)
     for found, leaf in zip(known.weighted_gradient(coefficients), rows, strict=True):
         assert found.dtype == kept
