@@ -255,12 +255,21 @@ def test_a_long_computation_is_cancelled(slow):
     assert explorer.reply["serial"] == 2
 
 
-def test_a_newer_request_replaces_a_long_computation(slow):
-    explorer, gate, _ = slow
-    explorer.controls["budget"].value = 0.02
-    explorer.controls["budget"].value = 0.03
-    gate.release(30)
+def test_a_late_answer_does_not_replace_a_newer_one():
+    gate, answered = Semaphore(0), []
+
+    def build(budget, progress):
+        if budget == 0.02:
+            assert gate.acquire(timeout=20)
+        answered.append(budget)
+        return scene(budget)
+
+    explorer = ef.Explorer(build, budget=budget_slider())
+    for budget in (0.02, 0.03):
+        explorer.controls["budget"].value = budget
     assert wait(lambda: "√c = 0.173" in explorer.words)
+    gate.release()
+    assert wait(lambda: 0.02 in answered)
     sleep(0.2)
     assert "√c = 0.173" in explorer.words
     assert explorer.reply["serial"] == 2
