@@ -199,10 +199,7 @@ def find(output_fn, loss_fn, likelihood, params, x, y, delta):
 
 @cache
 def make_case(name):
-    """A tanh network in float64, five examples whose inputs are a pytree too, and what is found of them.
-
-    Made once, so compiled once.
-    """
+    """A tanh network in float64, five examples whose inputs are a pytree too, and what is found. Compiled once."""
     belief, rng = BELIEFS[name], np.random.default_rng(5)
 
     def output_fn(params, x):
@@ -220,6 +217,12 @@ def make_case(name):
     delta = 0.1 * jnp.asarray(rng.normal(size=theta.size))
     found = {key: np.asarray(value) for key, value in find(*model, *here, delta).items()}
     return SimpleNamespace(model=model, here=here, theta=theta, unravel=unravel, delta=delta, **found)
+
+
+def fisher(case, theta, **options):
+    output_fn, loss_fn, likelihood = case.model
+    model = {"output_fn": output_fn, "likelihood": likelihood}
+    return ef.fisher(loss_fn, case.unravel(theta), case.here[1], **model, **options)
 
 
 def examples(case):
@@ -278,9 +281,9 @@ def test_sampled_fisher_converges_as_one_over_the_root(name, x64):
             power = weights @ np.sum(rows**2, axis=1) ** 2
         V += (power - np.sum(S**2)) / 25
     keys = jax.random.split(jax.random.key(1), 200)
-    output_fn, loss_fn, likelihood = case.model
-    fisher = partial(ef.fisher, loss_fn, *case.here[:2], output_fn=output_fn, likelihood=likelihood)
-    draw = jax.jit(jax.vmap(lambda key: [fisher(sampled=draws, key=key) for draws in (4, 32)]))
+    draw = jax.jit(
+        jax.vmap(lambda key: [fisher(case, case.theta, sampled=draws, key=key) for draws in (4, 32)])
+    )
     for draws, drawn, again in zip((4, 32), draw(keys), draw(keys), strict=True):
         np.testing.assert_array_equal(drawn, again)
         errors = np.sum((np.asarray(drawn) - case.F) ** 2, axis=(1, 2)) * draws / V
@@ -338,9 +341,7 @@ def test_gauss_newton_of_a_loss_that_is_no_likelihood(x64):
 
 def test_derivative_of_the_fisher(x64):
     case = make_case("gaussian matrix")
-    oracles.check_derivative(
-        lambda theta: find(*case.model, case.unravel(theta), *case.here[1:], case.delta)["F"], case.theta
-    )
+    oracles.check_derivative(jax.jit(partial(fisher, case)), case.theta)
 
 
 # A loss that is no likelihood.
