@@ -199,7 +199,7 @@ def one_of_two_makes_the_same_step():
     jax.distributed.shutdown()
 
 
-def run(names, devices, *environments, seconds=300):
+def run(names, devices, *environments, seconds=600):
     """Tests of this file by other names, on CPU devices, in a process for each environment; none is left behind."""
     # Little is computed here and much compiled: optimised less, the whole takes a third less time.
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
