@@ -6,21 +6,24 @@ the square of the mean goes along -g at any ε, a missing 1/n and an ε on the s
 hardly damped, and C - ggᵀ does not turn it.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
-from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance
+from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.step import step_along
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
 from efisher_teach.figures.marks import arrow, dots, key, line
+from efisher_teach.figures.paint import plane_of_steps
 from efisher_teach.figures.plane import circle, gradients, require_two_parameters, sample_of
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees, scientific
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, degrees, points, scientific
 
 DAMPINGS = np.logspace(-5, 0, 41)
 BATCH = 16  # examples
@@ -35,9 +38,11 @@ NAMES = {  # in the picture, and as it is said
 }
 MISTAKES = np.arange(float(len(NAMES)))
 ROWS = MISTAKES[::-1]  # where each mistake stands in the panels at the right
+EDGES = -0.6, len(NAMES) - 0.4  # of these panels
 ASPECT = 1.0  # width by height of the left panel
 FARTHEST = 3.0  # in views: where a curve that leaves the view is cut
 NEEDLE = 1e-2  # eigenvalues below this part of the largest do not guide where points of a curve are
+READINGS = {"spent": "B", "turn": "C"}  # each has a panel, with a dot on a stem for every mistake
 MARKS = {
     "ellipse": line("A", CONSTRAINT, 3.4),
     "wrong_ellipse": line("A", CANDIDATE, 1.8),
@@ -45,13 +50,10 @@ MARKS = {
     "descent": arrow("A", DESCENT),
     "right": arrow("A", EMPIRICAL_FISHER),
     "tip": dots("A", CANDIDATE, 8),
-    "spent_stems": line("B", FAINT),
-    "spent_dots": dots("B", OTHER),
-    "spent_mark": dots("B", CANDIDATE, 10),
     "descent_line": line("C", DESCENT, 1.2),
-    "turn_stems": line("C", FAINT),
-    "turn_dots": dots("C", OTHER),
-    "turn_mark": dots("C", CANDIDATE, 10),
+    **{f"{name}_stems": line(panel, FAINT) for name, panel in READINGS.items()},
+    **{f"{name}_dots": dots(panel, OTHER) for name, panel in READINGS.items()},
+    **{f"{name}_mark": dots(panel, CANDIDATE, 10) for name, panel in READINGS.items()},
 }
 
 
@@ -131,12 +133,9 @@ PRESETS = (
 
 def background(data):
     """A view with room for the right ellipse and every step, and limits for what they spend and how they turn."""
-    g, matrices = _matrices(data)
-    dampings = jnp.asarray(DAMPINGS, g.dtype)
-    steps = jax.vmap(lambda damping: _steps(data, g, matrices, damping))(dampings)
-    spent = _cost(matrices[0], steps) / data["budget"]
-    turns = jax.vmap(lambda deltas: _turns(deltas, -g))(steps)
-    box = jnp.sqrt(data["budget"] * jnp.diagonal(jnp.linalg.inv(matrices[0])))  # of the right ellipse
+    matrices, steps, spent, turns = jax.vmap(partial(_mistakes, data))(jnp.asarray(DAMPINGS, float))
+    C = matrices[0, 0]
+    box = jnp.sqrt(data["budget"] * jnp.diagonal(jnp.linalg.inv(C)))  # of the right ellipse
     reach = jnp.maximum(box, jnp.max(jnp.abs(steps), axis=(0, 1)))
     largest = jnp.maximum(10.0, jnp.max(jnp.abs(turns)))
     return {
@@ -148,36 +147,27 @@ def background(data):
 
 def respond(data, state):
     """Both steps and what they end on, and what all seven spend and turn at this ε."""
-    g, matrices = _matrices(data)
-    c, C = data["budget"], matrices[0]
-    this = state["mistake"].astype(int)
-    steps = _steps(data, g, matrices, state["damping"])
-    spent, turns = _cost(C, steps) / c, _turns(steps, -g)
-    descent = step_along(gradients(data["problem"]), -g, c)
-    descent_turn = turns[1]  # the square of the mean goes along −g
-
-    rows, zero = jnp.asarray(ROWS, g.dtype), jnp.zeros(2, g.dtype)
-    spent_dots, turn_dots = (jnp.stack([value, rows], axis=-1) for value in (spent, turns))
-    ones, zeros = (jnp.stack([jnp.full_like(rows, start), rows], axis=-1) for start in (1, 0))
-    farthest = FARTHEST * jnp.max(background(data)["reach"])
-    return {
+    matrices, steps, spent, turns = _mistakes(data, state["damping"])
+    G, c, C, this = gradients(data["problem"]), data["budget"], matrices[0], state["mistake"].astype(int)
+    g, farthest = mean_gradient(G), FARTHEST * jnp.max(background(data)["reach"])
+    found = {}
+    for name, values, start in (("spent", spent, 1.0), ("turn", turns, 0.0)):
+        ends = points(values, jnp.asarray(ROWS, float))
+        found |= {
+            f"{name}_stems": jnp.stack([ends.at[:, 0].set(start), ends], axis=1),
+            f"{name}_dots": ends,
+            f"{name}_mark": ends[this],
+        }
+    return found | {
         "ellipse": _curve(C, c, farthest),
         "wrong_ellipse": jax.vmap(lambda M: _curve(M, c, farthest))(matrices)[this],
-        "wrong": jnp.stack([zero, steps[this]]),
-        "descent": jnp.stack([zero, descent]),
-        "right": jnp.stack([zero, steps[0]]),
+        **arrows(wrong=steps[this], right=steps[0], descent=step_along(G, -g, c)),
         "tip": steps[this],
-        "spent_stems": jnp.stack([ones, spent_dots], axis=1),
-        "spent_dots": spent_dots,
-        "spent_mark": spent_dots[this],
-        "turn_stems": jnp.stack([zeros, turn_dots], axis=1),
-        "turn_dots": turn_dots,
-        "turn_mark": turn_dots[this],
-        "descent_line": jnp.stack([jnp.full(2, descent_turn), jnp.array([-0.6, len(NAMES) - 0.4])], axis=-1),
+        "descent_line": points(turns[1], jnp.array(EDGES)),
         "turn": jnp.where(jnp.abs(turns[this]) < 0.05, 0, turns[this]),  # no "−0.0"
-        "descent_turn": descent_turn,
+        "descent_turn": turns[1],  # the square of the mean goes along −g
         "ratio": jnp.linalg.norm(steps[this]) / jnp.linalg.norm(steps[0]),
-        "budget": jnp.asarray(c, g.dtype),
+        "budget": jnp.asarray(c, float),
         "spent": spent[this],
         "predicted": dot(g, steps[this]),
         "right_predicted": dot(g, steps[0]),
@@ -187,62 +177,47 @@ def respond(data, state):
 def still(panels, background):
     """Both steps in the plane of the two parameters; what each mistake spends, and how far it turns the step."""
     plane, spent, turns = (panels[letter] for letter in "ABC")
-    reach = background["reach"]
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
-    plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, and what they end on")
-    for axis in (plane.xaxis, plane.yaxis):
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=4)
-    right = ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER), ("along −g", DESCENT)
-    key(plane, "lower left", *right)
+    plane_of_steps(plane, background["reach"], "Δθ₁", "Δθ₂", "Steps, and what they end on", dot=4)
+    plane.locator_params(nbins=5, steps=[1, 2, 5, 10])
+    key(
+        plane, "lower left", ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER), ("along −g", DESCENT)
+    )
     key(plane, "upper right", ("ΔᵀMΔ = c", CANDIDATE), ("wrong step", CANDIDATE))
 
     for panel in (spent, turns):
-        panel.set(ylim=(-0.6, len(NAMES) - 0.4))
+        panel.set_ylim(EDGES)
         panel.set_yticks(ROWS, [*NAMES])
         panel.tick_params(axis="y", length=0)
     spent.axvline(1, color=CONSTRAINT, lw=1.2)
     spent.set(xscale="log", xlim=background["spent_limits"], title="Really spent, ΔᵀCΔ/c (drag the dot)")
     spent.xaxis.set_major_locator(LogLocator(numticks=5))
-    spent.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    spent.xaxis.set_minor_formatter(NullFormatter())
+    spent.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     turns.axvline(0, color=EMPIRICAL_FISHER, lw=1.2)
     turns.set(xlim=background["turn_limits"], title="Turned towards −g")
-    turns.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 3, 5, 10]))
-    turns.xaxis.set_major_formatter(FuncFormatter(lambda value, _: degrees(value)))
+    turns.locator_params(axis="x", nbins=6, steps=[1, 2, 3, 5, 10])
+    turns.xaxis.set_major_formatter(lambda value, _: degrees(value))
 
 
-def _matrices(data):
-    """g, and what stands in the place of C, (7, 2, 2): the first is C itself, and so is the last, with another ε."""
-    G = gradients(data["problem"])
+def _mistakes(data, damping):
+    """What stands in the place of C, (7, 2, 2), the step of each (7, 2), what it spends, in c, and its turn.
+
+    A step has the length that costs c in its own matrix. Its turn is counted in degrees from the first of them; on the
+    side of −g it is positive. The last matrix is C itself, as the first is, but with another ε.
+    """
+    G, c = gradients(data["problem"]), data["budget"]
     g, C = mean_gradient(G), empirical_fisher(G)
     batches = empirical_fisher(jnp.mean(G[data["batches"]], axis=1))
     centred = gradient_covariance(G)
-    return g, jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, centred, data["fisher"], C])
-
-
-def _steps(data, g, matrices, damping):
-    """The step of every mistake (7, 2), of a length that costs c in its own matrix."""
-    dampings = damping * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(data["problem"].y))
+    matrices = jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, centred, data["fisher"], C])
+    dampings = damping * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(G))
     damped = matrices + dampings[:, None, None] * jnp.eye(2, dtype=g.dtype)
     v = jnp.linalg.solve(damped, jnp.broadcast_to(g, (len(NAMES), 2))[..., None])[..., 0]
     v = v.at[1].set(g)  # exactly, up to its length: at a tiny ε the rounding of ggᵀ would turn it
-    return -v * jnp.sqrt(data["budget"] / jax.vmap(_cost)(matrices, v))[:, None]
-
-
-def _cost(M, delta):
-    """ΔᵀMΔ, of one step or many."""
-    return jnp.sum(dot(delta, M) * delta, axis=-1)
-
-
-def _turns(deltas, downhill):
-    """Degrees by which steps are turned from the first of them; on the side of −g they count as positive."""
-
-    def angle(delta):
-        return jnp.atan2(deltas[0, 0] * delta[1] - deltas[0, 1] * delta[0], dot(deltas[0], delta))
-
-    side = jnp.where(angle(downhill) < 0, -1, 1)
-    return side * jnp.rad2deg(jax.vmap(angle)(deltas))
+    steps = -v * jnp.sqrt(c / jax.vmap(quadratic_form)(matrices, v))[:, None]
+    x, y = steps[0]
+    turns = jnp.rad2deg(jnp.atan2(x * steps[:, 1] - y * steps[:, 0], dot(steps, steps[0])))
+    side = jnp.where(x * g[1] > y * g[0], -1, 1)
+    return matrices, steps, quadratic_form(C, steps) / c, side * turns
 
 
 def _curve(M, c, farthest):
@@ -250,5 +225,5 @@ def _curve(M, c, farthest):
     eigenvalues, V = jnp.linalg.eigh(M)
     toward = dot(circle(97, M.dtype) / jnp.sqrt(jnp.maximum(eigenvalues, NEEDLE * eigenvalues[1])), V.T)
     toward /= jnp.linalg.norm(toward, axis=1, keepdims=True)
-    length = jnp.sqrt(c / jnp.maximum(_cost(M, toward), c / farthest**2))
+    length = jnp.sqrt(c / jnp.maximum(quadratic_form(M, toward), c / farthest**2))
     return toward * length[:, None]

@@ -5,6 +5,8 @@ at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C
 What it gains, against the budget c, has the slope λ: the multiplier is the price of c.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,9 @@ from efisher_teach.core.solve import spectrum
 from efisher_teach.core.step import empirical_fisher_step, step_along
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
 from efisher_teach.figures.marks import arrow, dots, key, label, line
+from efisher_teach.figures.paint import plane_of_steps
 from efisher_teach.figures.plane import WIDEST, changes, gradients, require_two_parameters, sample_of
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, degrees, points
 
 ASPECT = 1.24  # width by height of the left panel
 TURNS = np.arange(-180.0, 181.0)
@@ -112,9 +115,8 @@ def respond(data, state):
     problem, budget = data["problem"], data["budget"]
     G = gradients(problem)
     g, factors = mean_gradient(G), spectrum(G)
-    best = empirical_fisher_step(G, budget=budget).delta
-    descent = step_along(G, -g, budget)
-    on_ellipse = _turner(factors, descent, budget)
+    best, descent = empirical_fisher_step(G, budget=budget).delta, step_along(G, -g, budget)
+    on_ellipse = partial(_turned, factors, descent, budget)
 
     def fall(delta):
         return jnp.mean(changes(problem, delta))
@@ -126,22 +128,19 @@ def respond(data, state):
     value = -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
     budgets, ends = WIDEST * jnp.linspace(0, 1, 41) ** 2, jnp.array([0.0, WIDEST])
     gains = jax.vmap(lambda c: -fall(best * jnp.sqrt(c / budget)))(budgets)
-    zero = jnp.zeros(2, g.dtype)
     return {
         "ellipse": around,
         "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(factors)),
-        "descent": jnp.stack([zero, descent]),
-        "best": jnp.stack([zero, best]),
-        "candidate": jnp.stack([zero, tip]),
+        **arrows(descent=descent, best=best, candidate=tip),
         "tip": tip,
-        "scores": jnp.stack([turns, percent * dot(around, g)], axis=-1),
-        "true_scores": jnp.stack([turns, percent * jax.vmap(fall)(around)], axis=-1),
-        "dot": jnp.stack([state["turn"], percent * predicted]),
-        "true_dot": jnp.stack([state["turn"], percent * actual]),
-        "value": jnp.stack([budgets, jnp.sqrt(budgets / budget) * -most], axis=-1),
-        "true_value": jnp.stack([budgets, gains], axis=-1),
-        "tangent": jnp.stack([ends, -most + value * (ends - budget)], axis=-1),
-        "spent": jnp.stack([jnp.asarray(budget, g.dtype), -most]),
+        "scores": points(turns, percent * dot(around, g)),
+        "true_scores": points(turns, percent * jax.vmap(fall)(around)),
+        "dot": points(state["turn"], percent * predicted),
+        "true_dot": points(state["turn"], percent * actual),
+        "value": points(budgets, jnp.sqrt(budgets / budget) * -most),
+        "true_value": points(budgets, gains),
+        "tangent": points(ends, -most + value * (ends - budget)),
+        "spent": points(budget, -most),
         "score": percent * predicted,
         "predicted": predicted,
         "best_predicted": most,
@@ -155,13 +154,10 @@ def respond(data, state):
 def still(panels, background):
     """The plane of the two parameters, the score all round the ellipse, and the value of the best step against c."""
     plane, score, value = (panels[letter] for letter in "ABC")
-
     reach, grid = background["reach"], background["grid"]
     contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
     plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
-    plane.set(xlabel="Δθ₁", ylabel="Δθ₂", title="Steps of equal cost, over contours of the loss")
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    plane_of_steps(plane, reach, "Δθ₁", "Δθ₂", "Steps of equal cost, over contours of the loss")
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
     steps = ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT), ("candidate: drag it", CANDIDATE)
     key(plane, "lower left", *steps)
@@ -180,24 +176,18 @@ def still(panels, background):
     key(value, "lower right", ("first order, √(cρ)", EMPIRICAL_FISHER), ("true loss", TRUTH))
 
 
-def _turner(factors, start, budget):
+def _turned(factors, start, budget, degrees):
     """The step of that cost at an angle from another, counted where the ellipse is a circle."""
     root, V, length = jnp.sqrt(factors.eigenvalues), factors.parameter_vectors, jnp.sqrt(budget)
     x, y = root * dot(V.T, start) / length
-
-    def on_ellipse(degrees):
-        angle = jnp.deg2rad(degrees)
-        turned = [jnp.cos(angle) * x - jnp.sin(angle) * y, jnp.sin(angle) * x + jnp.cos(angle) * y]
-        return length * dot(V, jnp.stack(turned) / root)
-
-    return on_ellipse
+    cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
+    return length * dot(V, jnp.stack([cos * x - sin * y, sin * x + cos * y]) / root)
 
 
 def _reach(factors):
     """Half sides of the view: the bounding box of the widest ellipse, with room about it."""
-    half = jnp.sqrt(
-        WIDEST * jnp.sum((factors.parameter_vectors / jnp.sqrt(factors.eigenvalues)) ** 2, axis=1)
-    )
+    whitened = factors.parameter_vectors / jnp.sqrt(factors.eigenvalues)
+    half = jnp.sqrt(WIDEST * jnp.sum(whitened**2, axis=1))
     return 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
 
 
