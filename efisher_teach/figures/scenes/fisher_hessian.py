@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
-from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
 from efisher_teach.core import matrices
@@ -22,8 +21,9 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures.ink import CONSTRAINT, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.paint import plane_of_steps
 from efisher_teach.figures.plane import circle, no_farther
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, points
 
 NOISES = np.logspace(-1, 0.5, 13)
 MISFITS = np.linspace(0, 1, 6)
@@ -141,8 +141,8 @@ def respond(data, state):
     """The matrices at θ in coordinates where the Fisher is the identity, and the two steps."""
     problem, edges = data["problem"], data["edges"]
     output_fn, loss_fn, x = problem.output_fn, problem.loss_fn, problem.x
-    fitted = jax.vmap(output_fn, (None, 0))(problem.params, x)
-    y = fitted + state["misfit"] * (x**2 - 1) / 2 + state["noise"] * data["unit"]
+    predict = jax.vmap(output_fn, (None, 0))
+    y = predict(problem.params, x) + state["misfit"] * (x**2 - 1) / 2 + state["noise"] * data["unit"]
     optimum = _optimum(output_fn, problem.params, x, y)
     away = state["distance"] * jnp.asarray(AWAY, x.dtype)
     params = optimum + away
@@ -156,34 +156,30 @@ def respond(data, state):
     }
     L = jnp.linalg.cholesky(F)
     divided = partial(solve_triangular, L, lower=True)
-    seen = {name: divided(divided(M).T) for name, M in compared.items()}  # L⁻¹ML⁻ᵀ
+    found = {}
+    for row, (name, M) in enumerate(compared.items()):
+        most, least = matrices.generalised_eigenvalues(M, F)
+        ends = points(jnp.clip(jnp.stack([least, most]), LEAST, MOST), 3.0 - row)
+        seen = divided(divided(M).T)  # L⁻¹ML⁻ᵀ
+        found |= {name: _ellipse(seen), f"{name}_ends": ends, f"{name}_least": least, f"{name}_most": most}
+
     natural = -divided(mean_gradient(G))
-    step = jnp.linalg.solve(seen["empirical"], natural)
+    step = jnp.linalg.solve(divided(divided(compared["empirical"]).T), natural)
     length = jnp.linalg.norm(natural)
     ratio = jnp.linalg.norm(step) / length
     shown = jnp.maximum(length, HEAD) / length  # an arrow is no shorter than its head
     towards, turned = shown * natural, shown * step / ratio
-
-    found = {name: _ellipse(M) for name, M in seen.items()}
-    for row, (name, M) in enumerate(compared.items()):
-        most, least = matrices.generalised_eigenvalues(M, F)
-        ends = jnp.clip(jnp.stack([least, most]), LEAST, MOST)
-        found |= {f"{name}_least": least, f"{name}_most": most}
-        found[f"{name}_ends"] = jnp.stack([ends, jnp.full(2, 3.0 - row, x.dtype)], axis=-1)
-
-    model, best = (jax.vmap(output_fn, (None, 0))(point, edges) for point in (params, optimum))
-    zero, variance = jnp.zeros(2, x.dtype), state["noise"] ** 2
-    belief = [jnp.stack([edges, model + 1], axis=-1), jnp.stack([edges, model - 1], axis=-1)[::-1]]
     across = towards[0] * turned[1] - towards[1] * turned[0]
+    model, variance = predict(params, edges), state["noise"] ** 2
+    belief = points(edges, model + 1), points(edges, model - 1)[::-1]
     return found | {
         "optimum": -dot(L.T, away),
-        "natural": jnp.stack([zero, towards]),
-        "step": jnp.stack([zero, turned]),
-        "sigma": jnp.array([[variance, 0.4], [variance, 3.6]]),
-        "examples": jnp.stack([x[:SHOWN], y[:SHOWN]], axis=-1),
+        **arrows(natural=towards, step=turned),
+        "sigma": points(variance, jnp.array([0.4, 3.6])),
+        "examples": points(x, y)[:SHOWN],
         "belief": jnp.concatenate(belief)[None],
-        "model": jnp.stack([edges, model], axis=-1),
-        "best": jnp.stack([edges, best], axis=-1),
+        "model": points(edges, model),
+        "best": points(edges, predict(optimum, edges)),
         "variance": variance,
         "angle": jnp.rad2deg(jnp.abs(jnp.atan2(across, dot(towards, turned)))),
         "ratio": ratio,
@@ -193,10 +189,9 @@ def respond(data, state):
 def still(panels, background):
     """The ellipses at the left; at the right how much larger than the Fisher they are, and the data."""
     plane, sizes, cloud = (panels[letter] for letter in "ABC")
-    plane.set(xlim=(-ASPECT * HALF, ASPECT * HALF), ylim=(-HALF, HALF), aspect="equal")
-    plane.set(xlabel="intercept", ylabel="slope", title="ΔᵀMΔ = 1, where the Fisher is a circle")
     plane.plot(*background["fisher"].T, color=NATURAL, lw=2.6)
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    title = "ΔᵀMΔ = 1, where the Fisher is a circle"
+    plane_of_steps(plane, HALF * np.array([ASPECT, 1.0]), "intercept", "slope", title)
     plane.annotate("θ", (0, 0), xytext=(7, -12), textcoords="offset points")
     both = ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER), ("centred (dashed)", EMPIRICAL_FISHER)
     key(plane, "upper left", *both, ("Fisher F, and −F⁻¹g", NATURAL))
@@ -206,7 +201,6 @@ def still(panels, background):
     sizes.set(xscale="log", xlim=(LEAST, MOST), ylim=(-0.4, 3.6), xlabel="times the Fisher")
     sizes.set_yticks([3, 2, 1], ["C", "centred", "Hessian"])
     sizes.set_title("Generalised eigenvalues")
-    sizes.xaxis.set_minor_formatter(NullFormatter())
     key(sizes, "lower right", ("σ² (dashed)", DATA))
 
     cloud.set(xlim=background["edges"], ylim=(-8, 8), xlabel="x", title="Data, and the model's belief")

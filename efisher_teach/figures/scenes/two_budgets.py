@@ -10,18 +10,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
-from efisher_teach.core.two_budgets import two_budget_step
+from efisher_teach.core.two_budgets import ratio, two_budget_step
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons
+from efisher_teach.figures.paint import plane_of_steps
 from efisher_teach.figures.plane import WIDEST, circle, ellipse, gradients, no_farther, plane_of, sample_of
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, points, scientific
 
 BUDGETS = np.logspace(-3, -1.4, 41)
 ASPECT = 0.88  # width by height of the panel of the plane
@@ -69,7 +70,7 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
     if len(shape) != 1 or shape[0] < 2:
         errors.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
     data = sample_of(problem, budget)
-    lowest, highest = (float(ratio) for ratio in _ratios(gradients(problem))[2])
+    lowest, highest = _curve(gradients(problem))[1]["ratio_ends"].tolist()
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
         errors.reject("problem", "such that g is no eigenvector of C", got, action)
@@ -126,77 +127,62 @@ def _presets(radii, lowest, highest):
 def background(data):
     """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
     G, radii = gradients(data["problem"]), data["radii"]
-    _, factors, (lowest, highest) = _ratios(G)
-    dampings, budgets = _dampings(factors), jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], G.dtype)
-    return {
+    _, curve = _curve(G)
+    budgets = jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], G.dtype)
+    return curve | {
         "reach": 1.03 * radii[-1] * jnp.array([ASPECT, 1.0]),
         "radii": radii[jnp.array([0, -1])],
         "budgets": budgets,
-        "borders": jnp.sqrt(budgets / jnp.stack([lowest, highest])[:, None]),
-        "dampings": dampings,
-        "ratios": jax.vmap(_ratio, (None, 0))(G, solve_spectral(factors, dampings)),
-        "ratio_ends": jnp.stack([lowest, highest]),
-        "ratio_limits": _ratio_limits(lowest, highest),
+        "borders": jnp.sqrt(budgets / curve["ratio_ends"][:, None]),
     }
 
 
 def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
-    G = gradients(data["problem"])
-    direction, factors, (lowest, highest) = _ratios(G)
-    plane = plane_of(-mean_gradient(G), -direction)
-    g, c, r = mean_gradient(G), state["budget"], state["radius"]
-    step = two_budget_step(G, c, r)
-    zero, tip = jnp.zeros(2, G.dtype), dot(step.delta, plane)
-    farthest = 3 * data["radii"][-1]  # the tips of a needle, far out of view, are drawn nearer
-    bound, disc = no_farther(ellipse(G, plane, 97), farthest / jnp.sqrt(WIDEST)), circle(97, G.dtype)
-    level = tip[0] * jnp.array([1.0, 1]), 1.03 * data["radii"][-1] * jnp.array([-1.0, 1])
-
-    dampings = _dampings(factors)
-    u = jnp.concatenate([direction[None], solve_spectral(factors, dampings), g[None]])
+    G, c, r = gradients(data["problem"]), state["budget"], state["radius"]
+    g, (u, curve) = mean_gradient(G), _curve(G)
+    plane, dampings, ends = plane_of(-g, -u[0]), curve["dampings"], curve["ratio_ends"]
+    step, disc, farthest = two_budget_step(G, c, r), circle(97, G.dtype), data["radii"][-1]
+    tip = dot(step.delta, plane)
+    # The tips of a needle, far out of view, are drawn nearer.
+    bound = no_farther(ellipse(G, plane, 97), 3 * farthest / jnp.sqrt(WIDEST))
     costs = jax.vmap(lambda u: jnp.mean(dot(G, u) ** 2))(u)
     path = dot(-u / jnp.sqrt(costs)[:, None], plane)  # of cost 1, from −C⁺g to −g
-    path = jnp.concatenate([path, jnp.zeros((1, 2), G.dtype)])
-
-    wanted, decrease = c / r**2, -dot(g, step.delta)
-    low, high = _ratio_limits(lowest, highest)
+    path = jnp.sqrt(c) * jnp.concatenate([path, jnp.zeros((1, 2), G.dtype)])
+    wanted, (low, high) = c / r**2, curve["ratio_limits"]
     damping = jnp.clip(step.damping, dampings[0], dampings[-1])  # 0 and ∞ are at the ends of the panel
-    ratio, shown = jnp.clip(wanted, lowest, highest), jnp.clip(wanted, low, high)
-    by_budget, by_radius = 2 * step.budget_multiplier * c, 2 * step.radius_multiplier * r**2
+    crossing = points(damping, jnp.clip(wanted, *ends))
+    owed = jnp.stack([2 * step.budget_multiplier * c, 2 * step.radius_multiplier * r**2])
+    by_budget, by_radius = 100 * owed / jnp.sum(owed)
     return {
         "disc": (r * disc)[None],
         "inside": (jnp.sqrt(c) * bound)[None],
         "circle": r * disc,
         "ellipse": jnp.sqrt(c) * bound,
-        "path": jnp.sqrt(c) * path,
-        "level": jnp.stack(level, axis=-1),
-        "undamped": jnp.stack([zero, jnp.sqrt(c) * path[0]]),
-        "descent": jnp.stack([zero, r * jnp.array([1.0, 0.0], G.dtype)]),
-        "step": jnp.stack([zero, tip]),
-        "place": jnp.stack([c, r]),
-        "wanted_line": jnp.stack([dampings[jnp.array([0, -1])], jnp.broadcast_to(shown, 2)], axis=-1),
-        "drop": jnp.stack([jnp.stack([damping, low]), jnp.stack([damping, ratio])]),
-        "crossing": jnp.stack([damping, ratio]),
+        "path": path,
+        "level": points(tip[0], 1.03 * farthest * jnp.array([-1.0, 1])),
+        **arrows(undamped=path[0], descent=r * disc[0], step=tip),
+        "place": points(c, r),
+        "wanted_line": points(dampings[jnp.array([0, -1])], jnp.clip(wanted, low, high)),
+        "drop": jnp.stack([points(damping, low), crossing]),
+        "crossing": crossing,
         "cost_used": 100 * step.budget_spent / c,
         "length_used": 100 * step.length**2 / r**2,
-        "decrease": decrease,
-        "by_budget": 100 * by_budget / (by_budget + by_radius),
-        "by_radius": 100 * by_radius / (by_budget + by_radius),
+        "decrease": -dot(g, step.delta),
+        "by_budget": by_budget,
+        "by_radius": by_radius,
         "of_budget": step.budget_multiplier,
         "of_radius": step.radius_multiplier,
         "wanted": wanted,
-        "lowest": lowest,
-        "highest": highest,
+        "lowest": ends[0],
+        "highest": ends[1],
     }
 
 
 def still(panels, background):
     """The plane at the left; at the right the map of all pairs (c, r), and the curve R(ε)."""
     plane, chart, curve = (panels[letter] for letter in "ABC")
-    reach = background["reach"]
-    plane.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
-    plane.set(xlabel="along −g", ylabel="across", title="As far along −g as both allow")
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+    plane_of_steps(plane, background["reach"], "along −g", "across", "As far along −g as both allow")
     steps = ("best step", EMPIRICAL_FISHER), ("−C⁺g: c alone", UNDAMPED), ("−g: r alone", DESCENT)
     key(plane, "lower right", *steps)
 
@@ -212,11 +198,11 @@ def still(panels, background):
     key(chart, "upper right", ("both", CONSTRAINT))
     key(chart, "lower right", ("only r: along −g", CONSTRAINT))
 
-    dampings, ends = background["dampings"], background["ratio_ends"]
+    dampings = background["dampings"]
     curve.set(xscale="log", yscale="log", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])
     curve.set(xlabel="damping ε", title="R(ε) = ΔᵀCΔ/‖Δ‖² must be c/r²")
-    curve.axhline(ends[0], color=UNDAMPED, lw=1)
-    curve.axhline(ends[1], color=DESCENT, lw=1)
+    for end, color in zip(background["ratio_ends"], (UNDAMPED, DESCENT), strict=True):
+        curve.axhline(end, color=color, lw=1)
     curve.plot(dampings, background["ratios"], color=EMPIRICAL_FISHER)
     key(curve, "upper left", ("c/r² (dashed)", CANDIDATE))
     key(curve, "lower right", ("R(ε)", EMPIRICAL_FISHER))
@@ -225,29 +211,21 @@ def still(panels, background):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_locator(NullLocator())
-    curve.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _ratio(G, u):
-    """R = uᵀCu/‖u‖²."""
-    return jnp.mean(dot(G, u) ** 2) / jnp.sum(u**2)
 
 
 @partial(jax.jit, inline=True)
-def _ratios(G):
-    """C⁺g, the spectrum of C, and R at both ends: at −C⁺g and at −g."""
-    factors = spectrum(G)
-    direction = solve_spectral(factors, 0.0)
-    return direction, factors, jnp.stack([_ratio(G, direction), _ratio(G, mean_gradient(G))])
+def _curve(G):
+    """(C + εI)⁻¹g from ε = 0 to ∞, and R(ε) between: from far below the least eigenvalue that matters to far above all.
 
-
-def _ratio_limits(lowest, highest):
-    """A view of R with room for pairs of budgets that lie beyond its ends: they are drawn at the border."""
-    return jnp.stack([lowest * (lowest / highest) ** 0.4 / 1.15, highest * (highest / lowest) ** 0.4 * 1.15])
-
-
-def _dampings(factors):
-    """ε from far below the smallest eigenvalue that matters to far above the largest."""
+    The view has room for pairs of budgets that lie beyond the ends of R: they are drawn at the border.
+    """
+    g, factors = mean_gradient(G), spectrum(G)
     largest = factors.eigenvalues[0]
     kept = jnp.where(factors.eigenvalues > 1e-5 * largest, factors.eigenvalues, largest)
-    return jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
+    dampings = jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
+    undamped, damped = solve_spectral(factors, 0.0), solve_spectral(factors, dampings)
+    ratios, ends = jax.vmap(ratio, (None, 0))(G, damped), jnp.stack([ratio(G, undamped), ratio(G, g)])
+    beyond = 1.15 * (ends[1] / ends[0]) ** 0.4
+    limits = ends * jnp.stack([1 / beyond, beyond])
+    u = jnp.concatenate([undamped[None], damped, g[None]])
+    return u, {"dampings": dampings, "ratios": ratios, "ratio_ends": ends, "ratio_limits": limits}
