@@ -76,7 +76,7 @@ def paint(
         FigureCanvasAgg(figure)
         figure.set_layout_engine("constrained", **ROOM)
         wide, narrow = scene.mosaic
-        panels = figure.subplot_mosaic(wide if figure.get_figwidth() >= NARROW else narrow)
+        panels = figure.subplot_mosaic(wide if is_wide(figure) else narrow)
         scene.still(panels, table.background)
         for axes in figure.axes:
             _require_below(axes)
@@ -94,6 +94,11 @@ def paint(
             cast(Any, figure.get_layout_engine()).execute(figure)
         figure.set_layout_engine(None)  # nothing moves any more, and nothing is laid out again
     return Painting(figure, panels, artists)
+
+
+def is_wide(figure: Any) -> bool:
+    """True of a figure that is not for a phone, or for half a screen."""
+    return figure.get_figwidth() >= NARROW
 
 
 def _require_below(axes: Axes) -> None:

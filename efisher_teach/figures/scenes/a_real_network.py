@@ -6,12 +6,11 @@ Fisher's runs is shown, and where along the race one looks.
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
 from efisher_teach import errors
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL, OTHER
 from efisher_teach.figures.marks import dots, key, line
-from efisher_teach.figures.scene import Axis, Preset, Scene
+from efisher_teach.figures.scene import Axis, Preset, Scene, points
 from efisher_teach.network.training import Trial
 
 WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
@@ -97,29 +96,23 @@ WORDS = (
 
 def _presets(steps):
     return (
-        Preset(
-            "The start", {"step": 1 + steps // 10}, "Early on, the curves are close.", "Which will be ahead?"
-        ),
-        Preset(
-            "The finish",
-            {"step": steps},
-            "What a step brings is one thing, what it costs another.",
-            "Which of the two panels decides which method you use?",
-        ),
-    )
+        Preset("The start", {"step": 1 + steps // 10},
+               "Early on, the curves are close.",
+               "Which will be ahead?"),
+        Preset("The finish", {"step": steps},
+               "What a step brings is one thing, what it costs another.",
+               "Which of the two panels decides which method you use?"),
+    )  # fmt: skip
 
 
 def background(data):
     """The curves of the rivals, and limits that hold for every ε and c."""
-    steps, seconds = len(data["rivals"]["descent"]), data["seconds"]
+    rivals, seconds = data["rivals"], data["seconds"]
+    steps = len(rivals["descent"])
     at = jnp.arange(1, steps + 1, dtype=float)
-    curves = {
-        name: jnp.stack([at, at * seconds[name], curve], axis=-1) for name, curve in data["rivals"].items()
-    }
-    lowest = jnp.min(jnp.stack([jnp.min(curve) for curve in data["rivals"].values()]))
     each = jnp.stack([*seconds.values()])
-    return curves | {
-        "limits": jnp.array([lowest / 1.5, 6.0]),
+    return {name: jnp.stack([at, at * seconds[name], rivals[name]], axis=-1) for name in RIVALS} | {
+        "limits": jnp.stack([jnp.min(jnp.stack([*rivals.values()])) / 1.5, 6.0]),
         "steps": jnp.array([0.0, 1.02 * steps]),
         "seconds": jnp.stack([jnp.min(each) / 1.2, 1.2 * steps * jnp.max(each)]),
     }
@@ -127,21 +120,16 @@ def background(data):
 
 def respond(data, state):
     """The run at ε and c, and where everyone is after so many steps."""
-    steps = len(data["rivals"]["descent"])
-    at, seconds = jnp.arange(1, steps + 1, dtype=float), data["seconds"]
     i = jnp.argmin(jnp.abs(jnp.log(data["dampings"] / state["damping"])))
     j = jnp.argmin(jnp.abs(jnp.log(data["budgets"] / state["budget"])))
     ours, now = data["ours"][i, j], jnp.round(state["step"]).astype(int) - 1
-    found = {
-        "by_step": jnp.stack([at, ours], axis=-1),
-        "by_cost": jnp.stack([at * seconds["ours"], ours], axis=-1),
-        "ours": ours[now],
-    }
+    at, seconds = jnp.arange(1, len(ours) + 1, dtype=float), data["seconds"]
+    found = {"by_step": points(at, ours), "by_cost": points(at * seconds["ours"], ours)}
     for name, curve in (data["rivals"] | {"ours": ours}).items():
         found |= {
             name: curve[now],
-            f"{name}_step": jnp.stack([at[now], curve[now]]),
-            f"{name}_cost": jnp.stack([at[now] * seconds[name], curve[now]]),
+            f"{name}_step": points(at[now], curve[now]),
+            f"{name}_cost": points(at[now] * seconds[name], curve[now]),
         }
     return found
 
@@ -153,8 +141,6 @@ def still(panels, background):
     for panel, unit in ((by_step, "steps"), (by_cost, "seconds")):
         panel.set(xlim=background[unit], ylim=background["limits"], yscale="log", xlabel=unit)
         panel.set_title(f"Training loss against {unit}")
-        panel.yaxis.set_minor_formatter(NullFormatter())
-        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
         panel.set_ylim(*background["limits"])
         panel.grid(axis="y", color=FAINT, lw=0.5)

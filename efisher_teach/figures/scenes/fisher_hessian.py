@@ -80,11 +80,12 @@ def fisher_hessian(*, n: int = 200, seed: int = 0, model: str = "linear") -> Sce
     if errors.at_least_one("n", n) < SHOWN:
         errors.reject("n", f"at least {SHOWN}", f"{n}", "Fewer examples make no cloud.")
     errors.one_of("model", model, tuple(MODELS))
-    x, unit = np.random.default_rng(seed).normal(size=(2, n))
-    x = (x - x.mean()) / x.std()  # so that the Fisher of the line is the identity
+    drawn = np.random.default_rng(seed).normal(size=(2, n))
+    drawn = (drawn - drawn.mean(axis=1)[:, None]) / drawn.std(axis=1)[
+        :, None
+    ]  # so that the Fisher of the line is I
     edges = np.linspace(-EDGE, EDGE, 2 if model == "linear" else 11)
-    unit = (unit - unit.mean()) / unit.std()
-    x, start, unit, edges = (jnp.asarray(array, float) for array in (x, START, unit, edges))
+    x, unit, start, edges = (jnp.asarray(array, float) for array in (*drawn, START, edges))
     output_fn, loss_fn = MODELS[model]
     about = {"output_fn": output_fn, "likelihood": gaussian}
     problem = Problem(model, loss_fn, output_fn, start, x, jnp.zeros(n), **about)
@@ -228,16 +229,13 @@ def _ellipse(M):
     return jnp.where(jnp.all(jnp.isfinite(image)), image, along)
 
 
-def _line(params, x):
-    return params[0] + params[1] * x
+def _output(stiffness, params, x):
+    return params[0] + params[1] * x + params[1] ** 2 * (x**2 - 1) / stiffness
 
 
-def _curve(params, x):
-    return _line(params, x) + params[1] ** 2 * (x**2 - 1) / 3
+def _loss(stiffness, params, x, y):
+    return gaussian.loss(_output(stiffness, params, x), y)
 
 
-def _loss(output_fn, params, x, y):
-    return gaussian.loss(output_fn(params, x), y)
-
-
-MODELS = {"linear": (_line, partial(_loss, _line)), "curved": (_curve, partial(_loss, _curve))}
+STIFFNESS = {"linear": np.inf, "curved": 3.0}
+MODELS = {name: (partial(_output, value), partial(_loss, value)) for name, value in STIFFNESS.items()}

@@ -6,30 +6,21 @@ falls with the step. Each line can be broken on purpose; those that need it fall
 The auditor is NumPy in float64 and its own oracle, too slow for a slider: the ledgers come from the factory.
 """
 
-from typing import Any
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import NullLocator
 
 from efisher_teach import errors
 from efisher_teach.core.premises import BREAKS
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.proof import ledger
-from efisher_teach.core.statements import STATEMENTS, TOLERANCE, Ledger
-from efisher_teach.figures.ink import (
-    CANDIDATE,
-    CONSTRAINT,
-    EMPIRICAL_FISHER,
-    FAINT,
-    INK,
-    NARROW,
-    OTHER,
-    TRUTH,
-)
+from efisher_teach.core.statements import STATEMENTS, TOLERANCE
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, EMPIRICAL_FISHER, FAINT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import dots, key, line, polygons
+from efisher_teach.figures.paint import is_wide
 from efisher_teach.figures.plane import WIDEST
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, points, scientific
 
 NAMES = tuple(STATEMENTS)
 BUDGETS = np.logspace(-6, np.log10(WIDEST), 15)
@@ -72,20 +63,12 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
         errors.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", "Choose one in the view.")
     damping = float(errors.positive("damping", damping))
     start = float(BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))])
-
-    def judge(c, broken=None):
-        given = problem.loss_fn, problem.params, problem.x, problem.y
-        return ledger(*given, budget=c, damping=damping, break_line=broken)
-
-    intact = [judge(float(c)) for c in BUDGETS]
-    judged: dict[Any, Ledger] = {
-        None: intact[int(np.argmin(abs(BUDGETS - start)))]
-    }  # by what is done: some lines break alike
-    for name in NAMES:
-        if BREAKS[name][1] not in judged:
-            judged[BREAKS[name][1]] = judge(start, name)
-    broken = [judged[None], *(judged[BREAKS[name][1]] for name in NAMES)]
-    exact = [row for row, found in enumerate(intact[0]) if found.order is None]
+    judge = partial(ledger, problem.loss_fn, problem.params, problem.x, problem.y, damping=damping)
+    intact = [judge(budget=c) for c in BUDGETS.tolist()]
+    first = {BREAKS[name][1]: name for name in reversed(NAMES)}  # by what is done: some lines break alike
+    judged = {harm: judge(budget=start, break_line=name) for harm, name in first.items()}
+    broken = [intact[BUDGETS.tolist().index(start)], *(judged[BREAKS[name][1]] for name in NAMES)]
+    exact = np.array([found.order is None for found in intact[0]])
     return Scene(
         title="The proof, line by line: which lines hold, and which fall together?",
         axes=(
@@ -95,13 +78,12 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
             ),
         ),
         data={
-            "budgets": jnp.asarray(BUDGETS, float),
             "start": jnp.asarray(start, float),
             "gaps": _gaps(intact),
             "broken_gaps": _gaps(broken),
             "falls": jnp.asarray([[not found.holds for found in lines] for lines in broken]),
-            "exact": jnp.asarray(exact, int),
-            "ordered": jnp.asarray([row for row in range(len(NAMES)) if row not in exact], int),
+            "exact": jnp.asarray(np.flatnonzero(exact)),
+            "ordered": jnp.asarray(np.flatnonzero(~exact)),
         },
         background=background,
         respond=respond,
@@ -140,31 +122,28 @@ PRESETS = (
 
 def background(data):
     """The lines that hold to an order, at every budget, and the tolerance."""
-    rows = jnp.broadcast_to(data["ordered"].astype(float), (len(BUDGETS), len(data["ordered"])))
-    trail = jnp.stack([data["gaps"][:, data["ordered"]], rows], axis=-1)
+    trail = points(data["gaps"][:, data["ordered"]], data["ordered"].astype(float))
     return {"trail": trail.reshape(-1, 2), "ordered": data["ordered"], "start": data["start"]}
 
 
 def respond(data, state):
     """The dots at the budget, and the verdicts where a line is broken."""
-    gaps = data["gaps"][jnp.argmin(jnp.abs(jnp.log(data["budgets"] / state["budget"])))]
-    place = jnp.argmin(jnp.abs(jnp.arange(len(NAMES) + 1) - state["broken"]))
+    gaps = data["gaps"][jnp.argmin(jnp.abs(jnp.asarray(BUDGETS, float) - state["budget"]))]
+    place = state["broken"].astype(int)
     falls, found = data["falls"][place], data["broken_gaps"][place]
     rows, exact, ordered = jnp.arange(len(NAMES), dtype=float), data["exact"], data["ordered"]
-    fallen = jnp.stack([jnp.where(falls, found, AWAY), rows], axis=-1)
-    intact = jnp.stack([jnp.where(falls, data["broken_gaps"][0], AWAY), rows], axis=-1)
-    hand = place - 1.0
-    count = jnp.sum(falls, dtype=float)
+    intact, fallen = (points(jnp.where(falls, gap, AWAY), rows) for gap in (data["broken_gaps"][0], found))
+    hand, count = place - 1.0, jnp.sum(falls, dtype=float)
     return {
-        "exact": jnp.stack([gaps[exact], rows[exact]], axis=-1),
-        "ordered": jnp.stack([gaps[ordered], rows[ordered]], axis=-1),
+        "exact": points(gaps[exact], rows[exact]),
+        "ordered": points(gaps[ordered], rows[ordered]),
         "fall": jnp.stack([intact, fallen], axis=1),
         "fallen": fallen,
-        "stands": jnp.stack([jnp.where(falls, -9.0, 0.0), rows], axis=-1),
-        "falls": jnp.stack([jnp.where(falls, 1.0, -9.0), rows], axis=-1),
-        "row": _band(*SIDES, hand)[None],
-        "verdict_row": _band(*COLUMNS, hand)[None],
-        "hand": jnp.array([2.0, hand]),
+        "stands": points(jnp.where(falls, -9.0, 0.0), rows),
+        "falls": points(jnp.where(falls, 1.0, -9.0), rows),
+        "row": _band(SIDES, hand),
+        "verdict_row": _band(COLUMNS, hand),
+        "hand": points(2.0, hand),
         "lines": jnp.asarray(float(len(NAMES))),
         "exact_lines": jnp.asarray(float(len(exact))),
         "ordered_lines": jnp.asarray(float(len(ordered))),
@@ -179,37 +158,27 @@ def respond(data, state):
 def still(panels, background):
     """One row a line: what it says, how far it is from holding, and the verdict."""
     gap, verdict = (panels[letter] for letter in "AB")
-    wide = gap.figure.get_figwidth() >= NARROW
-    rows = range(len(NAMES))
+    wide, rows = is_wide(gap.figure), range(len(NAMES))
     for panel in (gap, verdict):
         panel.set_ylim(len(NAMES) - 0.3, -2.3 if wide else -1.5)
         panel.tick_params(length=0)
         panel.spines[["left", "bottom"]].set_visible(False)
         for row in rows:
             panel.axhline(row, color=FAINT, lw=0.5)
-    gap.set(xscale="log", xlim=SIDES)
-    gap.set_xticks([1e-16, *([1e-12] if wide else []), 1e-8, 1e-4, 1])
-    gap.set_xticklabels(["10⁻¹⁶", *(["10⁻¹²"] if wide else []), "10⁻⁸", "10⁻⁴", "1"])
-    gap.xaxis.set_minor_locator(NullLocator())
-    gap.set_xlabel("how far from holding, relative")
+    gap.set(xscale="log", xlim=SIDES, xlabel="how far from holding, relative")
+    ticks = {1e-16: "10⁻¹⁶", 1e-12: "10⁻¹²", 1e-8: "10⁻⁸", 1e-4: "10⁻⁴", 1: "1"}
+    shown = [value for value in ticks if wide or value != 1e-12]
+    gap.set_xticks(shown, [ticks[value] for value in shown])
+    gap.minorticks_off()
     gap.axvline(TOLERANCE, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
     gap.set_yticks(rows, NAMES, ha="left", color=CONSTRAINT)
     gap.tick_params(axis="y", pad=302 if wide else 94)
+    place = {"xytext": (-206, 0) if wide else (-94, -14), "textcoords": "offset points", "va": "center"}
+    look = {"fontsize": 9, "color": INK[OTHER], "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
     for row, (text, _) in enumerate(STATEMENTS.values()):
-        place = {"xytext": (-206, 0) if wide else (-94, -14), "va": "center"}
-        gap.annotate(
-            text.replace("-", "−"),
-            (0, row),
-            xycoords=gap.get_yaxis_transform(),
-            fontsize=9,
-            textcoords="offset points",
-            color=INK[OTHER],
-            annotation_clip=False,
-            bbox={"fc": "white", "ec": "none", "pad": 0.5},
-            **place,
-        )
-    trail = background["trail"].T
-    gap.plot(*trail, "|", color=TRUTH, ms=6, alpha=0.5)
+        at = {"xy": (0, row), "xycoords": gap.get_yaxis_transform(), "annotation_clip": False}
+        gap.annotate(text.replace("-", "−"), **at, **place, **look)
+    gap.plot(*background["trail"].T, "|", color=TRUTH, ms=6, alpha=0.5)
     key(gap, "upper left", ("exact", EMPIRICAL_FISHER))
     key(gap, "upper right", ("to an order", TRUTH), ("broken", CANDIDATE))
     verdict.set(xlim=COLUMNS, yticks=[])
@@ -231,8 +200,8 @@ def _gaps(ledgers):
     return jnp.asarray(np.clip(np.nan_to_num(residuals, nan=LARGEST), EXACT, LARGEST), float)
 
 
-def _band(left, right, row):
-    """The corners of a band about a row; none above the first, where nothing is broken."""
+def _band(sides, row):
+    """The corners (1, 4, 2) of a band about a row; none above the first, where nothing is broken."""
+    left, right = sides
     half = jnp.where(row < 0, 0, 0.5)
-    top, bottom = row - half, row + half
-    return jnp.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    return points(jnp.array([left, right, right, left]), row + half * jnp.array([-1, -1, 1, 1]))[None]
