@@ -98,7 +98,7 @@ def paint(
 
 def is_wide(figure: Any) -> bool:
     """True of a figure that is not for a phone, or for half a screen."""
-    return figure.get_figwidth() >= NARROW
+    return bool(figure.get_figwidth() >= NARROW)
 
 
 def _require_below(axes: Axes) -> None:

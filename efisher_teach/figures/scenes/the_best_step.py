@@ -5,8 +5,6 @@ at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C
 What it gains, against the budget c, has the slope λ: the multiplier is the price of c.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,20 +110,17 @@ def background(data):
 
 def respond(data, state):
     """The tip and the score of the candidate, and what stands still until the budget changes."""
-    problem, budget = data["problem"], data["budget"]
-    G = gradients(problem)
+    problem, budget, G = data["problem"], data["budget"], gradients(data["problem"])
     g, factors = mean_gradient(G), spectrum(G)
     best, descent = empirical_fisher_step(G, budget=budget).delta, step_along(G, -g, budget)
-    on_ellipse = partial(_turned, factors, descent, budget)
 
     def fall(delta):
         return jnp.mean(changes(problem, delta))
 
-    tip, turns = on_ellipse(state["turn"]), jnp.asarray(TURNS, g.dtype)
-    around = jax.vmap(on_ellipse)(turns)
+    tip, turns = _turned(factors, descent, budget, state["turn"]), jnp.asarray(TURNS, g.dtype)
+    around = jax.vmap(lambda turn: _turned(factors, descent, budget, turn))(turns)
     predicted, actual, most = dot(g, tip), fall(tip), dot(g, best)
-    percent = 100 / most
-    value = -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
+    percent, value = 100 / most, -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
     budgets, ends = WIDEST * jnp.linspace(0, 1, 41) ** 2, jnp.array([0.0, WIDEST])
     gains = jax.vmap(lambda c: -fall(best * jnp.sqrt(c / budget)))(budgets)
     return {
@@ -181,7 +176,7 @@ def _turned(factors, start, budget, degrees):
     root, V, length = jnp.sqrt(factors.eigenvalues), factors.parameter_vectors, jnp.sqrt(budget)
     x, y = root * dot(V.T, start) / length
     cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
-    return length * dot(V, jnp.stack([cos * x - sin * y, sin * x + cos * y]) / root)
+    return length * dot(V, points(cos * x - sin * y, sin * x + cos * y) / root)
 
 
 def _reach(factors):
