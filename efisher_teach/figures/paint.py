@@ -161,7 +161,9 @@ def _overhang(axes: Axes) -> np.ndarray:
     return np.concatenate([reach[0, :2] - reach[:, :2].min(0), reach[:, 2:].max(0) - reach[0, 2:], factors])
 
 
-def plane_of_steps(axes: Axes, reach: np.ndarray, x: str, y: str, title: str, *, dot: float = 5) -> None:
+def plane_of_steps(
+    axes: Axes, reach: np.ndarray, x: str, y: str, title: str, *, dot: float | int = 5
+) -> None:
     """Set up a panel of steps, for `still`: one scale for both axes, and θ as a dot in the middle."""
     axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
     axes.set(xlabel=x, ylabel=y, title=title)

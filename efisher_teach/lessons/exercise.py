@@ -32,7 +32,7 @@ class Exercise(NamedTuple):
     properties: Mapping[str, Callable[..., tuple]]
     """Sentences that are true of every right answer: `sides(answer, *arguments)` gives two values that must agree."""
     accepts: Callable[..., bool | str] | None
-    """Where more than one answer is right: `accepts(got, *arguments)` is True, or says what is missing."""
+    """`accepts(got, *arguments)`, where more than one answer is right: True, or a sentence on what is missing."""
     by_hand: bool
     """The answer takes no arguments: it is found on paper, for the numbers of `given`."""
     bug: Callable | None
@@ -63,16 +63,23 @@ def exercise(
     draw: Callable[[np.random.Generator, int], tuple] = lambda rng, size: (),
     *,
     mistakes: Callable[..., Mapping[str, Any]] = lambda *arguments: {},
+    parts: Callable[..., tuple] = lambda *arguments: arguments,
     properties: Mapping[str, Callable[..., tuple]] | None = None,
     accepts: Callable[..., bool | str] | None = None,
     by_hand: bool = False,
     bug: Callable | None = None,
     why: str = "",
 ) -> Callable[[Callable], Callable]:
-    """Make the decorated solution an exercise; the arguments are the fields of `Exercise`."""
+    """Make the decorated solution an exercise; the arguments are the fields of `Exercise`.
+
+    And `parts(*arguments)` gives what `mistakes` takes in the place of the arguments: what its answers are made of.
+    """
 
     def keep(solution: Callable) -> Callable:
-        fields = (stars, task, hints, draw, mistakes, properties or {}, accepts, by_hand, bug, why)
+        def named(*arguments):
+            return mistakes(*parts(*arguments))
+
+        fields = (stars, task, hints, draw, named, properties or {}, accepts, by_hand, bug, why)
         if solution.__name__ in EXERCISES:
             raise ValueError(f"There are two exercises named {solution.__name__}: rename one.")
         EXERCISES[solution.__name__] = Exercise(solution, *fields)
@@ -158,6 +165,16 @@ def readable(got: Any, *shape: int | str) -> np.ndarray:
     if not np.isfinite(array).all():
         raise ValueError("it is not finite")
     return array
+
+
+def direction(G: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array:
+    """Return (C + εI)⁻¹g (p,), for gradients G (n, p)."""
+    return jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.mean(axis=0))
+
+
+def dual(G: jax.Array, damping: float | jax.Array) -> jax.Array:
+    """Return (C + εI)⁻¹g (p,) by way of the n × n matrix K."""
+    return G.T @ jnp.linalg.solve(G @ G.T / len(G) + damping * jnp.eye(len(G)), jnp.ones(len(G)) / len(G))
 
 
 def weighted(X, weights):

@@ -115,7 +115,7 @@ def differs(got: Any, expected: Any) -> str:
             return f"{len(expected)} things are expected, separated by commas"
         parts = {f"number {place}": pair for place, pair in enumerate(zip(got, expected, strict=True), 1)}
     elif isinstance(expected, str):
-        return "" if got == expected else f"{expected!r} is expected"
+        return "" if isinstance(got, str) and got == expected else f"{expected!r} is expected"
     else:
         return _array_differs(got, expected)
     found = ((name, differs(*pair)) for name, pair in parts.items())

@@ -64,16 +64,13 @@ def _weights(rng, size):
      "G Gᵀ = nK, so the predicted changes are −η n K α.",
      "Their mean square: η² n² ‖Kα‖² / n."),
     _weights,
-    mistakes=lambda K, alpha, learning_rate: {
-        "G Gᵀ is nK, not K: the 1/n in K was forgotten.": learning_rate**2 * jnp.mean((K @ alpha) ** 2),
-        "This is the sum of the squared changes: the mean has one 1/n more.":
-            learning_rate**2 * len(K) ** 2 * jnp.sum((K @ alpha) ** 2),
-        "η is missing: the cost grows with its square.": len(K) * jnp.sum((K @ alpha) ** 2),
-        "η must be squared.": learning_rate * len(K) * jnp.sum((K @ alpha) ** 2),
-        "This is the squared length of the step, η² αᵀ(nK)α. Its cost is in losses.":
-            learning_rate**2 * len(K) * alpha @ K @ alpha,
-        "The square is missing: this is the norm, not its square.":
-            learning_rate**2 * len(K) * jnp.linalg.norm(K @ alpha),
+    parts=lambda K, alpha, eta: (alpha, eta, len(K), K @ alpha), mistakes=lambda alpha, eta, n, changes: {
+        "G Gᵀ is nK, not K: the 1/n in K was forgotten.": eta**2 * jnp.mean(changes**2),
+        "This is the sum of the squared changes: the mean has one 1/n more.": eta**2 * n ** 2 * jnp.sum(changes**2),
+        "η is missing: the cost grows with its square.": n * jnp.sum(changes**2),
+        "η must be squared.": eta * n * jnp.sum(changes**2),
+        "This is the squared length of the step, η² αᵀ(nK)α. Its cost is in losses.": eta**2 * n * alpha @ changes,
+        "The square is missing: this is the norm, not its square.": eta**2 * n * jnp.linalg.norm(changes),
     },
 )  # fmt: skip
 def cost_from_weights(K, alpha, learning_rate):
@@ -95,8 +92,7 @@ def _dual(G, damping, scale_K=1.0, scale_one=1.0):
     mistakes=lambda G, damping: {
         "1/n is missing in K: this ε damps n times less.": _dual(G, damping, len(G), len(G)),
         "1/n is missing in K, and on the right as it should be: the direction is damped n times less, and n times too "
-        "short.":
-            _dual(G, damping, len(G)),
+        "short.": _dual(G, damping, len(G)),
         "1/n is missing on the right: this is n times too long.": _dual(G, damping, 1.0, len(G)),
         "ε was scaled by n, which is right only where K has no 1/n.": _dual(G, len(G) * damping),
         "Ascent or descent is for later: the direction itself has no minus.": -_dual(G, damping),

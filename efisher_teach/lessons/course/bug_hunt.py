@@ -50,12 +50,10 @@ def buggy_curvature(G):
      "When is the mean taken: before the square, or after?",
      "The mean of the outer products, not the outer product of the mean: G.T @ G / len(G)."),
     lambda rng, size: (rows(rng, size),),
-    mistakes=lambda G: {
+    parts=lambda G: (G, curvature(G), buggy_curvature(G)), mistakes=lambda G, C, square: {
         "Now 1/n is missing: the sum of the outer products.": G.T @ G,
-        "Only the diagonal is right now. C has the products of different parameters too.":
-            jnp.diag(jnp.mean(G**2, axis=0)),
-        "This is what the bug had lost, C − ggᵀ. The empirical Fisher is both together.":
-            G.T @ G / len(G) - jnp.outer(G.mean(axis=0), G.mean(axis=0)),
+        "Only the diagonal is right now. C has the products of different parameters too.": jnp.diag(jnp.diag(C)),
+        "This is what the bug had lost, C − ggᵀ. The empirical Fisher is both together.": C - square,
     },
     bug=buggy_curvature,
 )  # fmt: skip
@@ -79,12 +77,11 @@ def buggy_accumulated(batches):
      "Each batch adds its sum. The division comes once, at the end.",
      "Sum G.T @ G over the batches; divide by the number of all rows."),
     _batches,
-    mistakes=lambda batches: {
-        "1/n is missing altogether now.": sum(G.T @ G for G in batches),
+    parts=lambda batches: (batches, sum(G.T @ G for G in batches)), mistakes=lambda batches, total: {
+        "1/n is missing altogether now.": total,
         "The mean of the batches' means: a small batch then counts as much as a large one.":
             sum(G.T @ G / len(G) for G in batches) / len(batches),
-        "Divided by the number of batches: it is the number of examples that counts.":
-            sum(G.T @ G for G in batches) / len(batches),
+        "Divided by the number of batches: it is the number of examples that counts.": total / len(batches),
     },
     bug=buggy_accumulated,
 )  # fmt: skip
@@ -98,11 +95,6 @@ def _grouped(rng, size):
     G = rng.integers(-3, 4, (n, p)) if size < 3 else rng.normal(0.4, 1, (n, p))
     G[:, 0] = 1 + np.arange(n) % 5
     return jnp.asarray(G, float), k
-
-
-def _of_batches(G, batch_size):
-    means = G.reshape(-1, batch_size, G.shape[1]).mean(axis=1)
-    return means.T @ means / len(means)
 
 
 def buggy_fisher_of_batches(G, batch_size):
@@ -120,7 +112,7 @@ def buggy_fisher_of_batches(G, batch_size):
     _grouped,
     mistakes=lambda G, batch_size: {
         "Scaled by the batch size: right only where the mean gradient is 0. The part ggᵀ is now too large.":
-            batch_size * _of_batches(G, batch_size),
+            batch_size * buggy_fisher_of_batches(G, batch_size),
         "The mean over everything: that is a batch of n.": jnp.outer(G.mean(axis=0), G.mean(axis=0)),
         "1/n is missing.": G.T @ G,
     },
@@ -147,14 +139,13 @@ def buggy_true_fisher(theta, X, y):
      "y = 1 with chance s, else 0. What is the mean of (s − y)² then?",
      "s(1 − s)² + … = s(1 − s): the labels y do not occur at all."),
     logistic,
-    mistakes=lambda theta, X, y: {
+    parts=lambda theta, X, y: (X, chance(theta, X)), mistakes=lambda X, s: {
         "Only one of the two labels is averaged: y = 1 with its chance. y = 0 is missing.":
-            weighted(X, chance(theta, X) * (1 - chance(theta, X)) ** 2),
-        "The weight is s(1 − s), once: this is its square.":
-            weighted(X, (chance(theta, X) * (1 - chance(theta, X))) ** 2),
-        "1/n is missing.": len(X) * weighted(X, chance(theta, X) * (1 - chance(theta, X))),
+            weighted(X, s * (1 - s) ** 2),
+        "The weight is s(1 − s), once: this is its square.": weighted(X, (s * (1 - s)) ** 2),
+        "1/n is missing.": len(X) * weighted(X, s * (1 - s)),
         "These labels are the most likely ones, not drawn from the model: that is another matrix.":
-            weighted(X, (chance(theta, X) - (chance(theta, X) > 0.5)) ** 2),
+            weighted(X, (s - (s > 0.5)) ** 2),
     },
     bug=buggy_true_fisher,
 )  # fmt: skip
@@ -202,11 +193,6 @@ def _wide(rng, size):
     return rows(rng, size, ((1, 2), (2, 3), (2, 5), (3, 6), (4, 9))), 1e-6
 
 
-def _small(G, damping):
-    n = len(G)
-    return G.T @ jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)
-
-
 @exercise(
     3, "**Bug 6.** On paper this is right: it is Woodbury's identity. In float32, with a small $\\varepsilon$, the "
     "step is mostly noise.",
@@ -215,7 +201,7 @@ def _small(G, damping):
      "G.T @ jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)"),
     _wide,
     mistakes=lambda G, damping: {
-        "1/n is missing on the right: this is n times too long.": len(G) * _small(G, damping),
+        "1/n is missing on the right: this is n times too long.": len(G) * wide_direction(G, damping),
         "Nothing cancels now, but this is the gradient.": G.mean(axis=0),
         "This is g/ε: only the first term is left.": G.mean(axis=0) / damping,
     },

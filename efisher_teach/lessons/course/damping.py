@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import efisher_teach as ef
-from efisher_teach.lessons.exercise import exercise, positive, readable, rows
+from efisher_teach.lessons.exercise import direction, exercise, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
@@ -36,10 +36,6 @@ def _damped(rng, size):
     return rows(rng, size), positive(rng, 0.02, 0.5), positive(rng, 0.02, 0.5)
 
 
-def _inverse(G, damping):
-    return jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.mean(axis=0))
-
-
 @exercise(
     1, "A paper sums where we average: it solves $\\big(\\sum_i g_ig_i^\\top+\\varepsilon'I\\big)\\,u=\\sum_i g_i$. "
     "Which $\\varepsilon'$ gives our $u=(C+\\varepsilon I)^{-1}g$?",
@@ -67,15 +63,13 @@ def damping_for_sums(damping, n):
      "before ‖Δ‖²?",
      "Stack G on √(nε) I, and n times −η on p zeros."),
     _damped,
-    mistakes=lambda G, damping, learning_rate: {
-        "Ascent: each example is asked for an increase of η. The wish is −η.": learning_rate * _inverse(G, damping),
-        "ε was not scaled by n: n rows stand for a sum, so the penalty needs nε.":
-            -learning_rate * _inverse(G, damping / len(G)),
-        "The root of ε is missing: least squares squares its rows.": -learning_rate * _inverse(G, len(G) * damping**2),
-        "√n ε instead of √(nε): only n is under the root.": -learning_rate * _inverse(G, damping**2),
-        "There is no damping in it: this is the least-squares step at ε = 0.":
-            -learning_rate * jnp.linalg.pinv(G) @ jnp.ones(len(G)),
-        "Each example is asked for a decrease of 1: η is missing.": -_inverse(G, damping),
+    parts=lambda G, damping, eta: (G, damping, eta, len(G)), mistakes=lambda G, damping, eta, n: {
+        "Ascent: each example is asked for an increase of η. The wish is −η.": eta * direction(G, damping),
+        "ε was not scaled by n: n rows stand for a sum, so the penalty needs nε.": -eta * direction(G, damping / n),
+        "The root of ε is missing: least squares squares its rows.": -eta * direction(G, n * damping**2),
+        "√n ε instead of √(nε): only n is under the root.": -eta * direction(G, damping**2),
+        "There is no damping in it: this is the least-squares step at ε = 0.": -eta * jnp.linalg.pinv(G) @ jnp.ones(n),
+        "Each example is asked for a decrease of 1: η is missing.": -direction(G, damping),
     },
 )  # fmt: skip
 def ridge_step(G, damping, learning_rate):
@@ -85,6 +79,11 @@ def ridge_step(G, damping, learning_rate):
     return jnp.linalg.lstsq(jnp.vstack([G, jnp.sqrt(n * damping) * jnp.eye(p)]), wish)[0]
 
 
+def _parts(G, damping, budget):
+    u = direction(G, damping)
+    return G, G.mean(axis=0), budget, u, jnp.mean((G @ u) ** 2)
+
+
 @exercise(
     2, "With damping, $\\eta=\\sqrt{c/\\rho}$ spends too little. Find the $\\eta$ for which the damped step costs "
     "*exactly* $c$.",
@@ -92,18 +91,14 @@ def ridge_step(G, damping, learning_rate):
      "η² uᵀCu = c. Without C: uᵀCu is the mean of the squares of G u.",
      "η = √(c / mean((G u)²)); or, with gᵀu − ε‖u‖² for uᵀCu."),
     lambda rng, size: (*_damped(rng, size)[:2], positive(rng, 0.004, 0.05)),
-    mistakes=lambda G, damping, budget: {
-        "This is √(c/gᵀu): it spends c in the metric C + εI, and less than c in losses.":
-            jnp.sqrt(budget / (G.mean(axis=0) @ _inverse(G, damping))),
+    parts=_parts, mistakes=lambda G, g, c, u, cost: {
+        "This is √(c/gᵀu): it spends c in the metric C + εI, and less than c in losses.": jnp.sqrt(c / (g @ u)),
         "This is the undamped rate √(c/ρ): the damped direction costs less, so it may go further.":
-            jnp.sqrt(budget / (jnp.linalg.pinv(G) @ jnp.ones(len(G)) @ G.mean(axis=0))),
-        "The root is missing: the cost grows with η².": budget / jnp.mean((G @ _inverse(G, damping)) ** 2),
-        "Upside down: a larger budget must give a larger η.":
-            jnp.sqrt(jnp.mean((G @ _inverse(G, damping)) ** 2) / budget),
-        "1/n is missing: the cost is the mean of the squares, not their sum.":
-            jnp.sqrt(budget / jnp.sum((G @ _inverse(G, damping)) ** 2)),
-        "This makes the step √c long. The budget is of losses, not of length.":
-            jnp.sqrt(budget) / jnp.linalg.norm(_inverse(G, damping)),
+            jnp.sqrt(c / (jnp.linalg.pinv(G) @ jnp.ones(len(G)) @ g)),
+        "The root is missing: the cost grows with η².": c / cost,
+        "Upside down: a larger budget must give a larger η.": jnp.sqrt(cost / c),
+        "1/n is missing: the cost is the mean of the squares, not their sum.": jnp.sqrt(c / jnp.sum((G @ u) ** 2)),
+        "This makes the step √c long. The budget is of losses, not of length.": jnp.sqrt(c) / jnp.linalg.norm(u),
     },
     why="The two forms agree because $C=(C+\\varepsilon I)-\\varepsilon I$, so $u^\\top Cu=g^\\top "
     "u-\\varepsilon\\lVert u\\rVert^2$.",
@@ -115,7 +110,7 @@ def exact_rate(G, damping, budget):
 
 
 def _promises(G, unseen, dampings, budget):
-    """What each step promises to the unseen; in NumPy, as instances are drawn until one is clear."""
+    """Promises of each step to the unseen, (m,); in NumPy, as instances are drawn until one is clear."""
     G, unseen = np.asarray(G, float), np.asarray(unseen, float)
     C, g = G.T @ G / len(G), G.mean(axis=0)
     directions = [np.linalg.solve(C + damping * np.eye(len(g)), g) for damping in np.asarray(dampings, float)]
@@ -143,13 +138,13 @@ def _samples(rng, size):
      "ef.damping_path(G, dampings, budget=budget).delta has one step a row.",
      "The promised change is delta @ unseen.mean(axis=0): take the damping where it is smallest."),
     _samples,
-    mistakes=lambda G, unseen, dampings, budget: {
+    parts=lambda G, unseen, dampings, budget: (
+        dampings, _promises(G, G, dampings, budget), _promises(G, unseen, dampings, budget)),
+    mistakes=lambda dampings, seen, unseen: {
         "Chosen by the examples that made the step: there the least damping always promises most.":
-            dampings[np.argmin(_promises(G, G, dampings, budget))],
-        "This is the place in the list. The damping itself is asked for.":
-            np.argmin(_promises(G, unseen, dampings, budget)),
-        "This is the one that promises least: a decrease is a negative change.":
-            dampings[np.argmax(_promises(G, unseen, dampings, budget))],
+            dampings[np.argmin(seen)],
+        "This is the place in the list. The damping itself is asked for.": np.argmin(unseen),
+        "This is the one that promises least: a decrease is a negative change.": dampings[np.argmax(unseen)],
     },
 )  # fmt: skip
 def choose_damping(G, unseen, dampings, budget):

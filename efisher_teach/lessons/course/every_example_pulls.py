@@ -51,8 +51,7 @@ ask(
         "These are already averaged: keep one row for each example.": X.T @ (chance(theta, X) - y) / len(y),
         "These are the derivatives by z. The chain rule goes on: ∂z/∂θ = x.": chance(theta, X) - y,
         "The labels are missing: this is the gradient as if every y were 0.": chance(theta, X)[:, None] * X,
-        "1/n has no place here: the rows are the gradients of single losses.":
-            (chance(theta, X) - y)[:, None] * X / len(y),
+        "1/n has no place here: the rows are the gradients of single losses.": logistic_gradients(theta, X, y) / len(y),
         "This is the residual of least squares, z − y: the sigmoid is missing.": (X @ theta - y)[:, None] * X,
     },
 )  # fmt: skip
@@ -83,8 +82,7 @@ def logistic_gradients(theta, X, y):
         "These are only the diagonal entries of C.": jnp.mean(G**2, axis=0),
     },
     properties={
-        "in another order, the same examples have the same C.":
-            lambda answer, G: (answer(G[::-1]), answer(G)),
+        "in another order, the same examples have the same C.": lambda answer, G: (answer(G[::-1]), answer(G)),
         "gradients twice as long have a C four times as large.":
             lambda answer, G: (answer(2 * G), 4 * np.asarray(answer(G))),
     },
@@ -126,14 +124,13 @@ def hidden_by_the_mean():
      "tr C is the mean of ‖gᵢ‖²: neither C nor a p × p matrix is needed.",
      "Numerator: square and sum the mean row. Denominator: square and sum each row, then the mean."),
     lambda rng, size: (rows(rng, size),),
-    mistakes=lambda G: {
-        "The square is missing: ‖g‖, not ‖g‖².": jnp.linalg.norm(G.mean(axis=0)) / jnp.mean(jnp.sum(G**2, axis=1)),
-        "1/n is missing in the trace: it is the mean of ‖gᵢ‖², not the sum.":
-            jnp.sum(G.mean(axis=0) ** 2) / jnp.sum(G**2),
-        "This is the part that the mean hides: 1 minus what was asked.":
-            1 - jnp.sum(G.mean(axis=0) ** 2) / jnp.mean(jnp.sum(G**2, axis=1)),
+    parts=lambda G: (G, jnp.sum(G.mean(axis=0) ** 2), jnp.mean(jnp.sum(G**2, axis=1))),
+    mistakes=lambda G, kept, trace: {
+        "The square is missing: ‖g‖, not ‖g‖².": jnp.sqrt(kept) / trace,
+        "1/n is missing in the trace: it is the mean of ‖gᵢ‖², not the sum.": kept / trace / len(G),
+        "This is the part that the mean hides: 1 minus what was asked.": 1 - kept / trace,
         "This compares ‖g‖ with the mean of ‖gᵢ‖. The trace of C is the mean of the squares.":
-            jnp.linalg.norm(G.mean(axis=0)) / jnp.mean(jnp.linalg.norm(G, axis=1)),
+            jnp.sqrt(kept) / jnp.mean(jnp.linalg.norm(G, axis=1)),
     },
 )  # fmt: skip
 def kept_by_the_mean(G):

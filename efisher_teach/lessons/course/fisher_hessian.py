@@ -71,17 +71,15 @@ def _slopes(rng, size):
      "g is the mean of the derivatives, C the mean of their squares.",
      "−g/C. The two 1/n cancel: minus the sum, over the sum of the squares."),
     _slopes,
-    mistakes=lambda slopes: {
-        "This is −1/g. C is the mean of the squares, not the square of the mean.": -1 / slopes.mean(),
+    parts=lambda slopes: (slopes, slopes.mean(), jnp.mean(slopes**2)), mistakes=lambda slopes, g, C: {
+        "This is −1/g. C is the mean of the squares, not the square of the mean.": -1 / g,
         "This is the mean of the steps of the single examples. Take the means first, then divide.":
             -jnp.mean(1 / slopes),
-        "Ascent: the step must go against the gradient.": slopes.sum() / jnp.sum(slopes**2),
-        "n times too long: the mean of the squares, but the sum of the derivatives.":
-            -slopes.sum() / jnp.mean(slopes**2),
-        "n times too short: the mean of the derivatives, but the sum of the squares.":
-            -slopes.mean() / jnp.sum(slopes**2),
-        "Centred: this is divided by the variance. C is the uncentred mean square.": -slopes.mean() / jnp.var(slopes),
-        "With a root, as in Adam: C itself stands below the line.": -slopes.mean() / jnp.sqrt(jnp.mean(slopes**2)),
+        "Ascent: the step must go against the gradient.": g / C,
+        "n times too long: the mean of the squares, but the sum of the derivatives.": -len(slopes) * g / C,
+        "n times too short: the mean of the derivatives, but the sum of the squares.": -g / C / len(slopes),
+        "Centred: this is divided by the variance. C is the uncentred mean square.": -g / jnp.var(slopes),
+        "With a root, as in Adam: C itself stands below the line.": -g / jnp.sqrt(C),
     },
     properties={
         "all derivatives ten times as large, and the step is ten times shorter.":
@@ -118,8 +116,15 @@ def noise_ratio(sigma):
     return sigma**2, 1 / sigma**2
 
 
-def _confused_fishers(X, p, y):
-    return {
+@exercise(
+    2, "The Fisher of logistic regression, without sampling: for each $x_i$ the expectation over the labels that the "
+    "*model* believes in. Mind what you do with `y`.",
+    ("The gradient of an example is (p − y)x. What is the mean of its square over y = 1, with probability p, and y "
+     "= 0?",
+     "p(p − 1)² + (1 − p)p² can be written shorter.",
+     "It is p(1 − p). So F is the mean of p(1 − p)xxᵀ, and y does not occur."),
+    logistic,
+    parts=lambda theta, X, y: (X, chance(theta, X), y), mistakes=lambda X, p, y: {
         "These are the observed labels: you computed the empirical Fisher. The Fisher does not look at y.":
             weighted(X, (p - y) ** 2),
         "1/n is missing: this is the sum over the examples.": len(X) * weighted(X, p * (1 - p)),
@@ -131,18 +136,7 @@ def _confused_fishers(X, p, y):
         "This is the standard deviation of the label; the weight is its variance.": weighted(X, jnp.sqrt(p * (1 - p))),
         "This is one number, the mean of p(1 − p). Each xxᵀ has that weight.": jnp.mean(p * (1 - p)),
         "This is the mean of xxᵀ: the Fisher of linear regression.": X.T @ X / len(X),
-    }  # fmt: skip
-
-
-@exercise(
-    2, "The Fisher of logistic regression, without sampling: for each $x_i$ the expectation over the labels that the "
-    "*model* believes in. Mind what you do with `y`.",
-    ("The gradient of an example is (p − y)x. What is the mean of its square over y = 1, with probability p, and y "
-     "= 0?",
-     "p(p − 1)² + (1 − p)p² can be written shorter.",
-     "It is p(1 − p). So F is the mean of p(1 − p)xxᵀ, and y does not occur."),
-    logistic,
-    mistakes=lambda theta, X, y: _confused_fishers(X, chance(theta, X), y),
+    },
     properties={
         "with all labels turned over it is the same matrix.":
             lambda answer, theta, X, y: (answer(theta, X, 1 - y), answer(theta, X, y)),
@@ -218,13 +212,12 @@ def _s(Sigma, g, damping):
      "(C + εI)u = g + g(gᵀu): a multiple of g.",
      "So u = (1 + gᵀu)·(C + εI)⁻¹g."),
     _centred,
-    mistakes=lambda Sigma, g, damping: {
-        "The 1 is missing: (C + εI)u = g + g(gᵀu).": _s(Sigma, g, damping),
-        "Upside down: the centred matrix is the smaller one, so its step is the longer one.":
-            1 / (1 + _s(Sigma, g, damping)),
-        "The sign: C is Σ + ggᵀ, so the factor is 1 + s.": 1 - _s(Sigma, g, damping),
+    parts=lambda *given: (*given, _s(*given)), mistakes=lambda Sigma, g, damping, s: {
+        "The 1 is missing: (C + εI)u = g + g(gᵀu).": s,
+        "Upside down: the centred matrix is the smaller one, so its step is the longer one.": 1 / (1 + s),
+        "The sign: C is Σ + ggᵀ, so the factor is 1 + s.": 1 - s,
         "The damping is missing.": 1 + _s(Sigma, g, 0),
-        "A root too many: the step itself is 1 + s times as long.": jnp.sqrt(1 + _s(Sigma, g, damping)),
+        "A root too many: the step itself is 1 + s times as long.": jnp.sqrt(1 + s),
         "The inverse is missing: s = gᵀ(Σ + εI)⁻¹g.": 1 + g @ (Sigma + damping * jnp.eye(len(g))) @ g,
     },
     properties={

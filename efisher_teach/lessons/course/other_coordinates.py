@@ -1,5 +1,7 @@
 """Notebook 05: gradients, matrices and steps in other coordinates, and what leaks."""
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -112,16 +114,13 @@ def _scalar(rng, size):
      "Δψ = −η Jg/(J²C) = −ηg/(2ψC). Now square ψ + Δψ.",
      "(ψ + Δψ)² = θ + 2ψΔψ + Δψ². The second term is the step in θ, so the gap is Δψ²."),
     _scalar,
-    mistakes=lambda theta, g, C, learning_rate: {
-        "This is the leading term for θ = exp ψ. The square is half as curved.":
-            learning_rate**2 * g**2 / (2 * theta * C**2),
+    parts=lambda theta, g, C, eta: (theta, eta * g / C), mistakes=lambda theta, step: {
+        "This is the leading term for θ = exp ψ. The square is half as curved.": step**2 / (2 * theta),
         "Nothing left: to first order that is so. But ψ² is curved, and the step is not infinitely short.": 0.0,
-        "The sign: the end by way of ψ is the higher one, as squares are convex.":
-            -(learning_rate**2) * g**2 / (4 * theta * C**2),
-        "θ is missing: J² = 4ψ² = 4θ.": learning_rate**2 * g**2 / (4 * C**2),
-        "This is Δψ² if C were left as it is. In ψ it is J²C.": 4 * theta * learning_rate**2 * g**2 / C**2,
-        "This is the gap in proportion to the step. The distance itself is asked for.":
-            learning_rate * abs(g) / (4 * theta * C),
+        "The sign: the end by way of ψ is the higher one, as squares are convex.": -(step**2) / (4 * theta),
+        "θ is missing: J² = 4ψ² = 4θ.": step**2 / 4,
+        "This is Δψ² if C were left as it is. In ψ it is J²C.": 4 * theta * step**2,
+        "This is the gap in proportion to the step. The distance itself is asked for.": abs(step) / (4 * theta),
     },
     properties={
         "half of η leaves a quarter of the gap.":
@@ -163,8 +162,7 @@ def _coin(rng, size):
             p - learning_rate * (p - y) * p * (1 - p) / _power(p, y),
         "This is the new s. Come back to p.": jnp.log(p / (1 - p)) - learning_rate * (p - y) / _power(p, y),
         "p(1 − p) is the mean square over tosses that the model makes: a natural gradient. C is that over the observed "
-        "tosses.":
-            _by_logit(p, -learning_rate * (p - y) / (p * (1 - p))),
+        "tosses.": _by_logit(p, -learning_rate * (p - y) / (p * (1 - p))),
         "Gradient descent in s: it is not divided by C.": _by_logit(p, -learning_rate * (p - y)),
         "C is the mean of the squares, not the square of the mean.": _by_logit(p, -learning_rate / (p - y)),
         "Centred: y(1 − y) is the variance of the gradients. C is their mean square.":
@@ -190,7 +188,7 @@ def _damped(rng, size):
     return *_there(rng, size), positive(rng, 0.3, 3), positive(rng, 0.1, 1)
 
 
-def _solved(g, C, J, added, eta):
+def _solved(g, C, J, damping, eta, added):
     return -eta * jnp.linalg.solve(J.T @ C @ J + added, J.T @ g)
 
 
@@ -201,20 +199,18 @@ def _solved(g, C, J, added, eta):
      "Every matrix that costs a step turns into Jᵀ(·)J, the identity too.",
      "Jᵀ(C + εI)J = JᵀCJ + εJᵀJ."),
     _damped,
-    mistakes=lambda g, C, J, damping, learning_rate: {
-        "This is what leaks: εI in ψ is another damping than εI in θ.":
-            _solved(g, C, J, damping * jnp.eye(len(g)), learning_rate),
-        "JJᵀ lives on the side of θ. In ψ the identity of θ is JᵀJ.":
-            _solved(g, C, J, damping * J @ J.T, learning_rate),
-        "One J is missing: the identity of θ turns into JᵀJ.": _solved(g, C, J, damping * J, learning_rate),
-        "The damping is missing.": _solved(g, C, J, 0, learning_rate),
-        "The right step, but pushed forward already: the step in ψ is asked for.":
-            J @ _solved(g, C, J, damping * J.T @ J, learning_rate),
+    parts=lambda *given: (*given, partial(_solved, *given)),
+    mistakes=lambda g, C, J, damping, learning_rate, solved: {
+        "This is what leaks: εI in ψ is another damping than εI in θ.": solved(damping * jnp.eye(len(g))),
+        "JJᵀ lives on the side of θ. In ψ the identity of θ is JᵀJ.": solved(damping * J @ J.T),
+        "One J is missing: the identity of θ turns into JᵀJ.": solved(damping * J),
+        "The damping is missing.": solved(0),
+        "The right step, but pushed forward already: the step in ψ is asked for.": J @ solved(damping * J.T @ J),
         "The gradient is still that of θ: in ψ it is Jᵀg.":
             -learning_rate * jnp.linalg.solve(J.T @ (C + damping * jnp.eye(len(g))) @ J, g),
-        "Ascent: the step must go against g.": -_solved(g, C, J, damping * J.T @ J, learning_rate),
+        "Ascent: the step must go against g.": -solved(damping * J.T @ J),
         "The inverse of it: a step costs as much in ψ as what it is pushed to, so ε‖Δθ‖² = εΔψᵀJᵀJΔψ.":
-            _solved(g, C, J, damping * jnp.linalg.inv(J.T @ J), learning_rate),
+            solved(damping * jnp.linalg.inv(J.T @ J)),
     },
 )  # fmt: skip
 def repaired_step(g, C, J, damping, learning_rate):
@@ -250,8 +246,7 @@ def _power_of(C, power):
         "Upside down: this is the root of C, not of its inverse.": _power_of(C, 0.5),
         "Transpose it: with C = LLᵀ, L⁻¹L⁻ᵀ is not C⁻¹. It is L⁻ᵀL⁻¹.": jnp.linalg.inv(jnp.linalg.cholesky(C)),
         "This is C itself: descent would move θ by −ηC²g.": C,
-        "Only the diagonal: that rescales each parameter by itself.":
-            jnp.diag(1 / jnp.sqrt(jnp.diag(C))),
+        "Only the diagonal: that rescales each parameter by itself.": jnp.diag(1 / jnp.sqrt(jnp.diag(C))),
     },
     accepts=_whitens,
     why="In these coordinates $J^\\top CJ=I$: every direction costs alike, and the ellipse of notebook 03 is a "

@@ -62,17 +62,16 @@ def _sharpe(G):
      "`jnp.linalg.lstsq(G, y)[0]` is the shortest Δ whose G Δ comes nearest to y.",
      "Regress −1 on the gradients, and return the fitted values: G @ lstsq(G, −1)[0]."),
     lambda rng, size: (rows(rng, size),),
-    mistakes=lambda G: {
+    parts=lambda G: (G, _projected(G)), mistakes=lambda G, fit: {
         "That all fall by exactly 1 is the wish. With more examples than parameters it is not fulfilled.":
             -jnp.ones(len(G)),
-        "The sign: they are asked to fall.": _projected(G),
+        "The sign: they are asked to fall.": fit,
         "These are the changes under −g, gradient descent: −K1.": -G @ G.mean(axis=0),
         "This is the step, one number for each parameter. Asked for is what it does to each loss, G Δ.":
             -jnp.linalg.lstsq(G, jnp.ones(len(G)))[0],
-        "This is what is missing at −1: the residual of the regression, not its fit.": _projected(G) - 1,
-        "This step spends E[Δℓ²] = 1. Asked for was η = 1, without a budget.":
-            -_projected(G) / jnp.sqrt(jnp.mean(_projected(G))),
-        "1/n does not belong here: every example is asked for 1.": -_projected(G) / len(G),
+        "This is what is missing at −1: the residual of the regression, not its fit.": fit - 1,
+        "This step spends E[Δℓ²] = 1. Asked for was η = 1, without a budget.": -fit / jnp.sqrt(jnp.mean(fit)),
+        "1/n does not belong here: every example is asked for 1.": -fit / len(G),
     },
     properties={
         "gradients twice as long change nothing: the step is half as long.":
@@ -105,8 +104,7 @@ def equal_changes(G):
     properties={
         "it stays as it is if all gradients are measured in other coordinates, GJ.":
             lambda answer, G: (answer(G @ _shear(G.shape[1])), answer(G)),
-        "it does not depend on the unit of the loss.":
-            lambda answer, G: (answer(3 * G), answer(G)),
+        "it does not depend on the unit of the loss.": lambda answer, G: (answer(3 * G), answer(G)),
     },
 )  # fmt: skip
 def agreement(G):
@@ -196,8 +194,7 @@ def _wished(rng, size):
         "This is the gradient of a loss with weights t: a weight is a push, not a promise.": -G.T @ target / len(G),
         "The gradients themselves were multiplied by t. Then whoever has a large tᵢ falls by less, 1/tᵢ.":
             -jnp.linalg.lstsq(target[:, None] * G, jnp.ones(len(G)))[0],
-        "1/n is too much: the equations are G Δ = −t, not their mean.":
-            -G.T @ jnp.linalg.solve(G @ G.T, target) / len(G),
+        "1/n is too much: the equations are G Δ = −t, not their mean.": targeted(G, target) / len(G),
     },
     properties={
         "what is asked for is what comes: G Δ = −t.":

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import TALL, WIDE, exercise, positive, readable, rows
+from efisher_teach.lessons.exercise import TALL, WIDE, direction, exercise, positive, readable, rows
 from efisher_teach.lessons.question import ask
 
 ask(
@@ -34,12 +34,10 @@ def _tall(rng, size):
     return rows(rng, size, TALL), positive(rng, 0.004, 0.05)
 
 
-def _direction(G):
-    return jnp.linalg.solve(G.T @ G / len(G), G.mean(axis=0))
-
-
-def _rho(G):
-    return G.mean(axis=0) @ _direction(G)
+def _parts(G, budget):
+    """Split the step into its direction u, ρ and η = √(c/ρ); with G, g and c."""
+    u, g = direction(G), G.mean(axis=0)
+    return G, g, budget, u, g @ u, jnp.sqrt(budget / (g @ u))
 
 
 @exercise(
@@ -49,16 +47,13 @@ def _rho(G):
      "determinant.",
      "u = C⁻¹g, ρ = g·u, Δ = −√(c/ρ) u."),
     lambda rng, size: (rows(rng, 2), 0.01),
-    mistakes=lambda G, budget: {
+    parts=_parts, mistakes=lambda G, g, c, u, rho, rate: {
         "Ascent: the multiplier has the wrong sign. The step must go against g.":
-            {"C": G.T @ G / len(G), "g": G.mean(axis=0), "rho": _rho(G),
-            "delta": jnp.sqrt(budget / _rho(G)) * _direction(G)},
+            {"C": G.T @ G / len(G), "g": g, "rho": rho, "delta": rate * u},
         "1/n is missing: C and g are means over the three examples, not sums.":
-            {"C": G.T @ G, "g": G.sum(axis=0), "rho": 3 * _rho(G),
-            "delta": -jnp.sqrt(budget / (3 * _rho(G))) * _direction(G)},
+            {"C": G.T @ G, "g": G.sum(axis=0), "rho": 3 * rho, "delta": -jnp.sqrt(c / (3 * rho)) * u},
         "The length is that of η = √c. The learning rate is √(c/ρ).":
-            {"C": G.T @ G / len(G), "g": G.mean(axis=0), "rho": _rho(G),
-            "delta": -jnp.sqrt(budget) * _direction(G)},
+            {"C": G.T @ G / len(G), "g": g, "rho": rho, "delta": -jnp.sqrt(c) * u},
     },
     by_hand=True,
 )  # fmt: skip
@@ -95,21 +90,18 @@ def one_example(g, budget):
      "The direction is C⁻¹g, by jnp.linalg.solve. The length must make ΔᵀCΔ = c.",
      "With u = C⁻¹g and ρ = g·u, the step is −√(c/ρ) u."),
     _tall,
-    mistakes=lambda G, budget: {
-        "Ascent: the multiplier has the wrong sign. This is the worst step of that cost.":
-            jnp.sqrt(budget / _rho(G)) * _direction(G),
-        "η = √c: the step spends c·ρ, less than it may. The learning rate is √(c/ρ).":
-            -jnp.sqrt(budget) * _direction(G),
-        "The root is missing in the learning rate: η = √(c/ρ).": -budget / _rho(G) * _direction(G),
-        "ρ is on the wrong side of the fraction: η = √(c/ρ), not √(cρ).": -jnp.sqrt(budget * _rho(G)) * _direction(G),
-        "Half as long as it may be: the ½ of 1/(2λ) is used, but λ has none. Here λ = ½√(ρ/c).":
-            -jnp.sqrt(budget / _rho(G)) * _direction(G) / 2,
+    parts=_parts, mistakes=lambda G, g, c, u, rho, rate: {
+        "Ascent: the multiplier has the wrong sign. This is the worst step of that cost.": rate * u,
+        "η = √c: the step spends c·ρ, less than it may. The learning rate is √(c/ρ).": -jnp.sqrt(c) * u,
+        "The root is missing in the learning rate: η = √(c/ρ).": -c / rho * u,
+        "ρ is on the wrong side of the fraction: η = √(c/ρ), not √(cρ).": -jnp.sqrt(c * rho) * u,
+        "Half as long as it may be: the ½ of 1/(2λ) is used, but λ has none. Here λ = ½√(ρ/c).": -rate * u / 2,
         "1/n is missing in C: this is the step for the sum of the outer products, √n too short.":
-            -jnp.sqrt(budget / _rho(G)) * _direction(G) / jnp.sqrt(len(G)),
+            -rate * u / jnp.sqrt(len(G)),
         "This is the step along −g for that cost. It is not preconditioned at all.":
-            -G.mean(axis=0) * jnp.sqrt(budget / jnp.mean((G @ G.mean(axis=0)) ** 2)),
+            -g * jnp.sqrt(c / jnp.mean((G @ g) ** 2)),
         "Centred: C is the uncentred second moment. The direction is right, the length is not.":
-            -jnp.sqrt(budget / (_rho(G) / (1 - _rho(G)))) * _direction(G) / (1 - _rho(G)),
+            -rate * u / jnp.sqrt(1 - rho),
     },
     properties={
         "four times the budget makes the step twice as long.":
@@ -132,17 +124,14 @@ def lagrange_step(G, budget):
      "With λ > 0 the Lagrangian is convex. And the decrease is −g·Δ, with Δ of line 5.",
      "λ = √(ρ/c)/2, and −g·Δ = √(c/ρ)·ρ."),
     lambda rng, size: (positive(rng, 0.1, 1), positive(rng, 0.001, 0.1)),
-    mistakes=lambda rho, budget: {
-        "The ½ is missing: this is the multiplier of ½(ΔᵀCΔ − c). Ours has no ½ before it.":
-            (jnp.sqrt(rho / budget), jnp.sqrt(budget * rho)),
+    parts=lambda rho, budget: two_blanks(rho, budget), mistakes=lambda multiplier, decrease: {
+        "The ½ is missing: this is the multiplier of ½(ΔᵀCΔ − c). Ours has no ½ before it.": (2 * multiplier, decrease),
         "The wrong root: with a negative multiplier the stationary point is the worst step, ascent.":
-            (-jnp.sqrt(rho / budget) / 2, jnp.sqrt(budget * rho)),
-        "The decrease is the size of the change: leave the minus out.":
-            (jnp.sqrt(rho / budget) / 2, -jnp.sqrt(budget * rho)),
+            (-multiplier, decrease),
+        "The decrease is the size of the change: leave the minus out.": (multiplier, -decrease),
         "√c is the root-mean-square change. The mean loss falls by less, if ρ < 1.":
-            (jnp.sqrt(rho / budget) / 2, jnp.sqrt(budget)),
-        "This is the multiplier upside down: 1/λ. Its unit is that of η.":
-            (2 * jnp.sqrt(budget / rho), jnp.sqrt(budget * rho)),
+            (multiplier, jnp.sqrt(decrease / multiplier / 2)),
+        "This is the multiplier upside down: 1/λ. Its unit is that of η.": (1 / multiplier, decrease),
     },
 )  # fmt: skip
 def two_blanks(rho, budget):

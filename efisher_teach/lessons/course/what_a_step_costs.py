@@ -67,26 +67,25 @@ def _step(rng, size):
      "GΔ has one entry for each example: the change of its loss, to first order.",
      "The mean of their squares: `jnp.mean((G @ delta) ** 2)`."),
     _step,
-    mistakes=lambda G, delta: {
-        "The square is missing: this is the mean change. Changes up and down cancel in it.": jnp.mean(G @ delta),
+    parts=lambda G, delta: (G @ delta, delta), mistakes=lambda changes, delta: {
+        "The square is missing: this is the mean change. Changes up and down cancel in it.": jnp.mean(changes),
         "This is the square of the mean: you averaged before you squared, and ups and downs cancel in it.":
-            jnp.mean(G @ delta) ** 2,
-        "1/n is missing: this is the sum over the examples.": jnp.sum((G @ delta) ** 2),
+            jnp.mean(changes) ** 2,
+        "1/n is missing: this is the sum over the examples.": jnp.sum(changes**2),
         "This is the root of what was asked: the root mean square change. The cost is the mean square.":
-            jnp.sqrt(jnp.mean((G @ delta) ** 2)),
+            jnp.sqrt(jnp.mean(changes**2)),
         "This is ‖Δ‖²: a length in parameters. It does not know what the step does to the losses.": delta @ delta,
-        "This is the mean size of the changes. The cost is the mean of their squares.": jnp.mean(jnp.abs(G @ delta)),
-        "These are the changes, one for each example. The cost is one number: the mean of their squares.": G @ delta,
-        "The mean is missing: these are the squares, one for each example.": (G @ delta) ** 2,
+        "This is the mean size of the changes. The cost is the mean of their squares.": jnp.mean(jnp.abs(changes)),
+        "These are the changes, one for each example. The cost is one number: the mean of their squares.": changes,
+        "The mean is missing: these are the squares, one for each example.": changes**2,
         "This is the variance: you took the mean out first. A change that all examples share costs something too.":
-            jnp.var(G @ delta),
-        "Divided by the number of parameters: the mean is over the examples.": jnp.sum((G @ delta) ** 2) / len(delta),
+            jnp.var(changes),
+        "Divided by the number of parameters: the mean is over the examples.": jnp.sum(changes**2) / len(delta),
     },
     properties={
         "a step twice as long costs four times as much.":
             lambda answer, G, delta: (answer(G, 2 * delta), 4 * np.asarray(answer(G, delta))),
-        "the opposite step costs the same.":
-            lambda answer, G, delta: (answer(G, -delta), answer(G, delta)),
+        "the opposite step costs the same.": lambda answer, G, delta: (answer(G, -delta), answer(G, delta)),
     },
 )  # fmt: skip
 def cost_of_a_step(G, delta):
@@ -150,23 +149,20 @@ def _ellipse(rng, size):
      "It costs μt², for the eigenvalue μ. Which t makes this c?",
      "t = √(c/μ): the smallest eigenvalue has the longest axis. `jnp.linalg.eigvalsh` gives the smallest first."),
     _ellipse,
-    mistakes=lambda C, budget: {
-        "The root is missing: a step of length t costs μt², so t² = c/μ.": budget / jnp.linalg.eigvalsh(C),
-        "Upside down: √(μ/c). Where μ is large, a step is dear, and the axis short.":
-            jnp.sqrt(jnp.linalg.eigvalsh(C) / budget),
+    parts=lambda C, c: (C, c, jnp.linalg.eigvalsh(C)), mistakes=lambda C, c, values: {
+        "The root is missing: a step of length t costs μt², so t² = c/μ.": c / values,
+        "Upside down: √(μ/c). Where μ is large, a step is dear, and the axis short.": jnp.sqrt(values / c),
         "Upside down, and sorted: √(μ/c). Where μ is large, a step is dear, and the axis short.":
-            jnp.sqrt(jnp.linalg.eigvalsh(C)[::-1] / budget),
-        "√(cμ) is long where μ is large. It is the other way round: there a step is dear.":
-            jnp.sqrt(budget * jnp.linalg.eigvalsh(C)),
+            jnp.sqrt(values[::-1] / c),
+        "√(cμ) is long where μ is large. It is the other way round: there a step is dear.": jnp.sqrt(c * values),
         "√(cμ), sorted: but it is long where μ is large. It is the other way round: there a step is dear.":
-            jnp.sqrt(budget * jnp.linalg.eigvalsh(C)[::-1]),
-        "These are the right lengths, the shortest first.": jnp.sqrt(budget / jnp.linalg.eigvalsh(C))[::-1],
-        "These are the whole axes, from end to end. A semi-axis is half of it.":
-            2 * jnp.sqrt(budget / jnp.linalg.eigvalsh(C)),
+            jnp.sqrt(c * values[::-1]),
+        "These are the right lengths, the shortest first.": jnp.sqrt(c / values)[::-1],
+        "These are the whole axes, from end to end. A semi-axis is half of it.": 2 * jnp.sqrt(c / values),
         "This is where the ellipse meets the coordinate axes. Its own axes are the eigenvectors of C.":
-            jnp.sqrt(budget / jnp.diag(C)),
-        "These are only the eigenvalues. Which length t has μt² = c?": jnp.linalg.eigvalsh(C),
-        "The root is taken of μ only. From μt² = c follows t = √(c/μ).": budget / jnp.sqrt(jnp.linalg.eigvalsh(C)),
+            jnp.sqrt(c / jnp.diag(C)),
+        "These are only the eigenvalues. Which length t has μt² = c?": values,
+        "The root is taken of μ only. From μt² = c follows t = √(c/μ).": c / jnp.sqrt(values),
     },
     properties={
         "four times the budget makes each axis twice as long.":
@@ -236,20 +232,17 @@ def _slope(x, y):
      "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / "
      "scales[0])`."),
     _power,
-    mistakes=lambda scales, errors: {
-        "This is a slope, but not in logarithms: it depends on a.": _slope(scales, errors),
-        "Upside down: this is 1/k, the logarithm of the scale against that of the error.":
-            _slope(jnp.log(errors), jnp.log(scales)),
-        "Only the errors are in logarithms. Then a power of s is no straight line.": _slope(scales, jnp.log(errors)),
-        "Only the scales are in logarithms. Then a power of s is no straight line.": _slope(jnp.log(scales), errors),
-        "The sign is wrong: errors that shrink with the scale have a positive order.":
-            -_slope(jnp.log(scales), jnp.log(errors)),
-        "The logarithms' ratio is not their slope: a is still in it. Take differences first.":
-            jnp.mean(jnp.log(errors) / jnp.log(scales)),
+    parts=lambda x, y: (x, y, jnp.log(x), jnp.log(y)), mistakes=lambda x, y, log_x, log_y: {
+        "This is a slope, but not in logarithms: it depends on a.": _slope(x, y),
+        "Upside down: this is 1/k, the logarithm of the scale against that of the error.": _slope(log_y, log_x),
+        "Only the errors are in logarithms. Then a power of s is no straight line.": _slope(x, log_y),
+        "Only the scales are in logarithms. Then a power of s is no straight line.": _slope(log_x, y),
+        "The sign is wrong: errors that shrink with the scale have a positive order.": -_slope(log_x, log_y),
+        "The logarithms' ratio is not their slope: a is still in it. Take differences first.": jnp.mean(log_y / log_x),
         "This is right only where each scale is half of the one before. Divide by the logarithm of the scales' ratio.":
-            jnp.mean(jnp.log2(errors[:-1] / errors[1:])),
+            jnp.mean(jnp.log2(y[:-1] / y[1:])),
         "This is by how much an error shrinks from one scale to the next. Take its logarithm, and that of the scales.":
-            jnp.mean(errors[:-1] / errors[1:]),
+            jnp.mean(y[:-1] / y[1:]),
     },
     properties={
         "errors in another unit have the same order.":
@@ -267,15 +260,15 @@ def _least_squares(rng, size):
     while True:
         theta, X, y, delta = (entries(rng, size, *shape) for shape in ((p,), (n, p), (n,), (p,)))
         delta = delta / 2
-        first, rest = (X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2
+        first, rest = _terms(theta, X, y, delta)
         kept, left = abs(np.mean(first)), abs(np.mean(first * rest))
         if kept > 0.1 and left > 0.1 * np.mean(rest**2) and abs(np.mean(2 * first * rest + rest**2)) > 0.1:
             return tuple(jnp.asarray(part, float) for part in (theta, X, y, delta))
 
 
-def _from(answers):
-    """Make a table of answers from the part of each change that is linear in the step, a, and the rest, r."""
-    return lambda theta, X, y, delta: answers((X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2)
+def _terms(theta, X, y, delta):
+    """Split each change into the part that is linear in the step, a, and the rest, r."""
+    return (X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2
 
 
 @exercise(
@@ -287,24 +280,20 @@ def _from(answers):
      "a = (xᵀθ − y)·xᵀΔ is linear, r = (xᵀΔ)²/2 is left. Now square the whole change, a + r.",
      "Left out are the mean of r, and the mean of 2ar + r²."),
     _least_squares,
-    mistakes=_from(lambda a, r: {
-        "The ½ of the loss is missing in what is left: r = (xᵀΔ)²/2.":
-            (2 * r.mean(), jnp.mean(4 * a * r + 4 * r**2)),
+    parts=_terms, mistakes=lambda a, r: {
+        "The ½ of the loss is missing in what is left: r = (xᵀΔ)²/2.": (2 * r.mean(), jnp.mean(4 * a * r + 4 * r**2)),
         "The cross term is missing: (a + r)² = a² + 2ar + r², and 2ar is the larger one for a short step.":
             (r.mean(), jnp.mean(r**2)),
         "This is the leading term, of third order. r², of fourth order, belongs to the whole too.":
             (r.mean(), jnp.mean(2 * a * r)),
-        "The 2 is missing in the cross term: (a + r)² = a² + 2ar + r².":
-            (r.mean(), jnp.mean(a * r + r**2)),
-        "1/n is missing: both are means over the examples, not sums.":
-            (r.sum(), jnp.sum(2 * a * r + r**2)),
-        "The linear part has the wrong sign: the gradient is (xᵀθ − y)x.":
-            (r.mean(), jnp.mean(-2 * a * r + r**2)),
+        "The 2 is missing in the cross term: (a + r)² = a² + 2ar + r².": (r.mean(), jnp.mean(a * r + r**2)),
+        "1/n is missing: both are means over the examples, not sums.": (r.sum(), jnp.sum(2 * a * r + r**2)),
+        "The linear part has the wrong sign: the gradient is (xᵀθ − y)x.": (r.mean(), jnp.mean(-2 * a * r + r**2)),
         "This is the whole change, and its mean square. What first order says of them is not taken off.":
             (jnp.mean(a + r), jnp.mean((a + r) ** 2)),
         "You averaged before you squared: E[Δℓ²] is the mean of the squares, not the square of the mean.":
             (r.mean(), jnp.mean(a + r) ** 2 - jnp.mean(a) ** 2),
-    }),
+    },
     why="$r$ is of second order, and so is its mean; $2ar$ is of third order, $r^2$ of fourth. The Hessian "
     "$x_ix_i^\\top$ stands in $r$ only. What is kept, $\\mathbb E[a^2]$, is of second order, and has no second "
     "derivative in it.",

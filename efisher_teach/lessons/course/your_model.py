@@ -82,15 +82,15 @@ def _spectrum(rng, size):
      "One that is equal to ε counts for a half.",
      "jnp.sum(eigenvalues / (eigenvalues + damping))"),
     lambda rng, size: (_spectrum(rng, size), positive(rng, 0.05, 2)),
-    mistakes=lambda eigenvalues, damping: {
-        "A hard cut: this counts eigenvalues above ε. Damping is a soft one.": jnp.sum(eigenvalues > damping),
-        "These are the directions that are lost: Σ ε/(μ + ε).": jnp.sum(damping / (eigenvalues + damping)),
-        "This is their fraction: the sum is asked for.": jnp.mean(eigenvalues / (eigenvalues + damping)),
-        "This is the trace of (C + εI)⁻¹: the μ above the line is missing.": jnp.sum(1 / (eigenvalues + damping)),
+    parts=lambda values, damping: (values, damping, values / (values + damping)),
+    mistakes=lambda values, damping, kept: {
+        "A hard cut: this counts eigenvalues above ε. Damping is a soft one.": jnp.sum(values > damping),
+        "These are the directions that are lost: Σ ε/(μ + ε).": jnp.sum(damping / (values + damping)),
+        "This is their fraction: the sum is asked for.": jnp.mean(kept),
+        "This is the trace of (C + εI)⁻¹: the μ above the line is missing.": jnp.sum(1 / (values + damping)),
         "Σμ/Σ(μ + ε) is one fraction of two sums. Asked for is a sum of fractions.":
-            jnp.sum(eigenvalues) / jnp.sum(eigenvalues + damping),
-        "The fraction is squared: this is what is left of the step's ΔᵀCΔ.":
-            jnp.sum((eigenvalues / (eigenvalues + damping)) ** 2),
+            jnp.sum(values) / jnp.sum(values + damping),
+        "The fraction is squared: this is what is left of the step's ΔᵀCΔ.": jnp.sum(kept**2),
     },
 )  # fmt: skip
 def effective_rank(eigenvalues, damping):
