@@ -25,19 +25,19 @@ class Exercise(NamedTuple):
     task: str
     """Markdown."""
     hints: tuple[str, str, str]
-    draw: Callable[[np.random.Generator, int], tuple]
+    draw: Callable[[np.random.Generator, int], tuple] = lambda rng, size: ()
     """`draw(rng, size)` gives the arguments of one instance; size 0 is the smallest."""
-    mistakes: Callable[..., Mapping[str, Any]]
+    mistakes: Callable[..., Mapping[str, Any]] = lambda *arguments: {}
     """`mistakes(*arguments)` gives the wrong answers that are known, each by the sentence that names the mistake."""
-    properties: Mapping[str, Callable[..., tuple]]
+    properties: Mapping[str, Callable[..., tuple]] = {}  # never changed
     """Sentences that are true of every right answer: `sides(answer, *arguments)` gives two values that must agree."""
-    accepts: Callable[..., bool | str] | None
+    accepts: Callable[..., bool | str] | None = None
     """`accepts(got, *arguments)`, where more than one answer is right: True, or a sentence on what is missing."""
-    by_hand: bool
+    by_hand: bool = False
     """The answer takes no arguments: it is found on paper, for the numbers of `given`."""
-    bug: Callable | None
+    bug: Callable | None = None
     """The code in the stub, where the task is to repair it."""
-    why: str
+    why: str = ""
     """Markdown below the solution, for reasons that code does not show."""
 
     @property
@@ -60,29 +60,24 @@ def exercise(
     stars: int,
     task: str,
     hints: tuple[str, str, str],
-    draw: Callable[[np.random.Generator, int], tuple] = lambda rng, size: (),
-    *,
+    *draw: Callable[[np.random.Generator, int], tuple],
     mistakes: Callable[..., Mapping[str, Any]] = lambda *arguments: {},
     parts: Callable[..., tuple] = lambda *arguments: arguments,
-    properties: Mapping[str, Callable[..., tuple]] | None = None,
-    accepts: Callable[..., bool | str] | None = None,
-    by_hand: bool = False,
-    bug: Callable | None = None,
-    why: str = "",
+    **about: Any,
 ) -> Callable[[Callable], Callable]:
     """Make the decorated solution an exercise; the arguments are the fields of `Exercise`.
 
     And `parts(*arguments)` gives what `mistakes` takes in the place of the arguments: what its answers are made of.
     """
 
-    def keep(solution: Callable) -> Callable:
-        def named(*arguments):
-            return mistakes(*parts(*arguments))
+    def named(*arguments):
+        return mistakes(*parts(*arguments))
 
-        fields = (stars, task, hints, draw, named, properties or {}, accepts, by_hand, bug, why)
+    def keep(solution: Callable) -> Callable:
         if solution.__name__ in EXERCISES:
             raise ValueError(f"There are two exercises named {solution.__name__}: rename one.")
-        EXERCISES[solution.__name__] = Exercise(solution, *fields)
+        made = Exercise(solution, stars, task, hints, *draw, mistakes=named, **about)
+        EXERCISES[solution.__name__] = made
         return solution
 
     return keep
@@ -106,10 +101,8 @@ def source(function: Callable) -> str:
 def given(exercise: Exercise, seed: int = 0) -> dict[str, Any]:
     """The numbers of a task for pencil and paper, by name."""
     values = exercise.draw(np.random.default_rng(seed), 0)
-    names = inspect.signature(exercise.solution).parameters
-    return {
-        name: np.asarray(value, float).round(6).tolist() for name, value in zip(names, values, strict=True)
-    }
+    named = zip(inspect.signature(exercise.solution).parameters, values, strict=True)
+    return {name: np.asarray(value, float).round(6).tolist() for name, value in named}
 
 
 # Instances that several exercises share: small whole numbers first, which a learner can follow by hand.
@@ -157,10 +150,8 @@ def positive(rng: np.random.Generator, low: float | int, high: float | int) -> f
 def readable(got: Any, *shape: int | str) -> np.ndarray:
     """Return an answer as a finite array of a shape, where a word stands for any length; else say what is wrong."""
     array = np.asarray(got, float)
-    fits = len(shape) == array.ndim and all(
-        isinstance(side, str) or side == actual for side, actual in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
+    sides = zip(shape, array.shape, strict=False)
+    if len(shape) != array.ndim or any(side != actual for side, actual in sides if not isinstance(side, str)):
         raise ValueError(f"its shape is {array.shape}, ({', '.join(map(str, shape))}) is expected")
     if not np.isfinite(array).all():
         raise ValueError("it is not finite")
@@ -170,11 +161,6 @@ def readable(got: Any, *shape: int | str) -> np.ndarray:
 def direction(G: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array:
     """Return (C + εI)⁻¹g (p,), for gradients G (n, p)."""
     return jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.mean(axis=0))
-
-
-def dual(G: jax.Array, damping: float | jax.Array) -> jax.Array:
-    """Return (C + εI)⁻¹g (p,) by way of the n × n matrix K."""
-    return G.T @ jnp.linalg.solve(G @ G.T / len(G) + damping * jnp.eye(len(G)), jnp.ones(len(G)) / len(G))
 
 
 def weighted(X, weights):

@@ -41,13 +41,10 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     if not callable(answer):
         return Verdict("wrong", f"{exercise.name} must be a function; this is a {type(answer).__name__}.")
     if names := _other_arguments(exercise, answer):
-        return Verdict(
-            "wrong", f"{exercise.name} takes ({', '.join(exercise.arguments)}); yours takes ({names})."
-        )
+        asked = ", ".join(exercise.arguments)
+        return Verdict("wrong", f"{exercise.name} takes ({asked}); yours takes ({names}).")
     rng = np.random.default_rng(seed)
-    instances = [exercise.draw(rng, 0 if exercise.by_hand else size) for size in range(SIZES)]
-    if exercise.by_hand:
-        instances = instances[:1]
+    instances = [exercise.draw(rng, size) for size in range(1 if exercise.by_hand else SIZES)]
     seen = []
     for instance in instances:
         try:
@@ -63,9 +60,8 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     for sentence, sides in exercise.properties.items():
         for instance in instances:
             if not _agree(sides, answer, instance):
-                return Verdict(
-                    "wrong", f"Right on {SIZES} instances, but this must be true, and is not: {sentence}"
-                )
+                says = f"Right on {SIZES} instances, but this must be true, and is not: {sentence}"
+                return Verdict("wrong", says)
     if exercise.arguments:
         also = "".join(f" Also, {sentence}" for sentence in exercise.properties)
         return Verdict("right", f"Right, on {SIZES} instances.{also}")
@@ -82,15 +78,14 @@ def _agree(sides, answer, instance):
 
 def _why(exercise, seen, instance, got, trouble):
     """Name the known mistake that gives the same answers; else show the smallest counterexample."""
+    shown = _shown(exercise, instance, got, trouble)
     if exercise.bug and not any(differs(given, exercise.bug(*arguments)) for arguments, given in seen):
-        return Verdict("not yet", SAME, _shown(exercise, instance, got, trouble))
+        return Verdict("not yet", SAME, shown)
     wrong = [(exercise.mistakes(*arguments), given) for arguments, given in seen]
     for says in wrong[0][0]:
         if not any(differs(given, answers[says]) for answers, given in wrong):
             return Verdict("wrong", says)
-    return Verdict(
-        "wrong", "Not yet right. The smallest case where it fails:", _shown(exercise, instance, got, trouble)
-    )
+    return Verdict("wrong", "Not yet right. The smallest case where it fails:", shown)
 
 
 def _trouble(exercise, instance, got):
@@ -159,12 +154,8 @@ def _what_stopped(error, answer):
     """Put an error into words, with the line of the learner's code that raised it."""
     if isinstance(error, KeyboardInterrupt):
         return "It was interrupted."
-    code = getattr(inspect.unwrap(answer), "__code__", None)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if code and frame.filename == code.co_filename
-    ]
+    file = getattr(getattr(inspect.unwrap(answer), "__code__", None), "co_filename", None)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     where = f" In line {frames[-1].lineno}: {frames[-1].line}" if frames and frames[-1].line else ""
     said = str(error).strip().splitlines()
     return f"It stopped with {type(error).__name__}: {said[0].rstrip('.') if said else 'no message'}.{where}"
@@ -201,6 +192,5 @@ def _text(value):
         return repr(value)[:200]
     if not array.ndim:
         return f"{float(array):.4g}"
-    return np.array2string(
-        array + 0.0, precision=3, suppress_small=True, threshold=30, edgeitems=2, separator=", "
-    )
+    short = {"precision": 3, "suppress_small": True, "threshold": 30, "edgeitems": 2}
+    return np.array2string(array + 0.0, separator=", ", **short)

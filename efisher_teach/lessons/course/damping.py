@@ -132,8 +132,7 @@ def _samples(rng, size):
 
 @exercise(
     2, "Choose $\\varepsilon$ as one should: by examples that $C$ has not seen. Every step costs $c$ on the rows of "
-    "$G$; take the $\\varepsilon$ whose step promises the largest decrease of the mean loss of the *unseen* "
-    "examples.",
+    "$G$; take the $\\varepsilon$ whose step promises the largest decrease of the mean loss of the *unseen* examples.",
     ("For each ε: the step from G; then its first-order effect on the unseen mean loss.",
      "ef.damping_path(G, dampings, budget=budget).delta has one step a row.",
      "The promised change is delta @ unseen.mean(axis=0): take the damping where it is smallest."),
@@ -155,8 +154,7 @@ def choose_damping(G, unseen, dampings, budget):
 
 @exercise(
     2, "One example, $\\ell=\\theta^2/2$, fixed $\\eta$ and $\\varepsilon$: the update is "
-    "$\\theta\\leftarrow\\theta-\\eta\\,\\theta/(\\theta^2+\\varepsilon)$. Does it settle at 0, if it starts "
-    "nearby?",
+    "$\\theta\\leftarrow\\theta-\\eta\\,\\theta/(\\theta^2+\\varepsilon)$. Does it settle at 0, if it starts nearby?",
     ("Close to 0, θ² is nothing beside ε. What is left of the update?",
      "θ is multiplied by 1 − η/ε. When does that shrink it?",
      "|1 − η/ε| < 1, that is, 0 < η < 2ε."),

@@ -253,16 +253,14 @@ def _turns_away(got):
     3, "Make it fail. Give the data of a linear regression with two parameters, such that at $\\theta=0$ the undamped "
     "empirical-Fisher step goes *away* from the optimum: at more than a right angle to the natural gradient. Two "
     "examples are enough.",
-    ("At θ = 0 the residuals are y. With two examples both steps solve a system: what do they want of each "
-     "prediction?",
+    ("At θ = 0 the residuals are y. With two examples both steps solve a system: what do they want of each prediction?",
      "The natural gradient moves each prediction xᵀθ by y, the empirical Fisher by 1/y: equal decreases of y²/2.",
      "Two examples that are alike in x, one with a small y, the other with a large one: x = (1, 0) and (1, 1)."),
     accepts=_turns_away,
-    why="The optimum is $(1,2)$: both predictions should rise, the second one by 3. Equal decreases want it to "
-    "rise by ⅓ only, less than the first by 1; so the slope has to fall. It is a descent step all the same: to "
-    "first order both losses fall, and $g^\\top C^{-1}g>0$ always. Measured by the Fisher, the angle of the "
-    "two steps is never more than a right one. That it is more in your coordinates is what notebook 05 warns "
-    "of.",
+    why="The optimum is $(1,2)$: both predictions should rise, the second one by 3. Equal decreases want it to rise by "
+    "⅓ only, less than the first by 1; so the slope has to fall. It is a descent step all the same: to first order "
+    "both losses fall, and $g^\\top C^{-1}g>0$ always. Measured by the Fisher, the angle of the two steps is never "
+    "more than a right one. That it is more in your coordinates is what notebook 05 warns of.",
 )  # fmt: skip
 def turn_away():
     """Return X (n, 2) and y (n,) such that −C⁻¹g leads away from the least-squares solution, at θ = 0."""

@@ -30,9 +30,8 @@ ask(
     "It gets 1.44 times longer, as g does.",
     "It stays: the factor in C and the factor in g cancel.",
     "It gets 1.44 times shorter.",
-    because="It gets 1.44 times shorter: g grows by the factor, C by its square. Gradient descent gets longer "
-    "instead. So η has the unit of a loss: whoever changes the unit must multiply η by 1.44 as well, and then the step "
-    "stays.",
+    because="It gets 1.44 times shorter: g grows by the factor, C by its square. Gradient descent gets longer instead. "
+    "So η has the unit of a loss: whoever changes the unit must multiply η by 1.44 as well, and then the step stays.",
     answer=3,
 )
 ask(
@@ -152,8 +151,7 @@ def _coin(rng, size):
 @exercise(
     2, "A model says that a coin shows heads with probability $p$; a fraction $y$ of the tosses was heads. Take the "
     "undamped empirical-Fisher step in $s=\\log\\frac p{1-p}$, all the way: what is the new $p$?",
-    ("In s the gradient of a toss is p − 1 if it was heads, p if it was tails. What are the mean and the mean "
-     "square?",
+    ("In s the gradient of a toss is p − 1 if it was heads, p if it was tails. What are the mean and the mean square?",
      "g = p − y, and C = y(p − 1)² + (1 − y)p².",
      "s ← log(p/(1 − p)) − ηg/C, and then p = 1/(1 + e⁻ˢ)."),
     _coin,

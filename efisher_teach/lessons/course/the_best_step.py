@@ -43,8 +43,7 @@ def _parts(G, budget):
 @exercise(
     1, "On paper, for the numbers that the cell prints: find $C$, $g$, $\\rho$ and the step.",
     ("C is the mean of the three outer products, g the mean of the three rows.",
-     "C is 2 × 2: its inverse is the matrix with the diagonal swapped and the other two negated, over the "
-     "determinant.",
+     "C is 2 × 2: its inverse is the matrix with the diagonal swapped and the other two negated, over the determinant.",
      "u = C⁻¹g, ρ = g·u, Δ = −√(c/ρ) u."),
     lambda rng, size: (rows(rng, 2), 0.01),
     parts=_parts, mistakes=lambda G, g, c, u, rho, rate: {

@@ -94,17 +94,18 @@ def cost_of_a_step(G, delta):
 
 
 def _is_root(B, G):
-    G = np.asarray(G, float)
-    B = readable(B, "any number", G.shape[1])
+    G, B = np.asarray(G, float), readable(B, "any number", np.shape(G)[1])
     C = G.T @ G / len(G)
     axes = np.eye(len(C))
     steps = [*axes, *map(sum, combinations(axes, 2))]  # a quadratic form is known by these
     costs = np.array([[np.sum((B @ step) ** 2), step @ C @ step] for step in steps])
     worst = np.abs(costs[:, 0] - costs[:, 1]).argmax()
-    if abs(costs[worst, 0] - costs[worst, 1]) < 2e-3 * np.abs(C).max():
-        return True
     wrong, right = costs[worst]
-    return f"for Δ = {steps[worst].astype(int).tolist()}, ‖BΔ‖² is {wrong:.4g}, and ΔᵀCΔ is {right:.4g}"
+    fits = abs(wrong - right) < 2e-3 * np.abs(C).max()
+    return (
+        bool(fits)
+        or f"for Δ = {steps[worst].astype(int).tolist()}, ‖BΔ‖² is {wrong:.4g}, and ΔᵀCΔ is {right:.4g}"
+    )
 
 
 @exercise(
@@ -124,8 +125,7 @@ def _is_root(B, G):
     },
     accepts=_is_root,
     why="The cost is the squared length of $G\\Delta/\\sqrt n$, the list of all changes. It is 0 exactly when *no* "
-    "loss changes, to first order. Every $B$ with $B^\\top B=C$ is right, for instance a transposed Cholesky "
-    "factor.",
+    "loss changes, to first order. Every $B$ with $B^\\top B=C$ is right, for instance a transposed Cholesky factor.",
 )  # fmt: skip
 def as_a_length(G):
     """Return B (any number, p) with ‖BΔ‖² = ΔᵀCΔ for every Δ, for gradients G (n, p)."""
@@ -175,8 +175,7 @@ def semi_axes(C, budget):
 
 
 def _is_free(delta, G):
-    G = np.asarray(G, float)
-    delta = readable(delta, G.shape[1])
+    G, delta = np.asarray(G, float), readable(delta, np.shape(G)[1])
     length = np.linalg.norm(delta)
     if length < 1e-6:
         return "it is as good as zero. That costs nothing, but it is no step"
@@ -203,9 +202,8 @@ def _is_free(delta, G):
         "This is a column of Vt. The singular vectors are its rows.": jnp.linalg.svd(G)[2][:, -1],
     },
     accepts=_is_free,
-    why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear "
-    "model it is free to every order, since there each $g_i$ is a multiple of $x_i$, and no prediction moves. "
-    "A network bends.",
+    why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear model it "
+    "is free to every order, since there each $g_i$ is a multiple of $x_i$, and no prediction moves. A network bends.",
 )  # fmt: skip
 def free_direction(G):
     """Return a step (p,) that is not zero and costs nothing, for gradients G (n, p) with n < p."""
@@ -229,8 +227,7 @@ def _slope(x, y):
     "from scales and errors.",
     ("Take the logarithm: log(a sᵏ) = log a + k log s. What is this in a plot against log s?",
      "A line: k is its slope, and a moves it up and down only.",
-     "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / "
-     "scales[0])`."),
+     "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / scales[0])`."),
     _power,
     parts=lambda x, y: (x, y, jnp.log(x), jnp.log(y)), mistakes=lambda x, y, log_x, log_y: {
         "This is a slope, but not in logarithms: it depends on a.": _slope(x, y),
@@ -273,9 +270,8 @@ def _terms(theta, X, y, delta):
 
 @exercise(
     3, "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms. So you "
-    "can say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of "
-    "the mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. And see of which orders the terms "
-    "are.",
+    "can say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of the "
+    "mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. And see of which orders the terms are.",
     ("Expand ½(y − xᵀθ − xᵀΔ)². Which term is linear in Δ, and what is left?",
      "a = (xᵀθ − y)·xᵀΔ is linear, r = (xᵀΔ)²/2 is left. Now square the whole change, a + r.",
      "Left out are the mean of r, and the mean of 2ar + r²."),

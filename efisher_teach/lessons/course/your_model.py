@@ -120,8 +120,7 @@ def _to_keep(rng, size):
     "number of directions you want to keep, to 1 %.",
     ("The sum falls as ε grows. So if it is too large at some ε, the right ε is larger.",
      "Halve an interval of log ε: ε lies between almost 0 and a very large number.",
-     "low, high = 1e-8, 1e8; 60 times: middle = √(low·high) replaces low if the sum there is above `kept`, else "
-     "high."),
+     "low, high = 1e-8, 1e8; 60 times: middle = √(low·high) replaces low if the sum there is above `kept`, else high."),
     _to_keep,
     accepts=_leaves,
     mistakes=lambda eigenvalues, kept: {
