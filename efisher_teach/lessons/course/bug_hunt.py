@@ -50,7 +50,7 @@ def buggy_curvature(G):
      "When is the mean taken: before the square, or after?",
      "The mean of the outer products, not the outer product of the mean: G.T @ G / len(G)."),
     lambda rng, size: (rows(rng, size),),
-    parts=lambda G: (G, curvature(G), buggy_curvature(G)), mistakes=lambda G, C, square: {
+    parts=lambda G: (G, G.T @ G / len(G), buggy_curvature(G)), mistakes=lambda G, C, square: {
         "Now 1/n is missing: the sum of the outer products.": G.T @ G,
         "Only the diagonal is right now. C has the products of different parameters too.": jnp.diag(jnp.diag(C)),
         "This is what the bug had lost, C − ggᵀ. The empirical Fisher is both together.": C - square,
@@ -201,7 +201,8 @@ def _wide(rng, size):
      "G.T @ jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)"),
     _wide,
     mistakes=lambda G, damping: {
-        "1/n is missing on the right: this is n times too long.": len(G) * wide_direction(G, damping),
+        "1/n is missing on the right: this is n times too long.":
+            G.T @ jnp.linalg.solve(G @ G.T / len(G) + damping * jnp.eye(len(G)), jnp.ones(len(G))),
         "Nothing cancels now, but this is the gradient.": G.mean(axis=0),
         "This is g/ε: only the first term is left.": G.mean(axis=0) / damping,
     },

@@ -51,7 +51,8 @@ ask(
         "These are already averaged: keep one row for each example.": X.T @ (chance(theta, X) - y) / len(y),
         "These are the derivatives by z. The chain rule goes on: ∂z/∂θ = x.": chance(theta, X) - y,
         "The labels are missing: this is the gradient as if every y were 0.": chance(theta, X)[:, None] * X,
-        "1/n has no place here: the rows are the gradients of single losses.": logistic_gradients(theta, X, y) / len(y),
+        "1/n has no place here: the rows are the gradients of single losses.":
+            (chance(theta, X) - y)[:, None] * X / len(y),
         "This is the residual of least squares, z − y: the sigmoid is missing.": (X @ theta - y)[:, None] * X,
     },
 )  # fmt: skip

@@ -194,7 +194,8 @@ def _wished(rng, size):
         "This is the gradient of a loss with weights t: a weight is a push, not a promise.": -G.T @ target / len(G),
         "The gradients themselves were multiplied by t. Then whoever has a large tᵢ falls by less, 1/tᵢ.":
             -jnp.linalg.lstsq(target[:, None] * G, jnp.ones(len(G)))[0],
-        "1/n is too much: the equations are G Δ = −t, not their mean.": targeted(G, target) / len(G),
+        "1/n is too much: the equations are G Δ = −t, not their mean.":
+            -G.T @ jnp.linalg.solve(G @ G.T, target) / len(G),
     },
     properties={
         "what is asked for is what comes: G Δ = −t.":

@@ -123,7 +123,8 @@ def lagrange_step(G, budget):
      "With λ > 0 the Lagrangian is convex. And the decrease is −g·Δ, with Δ of line 5.",
      "λ = √(ρ/c)/2, and −g·Δ = √(c/ρ)·ρ."),
     lambda rng, size: (positive(rng, 0.1, 1), positive(rng, 0.001, 0.1)),
-    parts=lambda rho, budget: two_blanks(rho, budget), mistakes=lambda multiplier, decrease: {
+    parts=lambda rho, budget: (jnp.sqrt(rho / budget) / 2, jnp.sqrt(budget * rho)),
+    mistakes=lambda multiplier, decrease: {
         "The ½ is missing: this is the multiplier of ½(ΔᵀCΔ − c). Ours has no ½ before it.": (2 * multiplier, decrease),
         "The wrong root: with a negative multiplier the stationary point is the worst step, ascent.":
             (-multiplier, decrease),
