@@ -95,8 +95,7 @@ PRESETS = (
 
 def background(data):
     """Contours of the loss about θ, and room for the widest ellipse."""
-    problem = data["problem"]
-    G = gradients(problem)
+    problem, G = data["problem"], gradients(data["problem"])
     reach = _reach(spectrum(G))
     grid = jnp.linspace(-1, 1, 61)
     plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
