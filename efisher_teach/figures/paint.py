@@ -10,10 +10,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 from matplotlib.transforms import Bbox
 
-from efisher_teach.figures.ink import CONSTRAINT, DPI, NARROW, STYLE
+from efisher_teach.figures.ink import DPI, NARROW, STYLE
 from efisher_teach.figures.marks import MOVING, add_mark
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, view
@@ -80,11 +79,6 @@ def paint(
         scene.still(panels, table.background)
         for axes in figure.axes:
             _require_below(axes)
-            for axis in (
-                axes.xaxis,
-                axes.yaxis,
-            ):  # of a logarithmic one, labels between the powers would touch
-                axis.set_minor_formatter(NullFormatter())
         arrays = view(scene, table, indices)
         artists = {
             name: add_mark(panels[mark.panel], mark, arrays[name], order)
@@ -159,12 +153,3 @@ def _overhang(axes: Axes) -> np.ndarray:
         factors.append(2 * len(side.get_major_formatter().get_offset()))
     reach = np.array(edges)
     return np.concatenate([reach[0, :2] - reach[:, :2].min(0), reach[:, 2:].max(0) - reach[0, 2:], factors])
-
-
-def plane_of_steps(
-    axes: Axes, reach: np.ndarray, x: str, y: str, title: str, *, dot: float | int = 5
-) -> None:
-    """Set up a panel of steps, for `still`: one scale for both axes, and θ as a dot in the middle."""
-    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
-    axes.set(xlabel=x, ylabel=y, title=title)
-    axes.plot(0, 0, "o", color=CONSTRAINT, ms=dot)

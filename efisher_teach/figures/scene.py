@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 
@@ -133,19 +132,6 @@ class Scene(NamedTuple):
     handles: tuple[Handle, ...] = ()
     orbit: Orbit | None = None
     presets: tuple[Preset, ...] = ()
-
-
-# What several scenes say in `respond` and in words.
-
-
-def points(x: Any, y: Any) -> jax.Array:
-    """The points (…, 2) of a curve; where one of the two is a number, it is that of every point."""
-    return jnp.stack(jnp.broadcast_arrays(x, y), axis=-1)
-
-
-def arrows(**tips: jax.Array) -> dict[str, jax.Array]:
-    """Arrows from the origin to their tips, by name, and each (2, 2)."""
-    return {name: jnp.stack([jnp.zeros_like(tip), tip]) for name, tip in tips.items()}
 
 
 def degrees(value: float | int) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 
 from efisher_teach import errors
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL, OTHER
-from efisher_teach.figures.marks import dots, key, line
-from efisher_teach.figures.scene import Axis, Preset, Scene, points
+from efisher_teach.figures.marks import dots, key, line, set_up
+from efisher_teach.figures.plane import points
+from efisher_teach.figures.scene import Axis, Preset, Scene
 from efisher_teach.network.training import Trial
 
 WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are noisy
@@ -137,10 +138,8 @@ def respond(data, state):
 def still(panels, background):
     """The same curves twice: against steps at the left, against seconds at the right."""
     by_step, by_cost = (panels[letter] for letter in "AB")
-    by_cost.set_xscale("log")
-    for panel, unit in ((by_step, "steps"), (by_cost, "seconds")):
-        panel.set(xlim=background[unit], ylim=background["limits"], yscale="log", xlabel=unit)
-        panel.set_title(f"Training loss against {unit}")
+    for panel, unit, log in ((by_step, "steps", "y"), (by_cost, "seconds", "xy")):
+        set_up(panel, log=log, xlim=background[unit], xlabel=unit, title=f"Training loss against {unit}")
         panel.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
         panel.set_ylim(*background["limits"])
         panel.grid(axis="y", color=FAINT, lw=0.5)

@@ -19,11 +19,11 @@ from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covar
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.step import step_along
+from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, line
-from efisher_teach.figures.paint import plane_of_steps
-from efisher_teach.figures.plane import circle, gradients, require_two_parameters, sample_of
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, degrees, points, scientific
+from efisher_teach.figures.marks import arrow, dots, key, line, set_up
+from efisher_teach.figures.plane import circle, fit, from_origin, gradients, points
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees, scientific
 
 DAMPINGS = np.logspace(-5, 0, 41)
 BATCH = 16  # examples
@@ -80,7 +80,7 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
         1/n missing, GᵀG
         gradients of batches of 16
     """
-    require_two_parameters(problem)
+    plane.require_two_parameters(problem)
     if problem.output_fn is None or problem.likelihood is None:
         errors.reject("problem", "one with an output_fn and a likelihood", "None", "The Fisher needs both.")
     n = len(problem.y)
@@ -95,7 +95,8 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
             Axis("mistake", "mistake", MISTAKES, 1.0, lambda value: [*NAMES.values()][round(value)]),
             Axis("damping", "damping ε", DAMPINGS, float(DAMPINGS[16]), scientific),
         ),
-        data=sample_of(problem, budget) | {"fisher": F, "batches": jnp.asarray(order.reshape(-1, BATCH))},
+        data=plane.sample_of(problem, budget)
+        | {"fisher": F, "batches": jnp.asarray(order.reshape(-1, BATCH))},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -139,7 +140,7 @@ def background(data):
     reach = jnp.maximum(box, jnp.max(jnp.abs(steps), axis=(0, 1)))
     largest = jnp.maximum(10.0, jnp.max(jnp.abs(turns)))
     return {
-        "reach": 1.15 * jnp.maximum(reach[1], reach[0] / ASPECT) * jnp.array([ASPECT, 1.0]),
+        "reach": fit(reach, ASPECT, 1.15),
         "spent_limits": jnp.stack([jnp.min(spent) / 2, jnp.max(spent) * 2]),
         "turn_limits": 1.2 * jnp.stack([jnp.minimum(jnp.min(turns), -0.4 * largest), largest]),
     }
@@ -161,7 +162,7 @@ def respond(data, state):
     return found | {
         "ellipse": _curve(C, c, farthest),
         "wrong_ellipse": jax.vmap(lambda M: _curve(M, c, farthest))(matrices)[this],
-        **arrows(wrong=steps[this], right=steps[0], descent=step_along(G, -g, c)),
+        **from_origin(wrong=steps[this], right=steps[0], descent=step_along(G, -g, c)),
         "tip": steps[this],
         "descent_line": points(turns[1], jnp.array(EDGES)),
         "turn": jnp.where(jnp.abs(turns[this]) < 0.05, 0, turns[this]),  # no "−0.0"
@@ -177,7 +178,10 @@ def respond(data, state):
 def still(panels, background):
     """Both steps in the plane of the two parameters; what each mistake spends, and how far it turns the step."""
     plane, spent, turns = (panels[letter] for letter in "ABC")
-    plane_of_steps(plane, background["reach"], "Δθ₁", "Δθ₂", "Steps, and what they end on", dot=4)
+    right, up = background["reach"]
+    plane.set(xlim=(-right, right), ylim=(-up, up), aspect="equal", xlabel="Δθ₁", ylabel="Δθ₂")
+    plane.set_title("Steps, and what they end on")
+    plane.plot(0, 0, "o", color=CONSTRAINT, ms=4)
     plane.locator_params(nbins=5, steps=[1, 2, 5, 10])
     key(
         plane, "lower left", ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER), ("along −g", DESCENT)
@@ -189,7 +193,7 @@ def still(panels, background):
         panel.set_yticks(ROWS, [*NAMES])
         panel.tick_params(axis="y", length=0)
     spent.axvline(1, color=CONSTRAINT, lw=1.2)
-    spent.set(xscale="log", xlim=background["spent_limits"], title="Really spent, ΔᵀCΔ/c (drag the dot)")
+    set_up(spent, log="x", xlim=background["spent_limits"], title="Really spent, ΔᵀCΔ/c (drag the dot)")
     spent.xaxis.set_major_locator(LogLocator(numticks=5))
     spent.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     turns.axvline(0, color=EMPIRICAL_FISHER, lw=1.2)

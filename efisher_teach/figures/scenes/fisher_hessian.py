@@ -20,10 +20,9 @@ from efisher_teach.core.likelihoods import gaussian
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures.ink import CONSTRAINT, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
-from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.paint import plane_of_steps
-from efisher_teach.figures.plane import circle, no_farther
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, points
+from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import circle, from_origin, no_farther, over, points
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 NOISES = np.logspace(-1, 0.5, 13)
 MISFITS = np.linspace(0, 1, 6)
@@ -175,12 +174,11 @@ def respond(data, state):
     belief = points(edges, model + 1), points(edges, model - 1)[::-1]
     return found | {
         "optimum": -dot(L.T, away),
-        **arrows(natural=towards, step=turned),
+        **from_origin(natural=towards, step=turned),
         "sigma": points(variance, jnp.array([0.4, 3.6])),
         "examples": points(x, y)[:SHOWN],
         "belief": jnp.concatenate(belief)[None],
-        "model": points(edges, model),
-        "best": points(edges, predict(optimum, edges)),
+        **over(edges, model=model, best=predict(optimum, edges)),
         "variance": variance,
         "angle": jnp.rad2deg(jnp.abs(jnp.atan2(across, dot(towards, turned)))),
         "ratio": ratio,
@@ -191,15 +189,15 @@ def still(panels, background):
     """The ellipses at the left; at the right how much larger than the Fisher they are, and the data."""
     plane, sizes, cloud = (panels[letter] for letter in "ABC")
     plane.plot(*background["fisher"].T, color=NATURAL, lw=2.6)
-    title = "ΔᵀMΔ = 1, where the Fisher is a circle"
-    plane_of_steps(plane, HALF * np.array([ASPECT, 1.0]), "intercept", "slope", title)
+    centre(plane, HALF * np.array([ASPECT, 1.0]), ASPECT, xlabel="intercept", ylabel="slope")
+    plane.set_title("ΔᵀMΔ = 1, where the Fisher is a circle")
     plane.annotate("θ", (0, 0), xytext=(7, -12), textcoords="offset points")
     both = ("empirical Fisher C, and −C⁻¹g", EMPIRICAL_FISHER), ("centred (dashed)", EMPIRICAL_FISHER)
     key(plane, "upper left", *both, ("Fisher F, and −F⁻¹g", NATURAL))
     key(plane, "lower right", ("Hessian (dashed)", TRUTH), ("optimum θ*: drag it", TRUTH))
 
     sizes.axvline(1, color=NATURAL, lw=2)
-    sizes.set(xscale="log", xlim=(LEAST, MOST), ylim=(-0.4, 3.6), xlabel="times the Fisher")
+    set_up(sizes, log="x", xlim=(LEAST, MOST), ylim=(-0.4, 3.6), xlabel="times the Fisher")
     sizes.set_yticks([3, 2, 1], ["C", "centred", "Hessian"])
     sizes.set_title("Generalised eigenvalues")
     key(sizes, "lower right", ("σ² (dashed)", DATA))

@@ -19,8 +19,8 @@ from efisher_teach.core.statements import STATEMENTS, TOLERANCE
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, EMPIRICAL_FISHER, FAINT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import dots, key, line, polygons
 from efisher_teach.figures.paint import is_wide
-from efisher_teach.figures.plane import WIDEST
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, points, scientific
+from efisher_teach.figures.plane import WIDEST, points
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 NAMES = tuple(STATEMENTS)
 BUDGETS = np.logspace(-6, np.log10(WIDEST), 15)

@@ -15,11 +15,11 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
 from efisher_teach.core.step import empirical_fisher_step, step_along
+from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
-from efisher_teach.figures.marks import arrow, dots, key, label, line
-from efisher_teach.figures.paint import plane_of_steps
-from efisher_teach.figures.plane import WIDEST, changes, gradients, require_two_parameters, sample_of
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, degrees, points
+from efisher_teach.figures.marks import arrow, centre, dots, key, label, line
+from efisher_teach.figures.plane import WIDEST, changes, fit, from_origin, gradients, over, points
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 ASPECT = 1.24  # width by height of the left panel
 TURNS = np.arange(-180.0, 181.0)
@@ -61,11 +61,11 @@ def the_best_step(problem: Problem, *, budget: float = 0.01) -> Scene:
         >>> print(scene.presets[0].asks)
         Same cost, any direction: can another step lower the loss more?
     """
-    require_two_parameters(problem)
+    plane.require_two_parameters(problem)
     return Scene(
         title="Beat Lagrange: every step on the ellipse has the same cost",
         axes=(Axis("turn", "turn the candidate", TURNS, 0.0, degrees),),
-        data=sample_of(problem, budget),
+        data=plane.sample_of(problem, budget),
         background=background,
         respond=respond,
         marks=MARKS,
@@ -98,12 +98,12 @@ def background(data):
     problem, G = data["problem"], gradients(data["problem"])
     reach = _reach(spectrum(G))
     grid = jnp.linspace(-1, 1, 61)
-    plane = jnp.stack(jnp.meshgrid(reach[0] * grid, reach[1] * grid), axis=-1).reshape(-1, 2)
+    steps = plane.grid_of(reach[0] * grid, reach[1] * grid).reshape(-1, 2)
     return {
         "reach": reach,
         "most": -dot(mean_gradient(G), empirical_fisher_step(G, budget=WIDEST).delta),
         "grid": grid,
-        "loss": jax.vmap(lambda delta: jnp.mean(changes(problem, delta)))(plane).reshape(61, 61),
+        "loss": jax.vmap(lambda delta: jnp.mean(changes(problem, delta)))(steps).reshape(61, 61),
     }
 
 
@@ -125,14 +125,11 @@ def respond(data, state):
     return {
         "ellipse": around,
         "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(factors)),
-        **arrows(descent=descent, best=best, candidate=tip),
+        **from_origin(descent=descent, best=best, candidate=tip),
         "tip": tip,
-        "scores": points(turns, percent * dot(around, g)),
-        "true_scores": points(turns, percent * jax.vmap(fall)(around)),
-        "dot": points(state["turn"], percent * predicted),
-        "true_dot": points(state["turn"], percent * actual),
-        "value": points(budgets, jnp.sqrt(budgets / budget) * -most),
-        "true_value": points(budgets, gains),
+        **over(turns, scores=percent * dot(around, g), true_scores=percent * jax.vmap(fall)(around)),
+        **over(state["turn"], dot=percent * predicted, true_dot=percent * actual),
+        **over(budgets, value=jnp.sqrt(budgets / budget) * -most, true_value=gains),
         "tangent": points(ends, -most + value * (ends - budget)),
         "spent": points(budget, -most),
         "score": percent * predicted,
@@ -151,7 +148,8 @@ def still(panels, background):
     reach, grid = background["reach"], background["grid"]
     contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
     plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
-    plane_of_steps(plane, reach, "Δθ₁", "Δθ₂", "Steps of equal cost, over contours of the loss")
+    centre(plane, reach, ASPECT, xlabel="Δθ₁", ylabel="Δθ₂")
+    plane.set_title("Steps of equal cost, over contours of the loss")
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
     steps = ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT), ("candidate: drag it", CANDIDATE)
     key(plane, "lower left", *steps)
@@ -182,7 +180,7 @@ def _reach(factors):
     """Half sides of the view: the bounding box of the widest ellipse, with room about it."""
     whitened = factors.parameter_vectors / jnp.sqrt(factors.eigenvalues)
     half = jnp.sqrt(WIDEST * jnp.sum(whitened**2, axis=1))
-    return 1.12 * jnp.maximum(half[1], half[0] / ASPECT) * jnp.array([ASPECT, 1.0])
+    return fit(half, ASPECT, 1.12)
 
 
 def _chord(point, direction, reach):

@@ -18,11 +18,11 @@ from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.core.two_budgets import ratio, two_budget_step
+from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
-from efisher_teach.figures.marks import arrow, dots, key, line, polygons
-from efisher_teach.figures.paint import plane_of_steps
-from efisher_teach.figures.plane import WIDEST, circle, ellipse, gradients, no_farther, plane_of, sample_of
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, arrows, points, scientific
+from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import WIDEST, circle, ellipse, from_origin, gradients, no_farther, points
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 BUDGETS = np.logspace(-3, -1.4, 41)
 ASPECT = 0.88  # width by height of the panel of the plane
@@ -66,10 +66,8 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         >>> print(scene.presets[1].asks)
         A shorter r: does ε grow or fall?
     """
-    shape = getattr(problem.params, "shape", ())
-    if len(shape) != 1 or shape[0] < 2:
-        errors.reject("problem", "one with params of shape (p,), p ≥ 2", f"{shape}", "E.g. breast_cancer().")
-    data = sample_of(problem, budget)
+    view.require_vector(problem, 2)
+    data = view.sample_of(problem, budget)
     lowest, highest = _curve(gradients(problem))[1]["ratio_ends"].tolist()
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
@@ -141,7 +139,7 @@ def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
     G, c, r = gradients(data["problem"]), state["budget"], state["radius"]
     g, (u, curve) = mean_gradient(G), _curve(G)
-    plane, dampings, ends = plane_of(-g, -u[0]), curve["dampings"], curve["ratio_ends"]
+    plane, dampings, ends = view.plane_of(-g, -u[0]), curve["dampings"], curve["ratio_ends"]
     step, disc, farthest = two_budget_step(G, c, r), circle(97, G.dtype), data["radii"][-1]
     tip = dot(step.delta, plane)
     # The tips of a needle, far out of view, are drawn nearer.
@@ -161,7 +159,7 @@ def respond(data, state):
         "ellipse": jnp.sqrt(c) * bound,
         "path": path,
         "level": points(tip[0], 1.03 * farthest * jnp.array([-1.0, 1])),
-        **arrows(undamped=path[0], descent=r * disc[0], step=tip),
+        **from_origin(undamped=path[0], descent=r * disc[0], step=tip),
         "place": points(c, r),
         "wanted_line": points(dampings[jnp.array([0, -1])], jnp.clip(wanted, low, high)),
         "drop": jnp.stack([points(damping, low), crossing]),
@@ -182,13 +180,13 @@ def respond(data, state):
 def still(panels, background):
     """The plane at the left; at the right the map of all pairs (c, r), and the curve R(ε)."""
     plane, chart, curve = (panels[letter] for letter in "ABC")
-    plane_of_steps(plane, background["reach"], "along −g", "across", "As far along −g as both allow")
+    centre(plane, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
+    plane.set_title("As far along −g as both allow")
     steps = ("best step", EMPIRICAL_FISHER), ("−C⁺g: c alone", UNDAMPED), ("−g: r alone", DESCENT)
     key(plane, "lower right", *steps)
 
     budgets, (top, bottom) = background["budgets"], background["borders"]
-    chart.set(xscale="log", yscale="log", xlim=budgets)
-    chart.set_ylim(*background["radii"] * [1 / 1.08, 1.08])
+    set_up(chart, log="xy", xlim=budgets, ylim=background["radii"] * [1 / 1.08, 1.08])
     chart.set(xlabel="loss budget c", ylabel="radius r", title="Which budget binds (drag the dot)")
     chart.fill_between(budgets, top, 1e9, color=UNDAMPED, alpha=0.15, lw=0)
     chart.fill_between(budgets, bottom, top, color=EMPIRICAL_FISHER, alpha=0.35, lw=0)
@@ -199,7 +197,7 @@ def still(panels, background):
     key(chart, "lower right", ("only r: along −g", CONSTRAINT))
 
     dampings = background["dampings"]
-    curve.set(xscale="log", yscale="log", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])
+    set_up(curve, log="xy", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])
     curve.set(xlabel="damping ε", title="R(ε) = ΔᵀCΔ/‖Δ‖² must be c/r²")
     for end, color in zip(background["ratio_ends"], (UNDAMPED, DESCENT), strict=True):
         curve.axhline(end, color=color, lw=1)
