@@ -25,7 +25,7 @@ class Exercise(NamedTuple):
     task: str
     """Markdown."""
     hints: tuple[str, str, str]
-    draw: Callable[[np.random.Generator, int], tuple] = lambda rng, size: ()
+    draw: Callable[[np.random.Generator, int], tuple]
     """`draw(rng, size)` gives the arguments of one instance; size 0 is the smallest."""
     mistakes: Callable[..., Mapping[str, Any]] = lambda *arguments: {}
     """`mistakes(*arguments)` gives the wrong answers that are known, each by the sentence that names the mistake."""
@@ -60,7 +60,8 @@ def exercise(
     stars: int,
     task: str,
     hints: tuple[str, str, str],
-    *draw: Callable[[np.random.Generator, int], tuple],
+    draw: Callable[[np.random.Generator, int], tuple] = lambda rng, size: (),
+    *,
     mistakes: Callable[..., Mapping[str, Any]] = lambda *arguments: {},
     parts: Callable[..., tuple] = lambda *arguments: arguments,
     **about: Any,
@@ -76,8 +77,7 @@ def exercise(
     def keep(solution: Callable) -> Callable:
         if solution.__name__ in EXERCISES:
             raise ValueError(f"There are two exercises named {solution.__name__}: rename one.")
-        made = Exercise(solution, stars, task, hints, *draw, mistakes=named, **about)
-        EXERCISES[solution.__name__] = made
+        EXERCISES[solution.__name__] = Exercise(solution, stars, task, hints, draw, named, **about)
         return solution
 
     return keep
