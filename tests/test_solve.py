@@ -107,6 +107,12 @@ def test_coefficients_from_the_gram_matrix(name, damping, dtype):
             assert oracles.relative(alpha, case.inverse @ (uniform if target is None else target)) < close
 
 
+def test_rounding_may_leave_no_cholesky_factor():
+    """K of one example three times, indefinite by rounding, and an ε too small to mend that: by the eigenvalues."""
+    K = 1 + 8e-7 * (1 - jnp.eye(3))
+    np.testing.assert_allclose(ef.solve_gram(K, 5e-7), np.full(3, 1 / 9), rtol=1e-4)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_damping_is_accurate_in_float32_where_there_are_many_examples(way):
     """ε = 0.01 is far above the rounding of K and C (eps·λmax ~ 1e-7): the cut-off of ε = 0 must not show."""
