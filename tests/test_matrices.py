@@ -344,9 +344,6 @@ def test_derivative_of_the_fisher(x64):
     oracles.check_derivative(jax.jit(partial(fisher, case)), case.theta)
 
 
-# A loss that is no likelihood.
-
-
 def smoothed(params, x, y):
     log_p = jax.nn.log_softmax(x * params)
     return -0.9 * log_p[y] - 0.1 * log_p.mean()
