@@ -122,7 +122,9 @@ def ellipse(G: jax.Array, basis: jax.Array, points: int, thinnest: float = 0.0) 
     largest.
     """
     factors = spectrum(dot(G, basis))  # of the 2 × 2 block of C that belongs to the plane
-    eigenvalues = jnp.maximum(factors.eigenvalues, thinnest * factors.eigenvalues[0])
+    eigenvalues = factors.eigenvalues
+    if thinnest:
+        eigenvalues = jnp.maximum(eigenvalues, thinnest * eigenvalues[0])
     return dot(circle(points, G.dtype) / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
 
 

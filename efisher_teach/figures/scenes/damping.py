@@ -203,13 +203,8 @@ def still(panels, background):
 
     set_up(loss, zero=True, xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
     loss.set_title("Change of the mean loss")
-    key(
-        loss,
-        "lower left",
-        ("promised", ink.CONSTRAINT),
-        ("true", ink.TRUTH),
-        ("held out (dashed)", ink.TRUTH),
-    )
+    losses = ("true", ink.TRUTH), ("held out (dashed)", ink.TRUTH)
+    key(loss, "lower left", ("promised", ink.CONSTRAINT), *losses)
 
     set_up(spent, log="x", xlim=ends, ylim=(0, 1.75), xlabel="damping ε", title="Budget spent, in c")
     naive, constant = ("η for C + εI (dashed)", ink.CONSTRAINT), ("constant η (dotted)", ink.OTHER)

@@ -142,30 +142,26 @@ def _chart(name: str) -> Coordinates:
 
 def background(data):
     """Views about the steps in both panels, contours of the loss in them, and the gap of gradient descent."""
-    (x, y), (chart_x, chart_y) = (jnp.linspace(low, high, 49, axis=-1) for low, high in _views(data))
     problem, chart = data["problem"], data["chart"]
-
-    @jax.vmap
-    def losses(params):
-        return jnp.mean(per_example_losses(problem.loss_fn, params, problem.x, problem.y))
-
-    def contours(x, y, onto):
-        return losses(jax.vmap(onto)(grid_of(x, y).reshape(-1, 2))).reshape(len(y), len(x))
-
     start = two_charts.start_of(problem, chart, data["psi"])
-    gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, x.dtype))
-    return {
-        "x": x,
-        "y": y,
-        "loss": contours(x, y, lambda params: params),
-        "chart_x": chart_x,
-        "chart_y": chart_y,
-        "chart_loss": contours(chart_x, chart_y, lambda point: chart.forward(_whole(data, point))),
+    gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, problem.params.dtype))
+    found = {
         "start": problem.params,
         "chart_start": _seen(data, data["psi"]),
         "descent_gap": jnp.clip(gap, *GAPS),
         "smallest": two_charts.smallest_eigenvalue(start),
     }
+
+    @jax.vmap
+    def losses(params):
+        return jnp.mean(per_example_losses(problem.loss_fn, params, problem.x, problem.y))
+
+    params_of = (lambda params: params), lambda point: chart.forward(_whole(data, point))
+    for name, onto, (low, high) in zip(("", "chart_"), params_of, _views(data), strict=True):
+        x, y = jnp.linspace(low, high, 49, axis=-1)
+        loss = losses(jax.vmap(onto)(grid_of(x, y).reshape(-1, 2))).reshape(len(y), len(x))
+        found |= {f"{name}x": x, f"{name}y": y, f"{name}loss": loss}
+    return found
 
 
 def respond(data, state):
@@ -187,10 +183,8 @@ def respond(data, state):
         bent = _leave(jax.vmap(chart.forward)(bent), limits)
         chart_bent = _leave(see(jax.vmap(chart.inverse)(chart_bent)), chart_limits)
         here, there = jnp.clip(here, *limits), jnp.clip(see(there), *chart_limits)
-        for flow, other, own, carried in (
-            (name, "_there", here, bent),
-            (f"chart_{name}", "_here", there, chart_bent),
-        ):
+        sides = (name, "_there", here, bent), (f"chart_{name}", "_here", there, chart_bent)
+        for flow, other, own, carried in sides:
             found |= {flow: own[:2], f"{flow}_path": own[2:]}
             found |= {f"{flow}{other}": carried[: PIECES + 1], f"{flow}_path{other}": carried[PIECES:]}
     rates, dampings = jnp.asarray(RATES, rate.dtype), jnp.logspace(-6, 0, 61)

@@ -156,16 +156,14 @@ def respond(data, state):
     flipped, seen = data["flipped"][ranks], height_of(predicted[ranks], rms)
     means, descent_means = (_group_means(data, each) for each in (actual, descent_actual))
     worse, bound, actual_worse = enlarge * step.worse, _bound(data, predicted), _mean(data, actual > 0)
+    paths = percent(worse_path=enlarge * path.worse, bound_path=bounds, actual_path=truly_worse)
     pair = jnp.array([0.0, 1.0])
     return {
         "bars": plane.bars(seen * (1 - flipped)),
         "flipped_bars": plane.bars(seen * flipped),
         "changes": plane.beside_bars(height_of(actual[ranks], rms)),
         "descent": plane.beside_bars(height_of(descent_predicted[descent_ranks], rms)),
-        **plane.over(
-            dampings,
-            **percent(worse_path=enlarge * path.worse, bound_path=bounds, actual_path=truly_worse),
-        ),
+        **plane.over(dampings, **paths),
         **plane.over(damping, **percent(worse_dot=worse, bound_dot=bound, actual_dot=actual_worse)),
         "groups": rectangles(pair - 0.2, height_of(means, rms), 0.36),
         "descent_groups": rectangles(pair + 0.2, height_of(descent_means, rms), 0.36),

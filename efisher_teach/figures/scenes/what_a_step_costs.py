@@ -82,6 +82,16 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
     cheap = np.rad2deg(np.arctan2(g[0] * V[1, 0] - g[1] * V[0, 0], g @ V[:, 0]))  # the turn of the long axis
     cheap = (cheap + 90) % 180 - 90
     lengths = longest * LENGTHS
+    presets = (
+        Preset("Cheap", {"turn": cheap, "length": lengths[11]}, "Along the ellipse's long axis a step is cheap.",
+               "Half as long a step: what does it cost?"),
+        Preset("Dear", {"turn": cheap - np.copysign(90, cheap), "length": lengths[11]},
+               "As long a step, across: it changes the losses more.",
+               "Two steps of one length: which of them would you call small?"),
+        Preset("Too far", {"turn": -180.0, "length": lengths[-1]},
+               "Far out, first order is wrong about each loss, and about the cost.",
+               "Where does the true cost leave the ellipse, and on which side?"),
+    )  # fmt: skip
     return Scene(
         title="What should a step cost?",
         axes=(
@@ -98,7 +108,7 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         size=(10.0, 6.0),
         narrow=(4.8, 10.8),
         handles=(Handle("tip", ("turn", "length"), "the tip of the step"),),
-        presets=_presets(cheap, lengths),
+        presets=presets,
     )
 
 
@@ -108,20 +118,6 @@ WORDS = (
     "{predicted:+.4f} to first order, by {actual:+.4f} in truth. What first order leaves out fades as the length to "
     "the power {slope:.2f} for the mean loss, {square_slope:.2f} for the mean square."
 )
-
-
-def _presets(cheap, lengths):
-    half, whole = lengths[11], lengths[-1]
-    return (
-        Preset("Cheap", {"turn": cheap, "length": half}, "Along the ellipse's long axis a step is cheap.",
-               "Half as long a step: what does it cost?"),
-        Preset("Dear", {"turn": cheap - np.copysign(90, cheap), "length": half},
-               "As long a step, across: it changes the losses more.",
-               "Two steps of one length: which of them would you call small?"),
-        Preset("Too far", {"turn": -180.0, "length": whole},
-               "Far out, first order is wrong about each loss, and about the cost.",
-               "Where does the true cost leave the ellipse, and on which side?"),
-    )  # fmt: skip
 
 
 def background(data):

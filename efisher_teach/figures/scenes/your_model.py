@@ -156,11 +156,12 @@ def background(data):
     steps = _steps(data, jnp.asarray(DAMPINGS, G.dtype))
     shadow = jnp.concatenate([dot(steps, basis), ellipse(G, basis, 121, NEEDLE), _descent(data)[None]])
     reach = view.frame(1.08 * jnp.sqrt(WIDEST) * jnp.max(jnp.abs(shadow), axis=0), ASPECT)
+    ranks, eigenvalues, floor = _ranked(factors)
     found = {
         "reach": reach,
         "change_limits": view.height_limits(dot(steps, G[data["shown"]].T), -1.6, 0.3),
-        "eigenvalues": points(*_ranked(factors)),
-        "spectrum_limits": jnp.stack([_floor(factors), 1000 * factors.eigenvalues[0]]),
+        "eigenvalues": points(ranks, eigenvalues),
+        "spectrum_limits": jnp.stack([floor, 1000 * factors.eigenvalues[0]]),
         "ranks": jnp.asarray(float(len(factors.eigenvalues))),
         "fall": -jnp.sqrt(agreement_of(factors)),
         "shown": jnp.asarray(len(data["shown"])),
@@ -183,7 +184,7 @@ def respond(data, state):
     delta = rms * _steps(data, state["damping"][None])[0]
     tip, descent, length = dot(delta, basis), rms * _descent(data), jnp.linalg.norm(delta)
     predicted = dot(G, delta)
-    ranks, eigenvalues = _ranked(factors)
+    ranks, eigenvalues, _ = _ranked(factors)
     above, level = points(ranks, jnp.maximum(eigenvalues, damping)), points(ranks, damping)
     last = float(len(factors.eigenvalues))
     found = {
@@ -262,15 +263,15 @@ def _plane(g, undamped, factors, name, rng):
     noise = rng.normal(size=(len(g), 3))
     steps = -np.stack([g, undamped], axis=1).astype(np.float64)
     first = {"steps": np.hstack([steps, V]), "eigenvectors": V, "random": noise}[name]
-    basis = []
-    for direction in np.hstack([first, noise]).T:
-        size = np.linalg.norm(direction)
+    first, *others = np.hstack([first, noise]).T
+    along = across = first / np.linalg.norm(first)
+    for direction in others:
+        across = direction
         for _ in range(2):  # a second time, for what rounding left
-            for other in basis:
-                direction = direction - other * (other @ direction)
-        if np.linalg.norm(direction) > 1e-4 * size:
-            basis.append(direction / np.linalg.norm(direction))
-    return jnp.asarray(np.stack(basis[:2], axis=1), g.dtype)
+            across = across - along * (along @ across)
+        if np.linalg.norm(across) > 1e-4 * np.linalg.norm(direction):
+            break
+    return jnp.asarray(np.stack([along, across / np.linalg.norm(across)], axis=1), g.dtype)
 
 
 def _steps(data, dampings):
@@ -296,13 +297,9 @@ def _changes(problem, delta):
 
 
 def _ranked(factors):
-    """Some ranks, evenly spaced, and the eigenvalues there, none below the view."""
-    count = len(factors.eigenvalues)
+    """Some ranks, evenly spaced; the eigenvalues there, none below the view; and the lower limit of the view."""
+    eigenvalues, count = factors.eigenvalues, len(factors.eigenvalues)
+    least = jnp.min(jnp.where(eigenvalues > 0, eigenvalues, eigenvalues[0]))
+    floor = jnp.clip(least / 3, 1e-10 * eigenvalues[0], 3e-8 * eigenvalues[0])
     ranks = np.unique(np.linspace(0, count - 1, min(count, RANKS)).astype(int))
-    return jnp.asarray(ranks + 1.0), jnp.maximum(factors.eigenvalues[ranks], _floor(factors))
-
-
-def _floor(factors):
-    """The lower limit of the view of the spectrum."""
-    kept = jnp.where(factors.eigenvalues > 0, factors.eigenvalues, factors.eigenvalues[0])
-    return jnp.clip(jnp.min(kept) / 3, 1e-10 * factors.eigenvalues[0], 3e-8 * factors.eigenvalues[0])
+    return jnp.asarray(ranks + 1.0), jnp.maximum(eigenvalues[ranks], floor), floor
