@@ -92,3 +92,14 @@ def test_each_row_has_one_verdict(case):
     stood = np.concatenate([arrays["ordered"][place], arrays["exact"][place]]) + np.zeros((len(falls), 1, 1))
     np.testing.assert_array_equal(arrays["fall"][:, :, 1], arrays["fallen"])
     np.testing.assert_array_equal(arrays["fall"][:, :, 0][falls], stood[falls])
+
+
+def test_a_band_lies_about_the_line_that_is_broken(case):
+    for name in ("row", "verdict_row"):
+        nothing, *bands = case.arrays[name][:, 0]
+        assert np.ptp(nothing[:, 1]) == 0
+        for line, band in enumerate(bands):
+            (left, right), (low, high) = np.unique(band[:, 0]), np.unique(band[:, 1])
+            assert left < right
+            assert (low, high) == (line - 0.5, line + 0.5)
+            np.testing.assert_allclose(band, [[left, low], [right, low], [right, high], [left, high]])

@@ -1,0 +1,41 @@
+"""The geometry that scenes share, each by what it means."""
+
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from efisher_teach.figures import plane
+
+
+@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 150.0, 180.0])
+def test_turn_is_an_angle_in_degrees(angle):
+    turned = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+    assert plane.turn_of(3 * turned, jnp.array([5.0, 0.0])) == pytest.approx(angle, abs=1e-4)
+
+
+def test_each_unit_vector_has_length_one():
+    v = jnp.array([[[3.0, 4.0], [0.0, 0.0]], [[-2.0, 0.0], [1e-8, 1e-8]]])
+    np.testing.assert_allclose(np.linalg.norm(plane.unit(v), axis=-1), [[1, 0], [1, 1]], rtol=1e-6)
+    np.testing.assert_allclose(plane.unit(v)[0, 0], [0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("reach", [(4.0, 1.0), (1.0, 4.0), (2.0, 2.0)])
+def test_a_view_has_room_for_both_directions_and_one_scale(reach):
+    half = plane.fit(jnp.array(reach), 1.5, room=1.1)
+    assert half[0] / half[1] == pytest.approx(1.5)
+    assert np.max(np.array(reach) / half) == pytest.approx(1 / 1.1)
+
+
+def test_the_points_of_an_ellipse_cost_one_and_a_needle_is_cut():
+    G, basis = jnp.array([[1.0, 0.0, 2.0], [2.0, 1.0, 0.0], [0.0, 3.0, 1.0]]), jnp.eye(3)[:, :2]
+    tips = plane.ellipse(G, basis, 9) @ basis.T
+    costs = np.einsum("ij,jk,ik->i", tips, oracles.empirical_fisher(G), tips)
+    np.testing.assert_allclose(costs, 1, rtol=1e-5)
+    needle = plane.ellipse(jnp.array([[1.0, 0.0], [3.0, 0.0]]), jnp.eye(2), 9, thinnest=0.01)
+    assert np.abs(needle).max(axis=0) == pytest.approx([5**-0.5, 10 * 5**-0.5], rel=1e-5)
+
+
+def test_points_beyond_the_view_are_drawn_nearer():
+    near = plane.no_farther(jnp.array([[3.0, 4.0], [30.0, 40.0]]), 10.0)
+    np.testing.assert_allclose(near, [[3, 4], [6, 8]], rtol=1e-6)
