@@ -46,9 +46,10 @@ from efisher_teach.core.solve import solve_dual, solve_gram, solve_primal
 from efisher_teach.core.step import damping_path, empirical_fisher_step, targeted_step
 from efisher_teach.core.two_budgets import two_budget_step
 from efisher_teach.network.gram import loss_gram
+from efisher_teach.network.natural import make_natural_update
 from efisher_teach.network.optax_form import optax_update, scale_by_empirical_fisher
 from efisher_teach.network.training import fit, tune
-from efisher_teach.network.update import make_natural_update, make_update
+from efisher_teach.network.update import make_update
 
 if TYPE_CHECKING:
     from efisher_teach.browser.cards import check, given, guesses, lab_record, predict

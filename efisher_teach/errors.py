@@ -5,6 +5,7 @@ evidence (`Step.residual`, `Step.budget_spent`) instead.
 """
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NoReturn
 
 import jax
@@ -18,19 +19,57 @@ def reject(argument: str, requirement: str, got: str, action: str) -> NoReturn:
     raise ValueError(f"`{argument}` must be {requirement}; got {got}. {action}")
 
 
+COMPLEX = "Keep real and imaginary parts as two real parameters, and join them inside the loss."
+
+
 def is_concrete(*values: Any) -> bool:
     """True if every value is known now (none is being traced)."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
+def as_array(argument: str, value: Any) -> jax.Array:
+    """Numbers in any container (lists, NumPy, pandas, PyTorch) as an array of JAX, where that loses nothing."""
+    if isinstance(value, jax.Array | Tracer):
+        return value
+    try:
+        found = np.asarray(value)
+        if found.dtype == object and all(isinstance(each, Real) for each in found.flat):
+            found = found.astype(float)  # numbers of several kinds
+        if (
+            found.dtype.kind == "f"
+            and found.dtype.itemsize > 8
+            and np.array_equal(found, found.astype(float))
+        ):
+            found = found.astype(float)
+    except Exception as error:  # of a container that we know nothing of
+        why = f"{type(value).__name__} ({str(error)[:80]})"
+        reject(argument, "numbers in an array", why, "Convert it with np.asarray, one number an entry.")
+    if (
+        not (found.dtype.kind in "biuc" or jnp.issubdtype(found.dtype, jnp.floating))
+        or found.dtype == np.longdouble
+    ):
+        got = f"{type(value).__name__} of dtype {found.dtype}"
+        reject(
+            argument,
+            "numbers in an array",
+            got,
+            "Encode text and dates as numbers, and make sparse arrays dense.",
+        )
+    if np.ma.is_masked(value):
+        got = f"{np.ma.count_masked(value)} masked entries"
+        reject(argument, "without masked entries", got, "Fill them, or leave out these examples.")
+    array = jnp.asarray(found.astype(found.dtype.newbyteorder("=")))
+    if found.dtype.kind in "iu" and not np.array_equal(array, found):
+        action = "Subtract an offset, or give it as floats."
+        reject(argument, f"within the range of {array.dtype}", f"{found.dtype} up to {found.max()}", action)
+    return array
+
+
 def as_float(argument: str, value: Any) -> jax.Array:
     """`value` as a floating-point array; integers become floats, anything else is an error."""
-    try:
-        array = jnp.asarray(value)
-    except (TypeError, ValueError):
-        reject(argument, "an array of real numbers", type(value).__name__, "Convert it with jnp.asarray.")
+    array = as_array(argument, value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        reject(argument, "real", f"dtype {array.dtype}", "Take its real part, or treat both parts as rows.")
+        reject(argument, "real", f"dtype {array.dtype}", COMPLEX)
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
 
@@ -143,6 +182,44 @@ def linear_system(argument: str, A: Any, g: Any) -> tuple[jax.Array, jax.Array]:
     return A.astype(wider), g.astype(wider)
 
 
+def parameters(params: Any) -> Any:
+    """A pytree of floating-point arrays, at least one; what else it holds has no gradient."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    if not leaves:
+        reject("params", "a pytree of floating-point arrays", "no array at all", "Give at least one.")
+    arrays = []
+    for path, leaf in leaves:
+        try:
+            kind = getattr(leaf, "dtype", None) or np.asarray(leaf).dtype
+            fits = jnp.issubdtype(kind, jnp.floating)
+        except TypeError:  # a key of JAX, or what NumPy knows nothing of
+            kind, fits = getattr(leaf, "dtype", type(leaf).__name__), False
+        if not fits:
+            name = type(leaf).__name__ if kind == np.dtype(object) else kind
+            action = "Only these have a gradient: close over the others in loss_fn (in equinox: partition and combine)."
+            if isinstance(leaf, int):
+                action = f"Write {float(leaf)}, if it is a parameter."
+            if str(kind).startswith("complex"):
+                action = COMPLEX
+            got = f"{name} at {jax.tree_util.keystr(path) or 'the root'}"
+            reject("params", "a pytree of floating-point arrays", got, action)
+        arrays.append(as_array("params", leaf))
+    return jax.tree.unflatten(tree, arrays)
+
+
+def data(x: Any, y: Any) -> tuple[Any, Any]:
+    """x and y with arrays of JAX in place of lists of numbers, data frames and tensors."""
+
+    def convert(argument, tree):
+        if isinstance(tree, list | tuple) and not any(
+            hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)
+        ):
+            return as_array(argument, tree)
+        return jax.tree.map(lambda leaf: as_array(argument, leaf), tree)
+
+    return convert("x", x), convert("y", y)
+
+
 def examples(x: Any, y: Any) -> int:
     """The number n of examples: the common first axis of x and y."""
     shapes: list[Any] = [getattr(leaf, "shape", ()) for leaf in jax.tree.leaves((x, y))]
@@ -161,7 +238,13 @@ def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
     """The number n of examples; `loss_fn(params, x[i], y[i])` is one number."""
     n = examples(x, y)
     first = jax.tree.map(lambda leaf: leaf[0], (x, y))
-    loss = jax.eval_shape(loss_fn, params, *first)
+    try:
+        loss = jax.eval_shape(loss_fn, params, *first)
+    except NameError as error:
+        if "axis" not in str(error):
+            raise
+        action = "It gets ONE example, without a batch axis: nothing to take a mean over."
+        reject("loss_fn", "a function of one example", f"one that uses a {error}", action)
     if getattr(loss, "shape", None) != ():
         got = f"shape {loss.shape}" if hasattr(loss, "shape") else type(loss).__name__
         action = "It gets ONE example, without a batch axis: reduce with .sum() or .mean() over its outputs."
@@ -189,4 +272,18 @@ def target(value: Any, n: int) -> jax.Array:
         action = "Ask every example: one decrease each."
         reject("target", f"of shape ({n},), one number an example", f"shape {array.shape}", action)
     finite_rows("target", array, "Ask these examples for a finite decrease.")
+    return array
+
+
+def weights(value: Any, n: int) -> jax.Array:
+    """The weight of each of n examples (n,): finite, at least 0, not all of them 0."""
+    array = as_float("weights", value)
+    if array.shape != (n,):
+        reject(
+            "weights", f"of shape ({n},), one number an example", f"shape {array.shape}", "Use 0 for padding."
+        )
+    finite_rows("weights", array, "Use 0 for examples that do not count.")
+    if is_concrete(array) and (np.any(np.asarray(array) < 0) or not np.any(array)):
+        got = "only zeros" if not np.any(array) else f"{float(np.min(array)):g} among them"
+        reject("weights", "at least 0, and not all of them 0", got, "Use 0 for examples that do not count.")
     return array

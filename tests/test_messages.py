@@ -47,6 +47,10 @@ def loss(theta, x, y):
     return (x @ theta - y) ** 2 / 2
 
 
+def averaged(theta, x, y):
+    return jax.lax.pmean(loss(theta, x, y), "batch")
+
+
 def root(theta, x, *_):
     """√0 is 0, but has no derivative."""
     return jnp.sqrt(theta[0] * x[0])
@@ -76,8 +80,18 @@ def fisher(output_fn, params, x, loss_fn=None, **options):
     return bare(ef.fisher)(loss_fn, params, x, output_fn=output_fn, likelihood=bernoulli, **options)
 
 
-def update(params, x, y):
-    return bare(make)(loss, damping=0.1, budget=0.1)(params, x, y)
+def update(params, x, y, **options):
+    made = make(loss, damping=0.1, budget=0.1)
+    return bare(type(made).__call__)(made, params, x, y, **options)
+
+
+def remembering(params):
+    update = make(loss, damping=0.1, budget=0.1, memory=0.5)
+    return update(update.start(theta)._replace(params=params), x, y)
+
+
+def init(params):
+    return scale_by(0.1).init(params)
 
 
 def natural(params, x, y):
@@ -86,6 +100,11 @@ def natural(params, x, y):
 
 def remember(updates):
     transformation = scale_by(0.1, decay=0.5, memory=2)
+    return transformation.update(updates, transformation.init(theta))
+
+
+def scale(updates):
+    transformation = scale_by(0.1)
     return transformation.update(updates, transformation.init(theta))
 
 
@@ -143,11 +162,19 @@ TAKE_G = [step, path, two, targeted, ef.solve_dual, ef.pull_back, ef.step_in, sc
 TAKE_G += [ef.mean_gradient, ef.empirical_fisher, ef.gram, ef.gradient_covariance]
 TAKE_EXAMPLES = [ef.per_example_losses, ef.per_example_gradients, ef.weighted_gradient, ef.hessian, ef.fit]
 TAKE_EXAMPLES += [ef.loss_changes, ef.gauss_newton, update, natural, ef.loss_gram, split_examples]
+TAKE_DATA = [ef.per_example_losses, ef.per_example_gradients, ef.weighted_gradient, ef.hessian, ef.loss_gram]
+TAKE_DATA += [ef.gauss_newton, fisher, per_example_jacobians, ef.fit, ef.ledger, update]
+TAKE_PARAMS = [*TAKE_DATA[1:8], ef.loss_changes, ef.ledger, ef.step_in, update, init]
 DAMPED = [step, ef.solve_primal, ef.solve_dual, ef.solve_gram, precondition, ef.step_in, ef.ledger]
 DAMPED += [make, scale_by]
 RATED = [step, ef.step_in, make]
 POSITIVES = [(call, "budget") for call in (step, path, two, targeted, ef.ledger, ef.step_in, make)]
-POSITIVES += [(two, "radius"), (ef.descend, "learning_rate"), (ef.linear_regression, "noise")]
+POSITIVES += [
+    (make, "radius"),
+    (two, "radius"),
+    (ef.descend, "learning_rate"),
+    (ef.linear_regression, "noise"),
+]
 POSITIVES += [(ef.logistic_regression, "separation"), (scenes.vector_field, "noise")]
 POSITIVES += [(scenes.proof, "damping"), (scenes.proof, "budget"), (scenes.the_best_step, "budget")]
 COUNTS = [(call, size) for call in (ef.linear_regression, ef.logistic_regression) for size in ("n", "p")]
@@ -168,7 +195,7 @@ HUGE, TINY, RATE = [1e20 * G, 1e36 * G], [1e-25 * G, 1e-22 * G], {"budget": None
 BATCH, LEAFLESS = {"output_fn": root, "params": at, "x": column}, {"params": {}, "loss_fn": lambda *_: y[0]}
 ZERO, POSITIVE = "finite and at least 0; got ", "finite and greater than 0; got {}."
 COUNT, ONE = "a whole number of at least 1; got {}.", "one number; got shape (3,). For many, use"
-REAL, SQUARE = "an array of real numbers; got str. Convert it with", "square (p, p); got {shape}. "
+REAL, SQUARE = "numbers in an array; got str of dtype <U4. Encode text", "square (p, p); got {shape}. "
 ROWS = "2-D, one gradient a row (n, p); got {shape}. Use per_example_gradients("
 FIRST, ROW = (f"finite; got NaN or infinity in 1 of {n} rows: {n - 2}. " for n in (2, 3))
 FINITE = "such that the result is finite; got NaN or infinity in it. "
@@ -177,6 +204,7 @@ EXAMPLES = "arrays with one example a row, as many in y as in x; got shape "
 EMPTY, SCALE = "non-empty; got 0 examples. Give at least", "Its scale leaves no room in this precision"
 NUMBER = "a function that returns one number, the loss of one example; got "
 RANGE = "when `damping` is 0; got a part g⊥ of length 1 (of 1.41) outside it. Along that part the loss could"
+LIMITS = "given, or radius, or both; or learning_rate alone; got "
 FLOATS = "a pytree of floating-point arrays; got "
 MESH = "a jax.sharding.Mesh with axes named 'examples' or 'parameters'; got "
 PLANE = "one with params of shape (2,); got shape (3,). E.g. breast_cancer(2)."
@@ -187,7 +215,12 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (ef.gram, "G", [jnp.ones((0, 2)), jnp.ones((3, 0))], "non-empty; got {shape}. Give at least one example"),
     (ef.gram, "G", [G.at[1, 0].set(NAN), G.at[1, 1].set(-INF)], ROW + "Look at these examples"),
     (ef.gram, "G", [MOST], "finite; got NaN or infinity in 7 of 8 rows: 1, 2, 3, 4, 5, …. Look at these"),
-    (ef.gram, "G", [jnp.ones((2, 2), complex)], "real; got dtype complex64. Take its real part"),
+    (
+        ef.gram,
+        "G",
+        [jnp.ones((2, 2), complex)],
+        "real; got dtype complex64. Keep real and imaginary parts as two",
+    ),
     (differentiated, "G", [G], "held constant: steps and solves go through singular vectors"),
     *[(call, "damping", NEGATIVE, ZERO + "{}. Use 0 for the pseudo-inverse") for call in DAMPED],
     (solve_spectral, "damping", [{"dampings": jnp.array([1, bad])} for bad in NEGATIVE], ZERO + "["),
@@ -200,8 +233,11 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (scale_by, "damping", [y], ONE),
     *[(call, "learning_rate", [RATE | {"learning_rate": y}], ONE) for call in RATED],
     *[(call, "learning_rate", [RATE | {"learning_rate": NAN}], POSITIVE) for call in RATED],
-    *[(call, "budget", [{"learning_rate": 0.1}], "given; got both. A budget c fixes") for call in RATED],
-    *[(call, "budget", [{"budget": None}], "given; got none. A budget c fixes") for call in RATED],
+    *[(call, "budget", [{"learning_rate": 0.1}], "given; got both. A budget c fixes") for call in RATED[:2]],
+    *[(call, "budget", [{"budget": None}], "given; got none. A budget c fixes") for call in RATED[:2]],
+    (make, "budget", [{"learning_rate": 0.1}], LIMITS + "budget, learning_rate. A budget bounds"),
+    (make, "budget", [RATE | {"radius": 0.1}], LIMITS + "radius, learning_rate. A budget bounds"),
+    (make, "budget", [{"budget": None}], LIMITS + "none. A budget bounds the mean squared loss"),
     *[(call, "G", HUGE, FINITE + SCALE) for call in (ef.empirical_fisher, ef.gram, step, path)],
     (targeted, "G", [{"G": G, "budget": 0.1} for G in HUGE + TINY], FINITE + SCALE),
     (ef.gradient_covariance, "G", [3e38 * x], FINITE + SCALE),
@@ -209,7 +245,28 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     *[(call, "G", TINY + HUGE, LOST + SCALE) for call in (two, targeted)],
     *[(call, "G", [RATE | {"G": TINY[0]}], LOST + SCALE) for call in (step, ef.step_in)],
     (ef.step_in, "budget", [{"G": HUGE[0]}], FINITE + "The step leads out of the chart: make it smaller"),
-    # Examples, and the losses of each.
+    # Parameters, examples, and the losses of each.
+    *[(call, "params", [jnp.ones(2, bool)], FLOATS + "bool at the root. Only these") for call in TAKE_PARAMS],
+    (init, "params", [{"params": {"a": theta, "b": 0}}], FLOATS + "int64 at ['b']. Write 0.0"),
+    (init, "params", [{"params": {"b": jax.random.key(0)}}], FLOATS + "key<fry> at ['b']. Only these"),
+    (
+        init,
+        "params",
+        [np.full(2, np.longdouble(1) / 3)],
+        "numbers in an array; got ndarray of dtype float128.",
+    ),
+    (init, "params", [{"params": {"b": jnp.tanh}}], FLOATS + "PjitFunction at ['b']. Only these"),
+    (init, "params", [theta + 1j], FLOATS + "complex64 at the root. Keep real and imaginary parts as two"),
+    *[
+        (call, "x", [np.array(["a"] * 3)], "numbers in an array; got ndarray of dtype <U1.")
+        for call in TAKE_DATA
+    ],
+    (ef.per_example_losses, "x", [["a"] * 3], "numbers in an array; got list of dtype <U1."),
+    (ef.gram, "G", [[[1.0], [1.0, 2.0]]], "numbers in an array; got list (setting an array element"),
+    (ef.gram, "G", [np.array([["1"]], object)], "numbers in an array; got ndarray of dtype object. Encode"),
+    (ef.gram, "G", [np.ma.array(np.ones((2, 2)), mask=np.eye(2))], "without masked entries; got 2 masked"),
+    (ef.gram, "G", [np.full((2, 2), 2**40)], "within the range of int32; got int64 up to 1099511627776."),
+    (ef.per_example_losses, "loss_fn", [averaged], "a function of one example; got one that uses a"),
     *[(call, "x and y", [{"y": jnp.ones(4)}], EXAMPLES + "(3, ") for call in TAKE_EXAMPLES],
     (ef.hessian, "x and y", [{"x": x[0], "y": y[0]}], EXAMPLES + "(2,) and shape (). For one example, use"),
     (ef.hessian, "x and y", [{"x": x[:0], "y": y[:0]}], EMPTY),
@@ -279,7 +336,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (charts.affine, "A", [x[:2], 0 * EYE, EYE.at[1, 1].set(1e-8)], "invertible; got singular values from "),
     (charts.affine, "shift", [y], "a number, or of shape (2,) as A has 2 rows; got shape (3,). Ravel it."),
     (charts.affine, "shift", [NAN], "finite; got NaN or infinity in 1 of 1 rows: 0. Every entry is a"),
-    (ef.step_in, "params", [1j * theta], "real; got dtype complex64."),
+    (ef.step_in, "params", [1j * theta], FLOATS + "complex64 at the root. Keep"),
     (ef.step_in, "params", [-theta], "inside the chart 'exponential' (θ > 0, as θ = exp ψ); got [-0.5 -1."),
     (ef.step_in, "params", [{"coordinates": charts.square, "params": -theta}], "inside the chart 'square'"),
     (ef.step_in, "params", [{"coordinates": charts.polar, "params": 0 * g}], "at a regular point of the"),
@@ -291,15 +348,38 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     # The network.
     (make, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it in a"),
     (make, "mesh", [Mesh(np.array(jax.devices()[:1]), "z")], MESH + "axes ('z',). Use e.g. jax.make_mesh("),
+    (make, "relative_to", ["half"], "one of 'largest', 'mean'; got 'half'. Choose"),
+    (make, "measure", [{"measure": False, "accept": 0.0}], "True beside accept or steer; got False. Leave"),
+    (make, "memory", [-0.1, 1.0, NAN], "at least 0 and below 1; got {}. Use e.g. 0.9, or 0"),
+    (make, "steer", [0.0, 1.0, NAN], "between 0 and 1, for a damping above 0; got {} for a damping of 0.1"),
+    (update, "weights", [y[:2]], "of shape (3,), one number an example; got {shape}. Use 0 for padding."),
+    (update, "weights", [-y, 0 * y], "at least 0, and not all of them 0; got "),
+    (update, "weights", [NAN * y], "finite; got NaN or infinity in 3 of 3 rows"),
+    (update, "weights", ["text"], REAL),
+    (remembering, "params", [jnp.ones(2, bool)], FLOATS + "bool at the root. Only these"),
+    (update, "target", [y[:2]], "of shape (3,), one number an example; got {shape}. Ask every"),
+    (update, "key", [jax.random.key(0)], "left out; got a key. It goes with"),
+    (
+        update,
+        "params",
+        [make(loss, damping=0.1, budget=0.1).start(theta)],
+        "parameters; got Remembered. Only",
+    ),
     (make, "mesh", [[1]], MESH + "list. Use"),
     (split_examples, "x and y", [{}], "a multiple of 8 examples, the devices of the mesh; got 3. Leave out"),
     (update, "params", [jnp.ones(2, int)], FLOATS + "int32 at the root. Only these have a gradient"),
-    (ef.loss_gram, "params", [LEAFLESS | {"params": {"b": [1]}}], FLOATS + "int at ['b'][0]. Only"),
+    (ef.loss_gram, "params", [LEAFLESS | {"params": {"b": [1]}}], FLOATS + "int64 at ['b'][0]. Write 1.0"),
     (ef.loss_gram, "params", [LEAFLESS], FLOATS + "no array at all. Give at least one."),
     (ef.loss_gram, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it"),
     (ef.loss_gram, "loss_fn", [{"loss_fn": root, "x": column}], ROW + "Its value or its gradient overflows"),
     (scale_by, "decay", [-0.1, 1.0, NAN], "at least 0 and below 1; got {}. Use e.g. 0.9"),
     (scale_by, "memory", [None], "a number of rows where decay is given; got None. It is how many past"),
+    (
+        scale,
+        "updates",
+        [theta, x[:0]],
+        "per-example gradients, for each array (n, …), of 2 parameters in all; got",
+    ),
     (remember, "updates", [G], "of at most 2 examples, the memory; got 3 examples. Make memory a few"),
     (ef.fit, "key", [{"batch_size": 3}], "a jax.random.key where batch_size is given; got None. Use e.g."),
     (ef.fit, "batch_size", [8], "at most 3, the number of examples; got 8. For all examples"),
@@ -375,6 +455,7 @@ ELSEWHERE = {
     "lessons/": "said to authors of exercises, and by the judge, whose words test_cards.py reads",
     "figures/table.py": "said to authors of scenes: test_scenes.py",
     "figures/paint.py": "said to authors of scenes: test_scenes.py",
+    "errors.py: raise": "an error of the loss itself",
     "__init__.py": "as Python says it: test_layers.py",
     "core/solve.py: errors.finite_result('G', u)": "XLA turns √∞/∞ to 0, so the dual is never NaN",
 }

@@ -81,7 +81,7 @@ def test_update_is_the_step_and_reports_what_it_did(damping, dtype):
             np.testing.assert_allclose(getattr(report, name), answer, rtol=close, atol=atol, err_msg=name)
         assert report.finite
         assert 0 <= report.residual < close
-        assert {leaf.dtype for leaf in jax.tree.leaves((moved, report[:-1]))} == {jnp.dtype(dtype)}
+        assert {leaf.dtype for leaf in jax.tree.leaves((moved, report[:7]))} == {jnp.dtype(dtype)}
         # To rounding, not only closely.
         spent = report.budget_spent if option == "budget" else report.learning_rate
         np.testing.assert_allclose(spent, value, rtol=10 * oracles.unit(dtype))
@@ -93,7 +93,7 @@ def test_repeated_examples_in_float32(damping):
     update = ef.make_update(softmax_loss, damping=damping, budget=BUDGET)
     for seed in range(20):
         _, report = update(*network("float32", seed, distinct=4))
-        assert np.isfinite(report).all(), seed
+        assert np.isfinite(report[:8]).all(), seed
         assert report.finite
         assert report.residual < 1e-4
 
@@ -154,7 +154,7 @@ def test_gradients_that_cancel_leave_the_parameters_as_they_are(option):
             identical(moved, start)
             # A rate that was given is reported as it was given.
             wanted = [loss, 0, 0, 0, option.get("learning_rate", 0), 0, 0, True]
-            np.testing.assert_allclose(report, wanted, rtol=1e-6)
+            np.testing.assert_allclose(report[:8], wanted, rtol=1e-6)
         # A thousandth beside it there is a step.
         moved, report = update(theta, x, y.at[0].add(1e-3))
         assert not np.array_equal(moved, theta)
@@ -222,7 +222,7 @@ def test_inside_jit_and_scan():
     last, stacked = loop(0.1, BUDGET)
     np.testing.assert_allclose(last, theta, rtol=1e-5)
     # A residual is rounding itself.
-    np.testing.assert_allclose(np.stack(stacked)[:, -1], report, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.stack(stacked[:8])[:, -1], report[:8], rtol=1e-4, atol=1e-5)
     other, _ = loop(10.0, 2 * BUDGET)
     assert oracles.relative(other, theta) > 0.01
 
@@ -486,7 +486,7 @@ def test_natural_update_is_the_step_by_the_dense_fisher(make, x64):
     assert oracles.relative(flat(moved) - flat(params), -rate * u) < 1e-8
     loss, after = (np.mean(ef.per_example_losses(problem.loss_fn, at, x, y)) for at in (params, moved))
     wanted = [loss, loss - after, rate * g @ u, 0.02, rate, g @ u, 0, True]
-    np.testing.assert_allclose(report, wanted, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(report[:8], wanted, rtol=1e-8, atol=1e-9)
     assert jax.eval_shape(update(measure=False), params, x, y)[1].actual_decrease is None
 
 

@@ -35,6 +35,7 @@ def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) 
         >>> print(ef.per_example_losses(loss_fn, 1.0, jnp.array([1.0, 2.0]), jnp.array([3.0, 2.0])))
         [2. 0.]
     """
+    x, y = errors.data(x, y)
     errors.scalar_loss(loss_fn, params, x, y)
     return jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)
 
@@ -65,6 +66,7 @@ def per_example_gradients(
         [[1. 0.]
          [0. 2.]]
     """
+    params, (x, y) = errors.parameters(params), errors.data(x, y)
     n = errors.scalar_loss(loss_fn, params, x, y)
     chunk_size = (
         n
@@ -101,6 +103,7 @@ def per_example_jacobians(output_fn: Callable, params: PyTree, x: PyTree) -> Flo
         [[5. 0.]
          [2. 1.]]
     """
+    params, (x, _) = errors.parameters(params), errors.data(x, None)
     errors.examples(x, None)
     flat, unravel = ravel_pytree(params)
     jacobian = jax.jacrev(lambda flat, x: jnp.ravel(output_fn(unravel(flat), x)))
@@ -133,7 +136,7 @@ def loss_changes(
         >>> print(ef.loss_changes(loss_fn, 0.0, y, y, jnp.array([1.0])))  # to first order [-1 1]; curvature adds ½
         [-0.5  1.5]
     """
-    flat, unravel = ravel_pytree(params)
+    flat, unravel = ravel_pytree(errors.parameters(params))
     delta = errors.as_float("delta", delta)
     if delta.shape != flat.shape:
         got = f"shape {delta.shape}"
@@ -206,6 +209,7 @@ def weighted_gradient(
         >>> print(ef.weighted_gradient(loss_fn, *here, jnp.array([1.0, 0.25])))  # w = K⁻¹1/n: C⁻¹g
         [1.  0.5]
     """
+    params, (x, y) = errors.parameters(params), errors.data(x, y)
     n = errors.scalar_loss(loss_fn, params, x, y)
     weights = lax.stop_gradient(errors.as_float("weights", weights))
     if weights.shape != (n,):

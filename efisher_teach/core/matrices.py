@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, PyTree, Real
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient, per_example_jacobians
 from efisher_teach.core.likelihoods import Likelihood, require_negative_log
-from efisher_teach.core.precision import dot
+from efisher_teach.core.precision import dot, in_float32
 
 
 def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
@@ -145,6 +145,7 @@ def fisher(
         >>> print(ef.empirical_fisher(jnp.array([[-1.0], [3.0]])))  # E[x² residual²]: as large if all residuals are ±1
         [[5.]]
     """
+    params, (x, _) = errors.parameters(params), errors.data(x, None)
     n = errors.examples(x, None)
     flat, unravel = ravel_pytree(params)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
@@ -200,6 +201,7 @@ def gauss_newton(
         >>> print(ef.gauss_newton(output_fn, output_loss, 1.0, x, y))  # (2θx)²: the residual is left out
         [[4.]]
     """
+    params, (x, y) = errors.parameters(params), errors.data(x, y)
     n = errors.scalar_loss(lambda params, x, y: output_loss(output_fn(params, x), y), params, x, y)
     J = per_example_jacobians(output_fn, params, x)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
@@ -230,6 +232,7 @@ def hessian(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Ar
         >>> print(ef.hessian(loss_fn, 1.0, jnp.array([1.0]), jnp.array([4.0])))  # (2θx)² + 2x(θ²x - y) = 4 - 6
         [[-2.]]
     """
+    params, (x, y) = errors.parameters(params), errors.data(x, y)
     errors.scalar_loss(loss_fn, params, x, y)
     flat, unravel = ravel_pytree(params)
     H = jax.hessian(lambda flat: jnp.mean(jax.vmap(loss_fn, (None, 0, 0))(unravel(flat), x, y)))(flat)
@@ -293,8 +296,14 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
             got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
             action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
             errors.reject("B", "positive definite", got, action)
+    ratios = _ratios(A, B)
+    errors.finite_result("A", ratios)
+    return ratios
+
+
+@in_float32
+def _ratios(A, B):
+    """The eigenvalues of L⁻¹AL⁻ᵀ, B = LLᵀ, descending."""
     L = jnp.linalg.cholesky(B)
     half = jax.scipy.linalg.solve_triangular(L, A, lower=True)
-    whole = jax.scipy.linalg.solve_triangular(L, half.T, lower=True)
-    errors.finite_result("A", whole)
-    return jnp.linalg.eigvalsh(whole)[::-1]
+    return jnp.linalg.eigvalsh(jax.scipy.linalg.solve_triangular(L, half.T, lower=True))[::-1]

@@ -3,9 +3,11 @@
 GPUs round float32 products to TF32 unless told otherwise, so every dense product goes through `dot` or `einsum`.
 Singular vectors have no derivative where singular values repeat: JAX would answer NaN, so `svd`, `eigh` and `cholesky`
 raise instead. The derivative of a step by its damping, budget or learning rate goes through none of them.
+
+LAPACK has no half precision: what is given in float16 or bfloat16 is solved in float32, and given back as it came.
 """
 
-from functools import partial
+from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,25 @@ dot = partial(jnp.matmul, precision="highest")
 einsum = partial(jnp.einsum, precision="highest")
 
 
+def in_float32(solve):
+    """The function of arrays, computed in float32 where they are in half precision."""
+
+    @wraps(solve)
+    def solved(*arrays):
+        kind = jnp.result_type(*arrays)
+        wide = [array.astype(jnp.promote_types(kind, jnp.float32)) for array in arrays]
+        return jax.tree.map(lambda array: array.astype(kind), solve(*wide))
+
+    return solved
+
+
+solve = in_float32(jnp.linalg.solve)
+solve_cholesky = in_float32(lambda L, b: jax.scipy.linalg.cho_solve((L, True), b))
+
+
 def without_derivative(factorise):
     """The factorisation, with an error in the place of its derivative."""
-    constant = jax.custom_jvp(factorise)
+    constant = jax.custom_jvp(in_float32(factorise))
 
     @constant.defjvp
     def refuse(primals, tangents):

@@ -38,7 +38,7 @@ class Premises(NamedTuple):
         """The mean gradient."""
         return self.G.mean(axis=0)
 
-    def times_C(self, v: np.ndarray) -> np.ndarray:  # noqa: N802
+    def times_C(self, v: np.ndarray) -> np.ndarray:
         """Cv."""
         return _times(self.rows, v)
 

@@ -80,7 +80,7 @@ def ledger(
             "break_line", break_line, tuple(name for name in BREAKS if damping or name not in DAMPED)
         )
     with jax.enable_x64(True):
-        params, x, y = jax.tree.map(_double, (params, x, y))
+        params, x, y = jax.tree.map(_double, (errors.parameters(params), *errors.data(x, y)))
         flat, unravel = ravel_pytree(params)
         losses = partial(_losses, loss_fn)
         here, G = np.asarray(losses(params, x, y)), per_example_gradients(loss_fn, params, x, y)

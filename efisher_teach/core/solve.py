@@ -23,7 +23,7 @@ from jaxtyping import Array, ArrayLike, Float, Real
 
 from efisher_teach import errors
 from efisher_teach.core.matrices import gram
-from efisher_teach.core.precision import cholesky, dot, eigh, svd
+from efisher_teach.core.precision import cholesky, dot, eigh, solve, solve_cholesky, svd
 
 
 class Spectrum(NamedTuple):
@@ -148,7 +148,7 @@ def _dual(G, damping):
     visible, shift = _visible(K, damping)
     return lax.cond(
         visible,
-        lambda: dot(G.T, jnp.linalg.solve(K + shift * jnp.eye(n, dtype=K.dtype), jnp.ones(n, K.dtype))) / n,
+        lambda: dot(G.T, solve(K + shift * jnp.eye(n, dtype=K.dtype), jnp.ones(n, K.dtype))) / n,
         lambda: solve_spectral(factor(G), damping),
     )
 
@@ -190,7 +190,7 @@ def _coefficients(K, damping, target):
     visible, shift = _visible(K, damping)
     shifted = K + shift * jnp.eye(len(K), dtype=K.dtype)
     # .T: LAPACK goes by columns, and K was made by rows
-    coefficients = jax.scipy.linalg.cho_solve((cholesky(shifted.T), True), target)
+    coefficients = solve_cholesky(cholesky(shifted.T), target)
 
     def by_eigenvalues():
         kept, eigenvalues, U = _range(K)
@@ -243,7 +243,7 @@ def _primal(A, g, damping):
     visible, shift = _visible(A, damping)
     return lax.cond(
         visible,
-        lambda: jnp.linalg.solve(A + shift * jnp.eye(A.shape[0], dtype=A.dtype), g),
+        lambda: solve(A + shift * jnp.eye(A.shape[0], dtype=A.dtype), g),
         lambda: _pseudo_inverse(A, g),
     )
 

@@ -56,7 +56,9 @@ class Leaf(NamedTuple):
     """The reason, as the trace shows it."""
 
 
-@partial(register_dataclass, data_fields=["losses", "K", "weighted_gradient"], meta_fields=["leaves"])
+@partial(
+    register_dataclass, data_fields=["losses", "unit", "scaled_K", "scaled_gradient"], meta_fields=["leaves"]
+)
 @dataclass(frozen=True)
 class LossGram:
     """K = GGᵀ/n of a loss, and w ↦ Gᵀw, without G.
@@ -70,12 +72,24 @@ class LossGram:
 
     losses: Float[Array, "*m n"]
     """ℓᵢ(θ) of every example."""
-    K: Float[Array, "*m n n"]
-    """GGᵀ/n, symmetric (under `jit` to rounding), positive semi-definite."""
-    weighted_gradient: Callable[[Float[Array, " n"]], PyTree]
-    """w ↦ Gᵀw, shaped like the parameters: with w = (K + εI)⁻¹1/n it is the direction (C + εI)⁻¹g."""
+    unit: Float[Array, "*m"]
+    """A power of 2 above the entries of G. Only G/unit is ever squared, so that no loss is too small or too large."""
+    scaled_K: Float[Array, "*m n n"]
+    """K/unit²."""
+    scaled_gradient: Callable[[Float[Array, " n"]], PyTree]
+    """w ↦ Gᵀw/unit."""
     leaves: tuple[Leaf, ...]
     """The treatment of each array of the parameters, and the reason."""
+
+    @property
+    def K(self) -> Float[Array, "*m n n"]:
+        """GGᵀ/n, symmetric (under `jit` to rounding), positive semi-definite."""
+        unit = self.unit[..., None, None]
+        return self.scaled_K * unit * unit
+
+    def weighted_gradient(self, weights: Float[Array, " n"]) -> PyTree:
+        """Gᵀw, shaped like the parameters: with w = (K + εI)⁻¹1/n it is the direction (C + εI)⁻¹g."""
+        return jax.tree.map(lambda leaf: self.unit.astype(leaf.dtype) * leaf, self.scaled_gradient(weights))
 
 
 def loss_gram(
@@ -108,15 +122,15 @@ def loss_gram(
         >>> print(known.weighted_gradient(ef.solve_gram(known.K)))  # C⁻¹g
         [1.  0.5]
     """
+    params, (x, y) = errors.parameters(params), errors.data(x, y)
     errors.scalar_loss(loss_fn, params, x, y)
-    _check_floating(params)
     check_hashable(loss_fn)
     chunk_size = None if chunk_size is None else errors.at_least_one("chunk_size", chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
-    if errors.is_concrete(result.K):
-        result = replace(result, K=(result.K + result.K.T) / 2)
+    if errors.is_concrete(result.losses):
+        result = replace(result, scaled_K=(result.scaled_K + result.scaled_K.T) / 2)
     action = "Its value or its gradient overflows or is undefined at these examples."
-    errors.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.K)]), action)
+    errors.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.scaled_K)]), action)
     return result
 
 
@@ -154,25 +168,45 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     losses, needed = read_examples(at_once, x, y)
     read = values(*first)
     constants = [strategy.read_constant(read) for strategy in at_once]
+    size = max(1, limit // (2 * width)) if by_blocks else 0
+    block = read_examples(rows, *jax.tree.map(lambda leaf: leaf[:size], (x, y)))[1] if by_blocks else []
+    unit = _unit([*needed, *constants, *block])
+    needed, constants = ([_in_unit(each, unit) for each in parts] for parts in (needed, constants))
     K = jnp.zeros((n, n), losses.dtype)
     for strategy, of_examples, constant in zip(at_once, needed, constants, strict=True):
         K = K + strategy.inner_products(of_examples, constant, limit)
     if by_blocks:
-        size = max(1, limit // (2 * width))
-        K = K + _by_blocks(lambda x, y: jnp.concatenate(read_examples(rows, x, y)[1], axis=1), x, y, size)
+        make_rows = lambda x, y: jnp.concatenate(read_examples(rows, x, y)[1], axis=1) / unit  # noqa: E731
+        K = K + _by_blocks(make_rows, x, y, size)
 
     names = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
     ways = ["blocks" if by_blocks and isinstance(each, Rows) else each.way for each in strategies]
     leaves = tuple(map(Leaf, names, ways, [strategy.why for strategy in strategies]))
     combine = jax.jit(partial(_combine, loss_fn, strategies, places))
-    return LossGram(losses, K / n, Partial(combine, params, x, y, needed, constants), leaves)
+    return LossGram(losses, unit, K / n, Partial(combine, params, x, y, needed, constants, unit), leaves)
 
 
-def _combine(loss_fn, strategies, places, params, x, y, needed, constants, weights):
-    """Gᵀw, by each strategy that has a cheap way to it; where one has none, one more backward pass gives its part."""
+def _unit(parts):
+    """A power of 2, not below the largest entry of these rows; for factors, not below the product of their largest."""
+    exponents = [
+        sum(jnp.log2(jnp.max(jnp.abs(factor))) for factor in part)
+        for part in (part if isinstance(part, tuple) else (part,) for part in parts if part is not None)
+    ]
+    largest = jnp.max(jnp.stack(exponents))
+    exponent = jnp.where(jnp.isfinite(largest), jnp.ceil(largest), 0)
+    return jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(exponent, -120, 120).astype(int))
+
+
+def _in_unit(part, unit):
+    """Rows, or factors of rows, by a unit; None stays None."""
+    return (part[0], part[1] / unit) if isinstance(part, tuple) else part if part is None else part / unit
+
+
+def _combine(loss_fn, strategies, places, params, x, y, needed, constants, unit, weights):
+    """Gᵀw/unit, by each strategy that has a cheap way; where one has none, one more backward pass gives its part."""
     arrays, tree = jax.tree.flatten(params)
     if len(places) < len(strategies) or any(strategy.weighted_gradient is None for strategy in strategies):
-        arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights))
+        arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights / unit))
     for i, of_examples, constant in zip(places, needed, constants, strict=True):
         if combine := strategies[i].weighted_gradient:
             array = combine(of_examples, constant, weights)
@@ -210,15 +244,3 @@ def check_hashable(loss_fn: Any) -> None:
     except TypeError:
         action = "Wrap it in a function: lambda params, x, y: loss(params, x, y)."
         errors.reject("loss_fn", "hashable, as it is compiled once", type(loss_fn).__name__, action)
-
-
-def _check_floating(params):
-    """A pytree whose leaves are all floating-point arrays; at least one."""
-    leaves, _ = tree_flatten_with_path(params)
-    if not leaves:
-        errors.reject("params", "a pytree of floating-point arrays", "no array at all", "Give at least one.")
-    for path, leaf in leaves:
-        if not jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
-            got = f"{getattr(leaf, 'dtype', type(leaf).__name__)} at {keystr(path) or 'the root'}"
-            action = "Only these have a gradient: close over the others in loss_fn (in equinox: partition and combine)."
-            errors.reject("params", "a pytree of floating-point arrays", got, action)

@@ -4,6 +4,7 @@ The only module that imports optax.
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -124,13 +125,14 @@ def scale_by_empirical_fisher(
     _check_average(decay, memory)
 
     def init(params):
-        flat, _ = ravel_pytree(params)
+        flat, _ = ravel_pytree(errors.parameters(params))
         m = memory or 0
         return ScaleByEmpiricalFisherState(
             jnp.zeros((m, flat.size), flat.dtype), jnp.zeros(m, flat.dtype), jnp.zeros((), flat.dtype)
         )
 
     def update(updates, state, params=None):
+        _check_per_example(updates, state.rows.shape[1])
         _, unravel = ravel_pytree(jax.tree.map(lambda leaf: leaf[0], updates))
         G = jax.vmap(lambda example: ravel_pytree(example)[0])(updates)
         n, m = len(G), len(state.rows)
@@ -151,6 +153,16 @@ def scale_by_empirical_fisher(
         return unravel(dot(R.T, solve_gram(dot(R, R.T), damping, target))), state
 
     return optax.GradientTransformation(init, update)
+
+
+def _check_per_example(updates, p):
+    """Gradients with the examples on the first axis: n ≥ 1 of them, of p parameters."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(updates)]
+    lengths = {shape[0] if shape else 0 for shape in shapes}
+    if len(lengths) != 1 or 0 in lengths or sum(map(prod, shapes)) != lengths.pop() * p:
+        requirement = f"per-example gradients, for each array (n, …), of {p} parameters in all"
+        action = "Use jax.vmap(jax.grad(loss_fn), (None, 0, 0)): their mean has lost what C is made of."
+        errors.reject("updates", requirement, f"shapes {str(shapes)[:80]}", action)
 
 
 def _check_average(decay, memory):

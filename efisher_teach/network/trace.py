@@ -8,14 +8,21 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 from jaxtyping import PyTree
 
 # By their names in all versions of JAX.
 CALLS = {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"}
-# Operations that keep inner products.
+# Operations that only move entries.
 MOVES = {"transpose", "reshape", "squeeze", "copy", "convert_element_type"}
+
+
+def keeps_inner_products(equation: Any) -> bool:
+    """True for an operation that only moves real numbers. From complex to real it would lose a part of them."""
+    kinds = [var.aval.dtype for var in (*equation.invars, *equation.outvars)]
+    return equation.primitive.name in MOVES and all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
 
 
 class Move(NamedTuple):
@@ -52,7 +59,7 @@ class Trace(NamedTuple):
         equation = self.made_by.get(var) if self.varies(var) else None
         if equation and equation.primitive.name == "add_any":
             return [term for part in equation.invars for term in self.terms(part, moves)]
-        if equation and equation.primitive.name in MOVES:
+        if equation and keeps_inner_products(equation):
             return self.terms(equation.invars[0], (Move(equation.primitive, equation.params), *moves))
         return [Term(var, equation, moves)]
 

@@ -90,6 +90,7 @@ def fit(
     """
     from tqdm.auto import tqdm
 
+    x, y = errors.data(x, y)
     n, steps, callbacks = errors.examples(x, y), errors.at_least_one("steps", steps), tuple(callbacks)
     if batch_size is not None:
         batch_size = _checked_batch_size(batch_size, n, key)
@@ -97,7 +98,10 @@ def fit(
     if path is not None and not path.parent.is_dir():
         errors.reject("checkpoint", "in a folder that exists", f"{path}", "Make the folder first.")
     run, reports, reason = _Run(params, params, math.inf, 0), [], None
-    if path is not None and path.exists():
+    if path is not None and not path.exists():
+        _save(path.with_name(path.name + ".try"), run, [])  # better now than after the last step
+        path.with_name(path.name + ".try").unlink()
+    elif path is not None:
         run, reports = _load(path, run, jax.eval_shape(update, params, x, y)[1])
     try:
         with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
@@ -239,17 +243,23 @@ def _stack(reports, steps):
 
 def _save(path, run, reports):
     """Write a new file and rename it, so that a crash leaves either the old file or the new one."""
-    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves((run, _stack(reports, run.steps)))]
+    arrays = [np.asarray(_numbers(leaf)) for leaf in jax.tree.leaves((run, _stack(reports, run.steps)))]
     new = path.with_name(path.name + ".new")
     with new.open("wb") as file:
         np.savez(file, *arrays)
     new.replace(path)
 
 
+def _numbers(leaf):
+    """A leaf as NumPy can hold it: a key of JAX by its numbers."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(leaf) if is_key else leaf
+
+
 def _load(path, start, report):
     """Read a run as it was saved, and its reports."""
     leaves, tree = jax.tree.flatten((start, report))
-    saved, wanted = [], _described(jax.tree.leaves(start))
+    saved, wanted = [], _described(map(_numbers, jax.tree.leaves(start)))
     try:
         with np.load(path) as file:
             saved = list(file.values())
@@ -263,6 +273,10 @@ def _load(path, start, report):
         errors.reject("checkpoint", requirement, f"{', '.join(found)} in {path}", action)
     # NumPy does not know bfloat16 and gives back bytes.
     saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]
+    saved = [
+        jax.random.wrap_key_data(a, impl=jax.random.key_impl(leaf)) if _numbers(leaf) is not leaf else a
+        for a, leaf in zip(saved, leaves, strict=True)
+    ]
     run, stacked = jax.tree.unflatten(tree, saved)
     params, best = jax.tree.map(jnp.asarray, (run.params, run.best))
     reports = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(int(run.steps))]
@@ -271,6 +285,7 @@ def _load(path, start, report):
 
 def _described(arrays):
     """The precision and shape of each."""
+    arrays = list(arrays)
     dtypes = [np.asarray(array).dtype for array in arrays]
     names = ["bfloat16" if dtype.kind == "V" else str(dtype) for dtype in dtypes]
     return [f"{name}{list(np.shape(array))}" for name, array in zip(names, arrays, strict=True)]

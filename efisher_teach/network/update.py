@@ -1,10 +1,8 @@
 """The update on real networks: θ ← θ - η(C + εI)⁻¹g for any JAX loss, on CPU, GPU or several devices.
 
 One jitted function makes the Gram matrix K of the loss, solves n × n equations for the coefficients α, and takes Gᵀα.
-Neither G nor C is formed, so a step costs little more than the gradient. The budget costs nothing: GΔ = -ηnKα is known
-from K.
-
-The natural-gradient update stands beside it, for comparison.
+Neither G nor C is formed, so a step costs little more than the gradient. A budget or a radius costs nothing: ΔᵀCΔ and
+‖Δ‖ are known from K. Where there are at least as many examples as parameters, G is no larger than K, and is factored.
 """
 
 from collections.abc import Callable
@@ -14,46 +12,108 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
+from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import per_example_losses
-from efisher_teach.core.likelihoods import Likelihood
-from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import solve_gram
-from efisher_teach.core.step import rate_of
+from efisher_teach.core.gradients import per_example_gradients, per_example_losses
+from efisher_teach.core.solve import quotient
 from efisher_teach.network import devices
+from efisher_teach.network.direction import Past, Rows, direction_of, rows_of_gradients, rows_of_gram
 from efisher_teach.network.gram import check_hashable, loss_gram
+from efisher_teach.network.report import Limits, Report, levenberg_marquardt, take
+from efisher_teach.network.strategies import at_least_float32
 
 
-class Report(NamedTuple):
-    """The outcome of an update. `fit` puts a leading axis, the steps, on every field.
+class Remembered(NamedTuple):
+    """Parameters, and what an update keeps from one step to the next; `Update.start` makes the first.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
-        >>> _, report = ef.make_update(toy.loss_fn, damping=0.0, budget=0.01)(toy.params, toy.x, toy.y)
-        >>> print(f"{report.predicted_decrease:.4f} = √(cρ) = {(0.01 * report.damped_agreement) ** 0.5:.4f}")
-        0.0575 = √(cρ) = 0.0575
+        >>> update = ef.make_update(toy.loss_fn, damping=1e-3, learning_rate=0.1, memory=0.9)
+        >>> remembered, _ = update(update.start(toy.params), toy.x, toy.y)
+        >>> print(remembered.params - toy.params, -0.1 * remembered.direction)
+        [ 0.036 -0.113] [ 0.036 -0.113]
     """
 
-    loss: Float[Array, "*steps"]
-    """The mean loss before the step."""
-    actual_decrease: Float[Array, "*steps"] | None
-    """The measured decrease of the mean loss of these examples; None if not measured."""
-    predicted_decrease: Float[Array, "*steps"]
-    """-gᵀΔ, the same to first order."""
-    budget_spent: Float[Array, "*steps"]
-    """ΔᵀCΔ, the mean squared loss change to first order."""
-    learning_rate: Float[Array, "*steps"]
-    """η: given, or √(c/uᵀCu)."""
-    damped_agreement: Float[Array, "*steps"]
-    """gᵀ(C + εI)⁻¹g ≤ ρ, which it approaches as ε goes to 0."""
-    residual: Float[Array, "*steps"]
-    """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved."""
-    finite: Bool[Array, "*steps"]
-    """True if the step is finite, and so is the loss after it where that was measured. Otherwise the parameters were
-    left as they were."""
+    params: PyTree
+    direction: PyTree
+    """u of the last step, which was Δ = -ηu."""
+    damping: Float[Array, ""]
+    """ε of the next step."""
+
+
+class Settings(NamedTuple):
+    """What an update is compiled for."""
+
+    loss_fn: Callable
+    relative_to: str | None
+    mesh: Mesh | None
+    measure: bool
+    has_aux: bool
+    needs_key: bool
+    remembers: bool
+
+
+class Numbers(NamedTuple):
+    """What an update is not compiled for: other numbers need no new program."""
+
+    damping: Array
+    limits: Limits
+    memory: Array
+    steer: Array | None
+
+
+class Update(NamedTuple):
+    """A step for any parameters and batch, as `make_update` makes it.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=20)
+        >>> update = ef.make_update(toy.loss_fn, damping=1e-3, budget=0.01)
+        >>> weights = jnp.where(jnp.arange(20) < 15, 1.0, 0.0)  # the last five do not count
+        >>> _, report = update(toy.params, toy.x, toy.y, weights=weights)
+        >>> of_15 = jnp.mean(ef.per_example_losses(toy.loss_fn, toy.params, toy.x[:15], toy.y[:15]))
+        >>> print(f"{report.loss:.4f}, {of_15:.4f}")
+        0.2249, 0.2249
+    """
+
+    settings: Settings
+    numbers: Numbers
+
+    def start(self, params: PyTree) -> Remembered:
+        """Parameters with nothing remembered yet, for an update with `memory` or `steer`."""
+        return Remembered(params, jax.tree.map(jnp.zeros_like, params), self.numbers.damping)
+
+    def __call__(
+        self,
+        params: PyTree,
+        x: PyTree,
+        y: PyTree,
+        *,
+        weights: Real[ArrayLike, " n"] | None = None,
+        target: Real[ArrayLike, " n"] | None = None,
+        key: Array | None = None,
+    ) -> tuple[PyTree, Report]:
+        """Take a step; see `make_update`."""
+        settings, numbers = self
+        x, y = errors.data(x, y)
+        n = errors.examples(x, y)
+        if settings.remembers != isinstance(params, Remembered):
+            wanted = "what update.start gives" if settings.remembers else "parameters"
+            action = "Only updates with memory or steer remember: begin these with update.start(params)."
+            errors.reject("params", wanted, type(params).__name__, action)
+        if settings.remembers:
+            params = params._replace(params=errors.parameters(params.params))
+        else:
+            params = errors.parameters(params)
+        if settings.needs_key != (key is not None):
+            wanted, got = ("a jax.random.key", "none") if settings.needs_key else ("left out", "a key")
+            errors.reject("key", wanted, got, "It goes with make_update(…, needs_key=True).")
+        weights = None if weights is None else errors.weights(weights, n)
+        target = None if target is None else errors.target(target, n)
+        with devices.inside(settings.mesh):
+            return _update(settings, numbers, params, x, y, weights, target, key)
 
 
 def make_update(
@@ -61,34 +121,65 @@ def make_update(
     *,
     damping: Real[ArrayLike, ""],
     budget: Real[ArrayLike, ""] | None = None,
+    radius: Real[ArrayLike, ""] | None = None,
     learning_rate: Real[ArrayLike, ""] | None = None,
+    relative_to: str | None = None,
+    memory: Real[ArrayLike, ""] = 0.0,
+    accept: Real[ArrayLike, ""] | None = None,
+    steer: Real[ArrayLike, ""] | None = None,
     mesh: Mesh | None = None,
     measure: bool = True,
-) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
-    """The empirical-Fisher update of a network: θ ← θ - η(C + εI)⁻¹g, with η given or such that ΔᵀCΔ = c.
+    has_aux: bool = False,
+    needs_key: bool = False,
+) -> Update:
+    """The empirical-Fisher update of a network: θ ← θ - η(C + εI)⁻¹g, with η given or set by a trust region.
 
-    It is compiled once for a loss and its shapes: another ε, c or η costs nothing. It is made for n < p. In float32 its
-    relative error is below 1e-5 for smooth networks; on a GPU only if the model's own products are not rounded to TF32,
-    which leaves three digits: set `jax.default_matmul_precision("highest")`.
+    A step takes all that both allow: ΔᵀCΔ ≤ c, what it changes (`budget`), and ‖Δ‖ ≤ r, how far it goes (`radius`). A
+    budget alone blows up where losses reach zero: C shrinks with them, and the same c buys ever longer steps, whatever
+    ε is. A radius bounds them.
+
+    It is compiled once for a loss and its shapes: another ε, c, r or η costs nothing. In float32 its relative error is
+    below 1e-5 for smooth networks; on a GPU only if the model's own products are not rounded to TF32, which leaves
+    three digits: set `jax.default_matmul_precision("highest")`.
 
     Args:
         loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
         damping: ε ≥ 0; 0 is the pseudo-inverse.
-        budget: c > 0, the mean squared loss change to spend, to first order; met exactly, also with damping.
-        learning_rate: η > 0, instead of a budget.
+        budget: c > 0, the mean squared loss change that may be spent, to first order.
+        radius: r > 0, the length that a step may have.
+        learning_rate: η > 0, instead of both.
+        relative_to: "largest" or "mean", if ε counts in the largest or the mean eigenvalue of K (the mean is tr K/n).
+        memory: μ in [0, 1), to damp towards the last direction u₋ in place of 0:
+            u = argmin E[(gᵢᵀu - 1)²] + ε‖u - μu₋‖². Begin with `update.start(params)`.
+        accept: The least ratio of actual to promised decrease of a step that is taken; 0 refuses those that raise the
+            mean loss of their examples.
+        steer: ω in (0, 1): ε is multiplied by ω where that ratio is above ¾, and divided by ω where it is below ¼.
+            Begin with `update.start(params)`.
         mesh: Devices that share the work. Its axis "examples" splits x and y, its axis "parameters" splits every array
             of the parameters that it can; it may have one of them or both. The result is the same on any mesh.
-        measure: True evaluates the loss once more, after the step. This costs about a third of a gradient.
+        measure: True evaluates the losses once more, after the step. This costs about a third of a gradient.
+        has_aux: True if loss_fn returns (loss, aux); the report has aux, one an example.
+        needs_key: True if it is `loss_fn(params, x, y, key)`, as for dropout: each example gets a key of its own, the
+            same before and after the step.
 
     Returns:
         `update(params, x, y) -> (params, Report)`, for x and y with one example a row. It can be called anywhere, also
-        under `jax.jit`. g = 0 leaves the parameters as they are, and so does a step that is not finite: see
-        `Report.finite`.
+        under `jax.jit`. It takes three more arguments by name: `weights` (n,), at least 0, count in every mean (whole
+        numbers are repetitions, 0 is padding); `target` (n,) is the decrease that each example is asked for, as in
+        `targeted_step`; `key` is for `needs_key`. To multiply a loss by a weight does something else: that example is
+        still asked for the same decrease as the others, and so has to move less. g = 0 leaves the parameters as they
+        are, and so does a step that is not finite: see `Report.finite`.
 
     Raises:
-        ValueError: damping is negative or not finite; budget or learning_rate is not positive, or both or neither are
-            given; the mesh has other axes. The update itself raises as `loss_gram` does, except that it reports what is
-            not finite; and if n is not a multiple of the devices that share the examples.
+        ValueError: A number is out of its range; none of budget, radius and learning_rate is given, or a learning rate
+            beside another; the mesh has other axes. The update itself raises as `loss_gram` does, except that it
+            reports what is not finite; and if weights or target do not fit, or n is not a multiple of the devices that
+            share the examples.
+
+    Reference:
+        For memory: G. Goldshlager, N. Abrahamsen, L. Lin, "A Kaczmarz-inspired approach to accelerate the optimization
+        of neural network wavefunctions", J. Comput. Phys. 2024. For steer: J. Martens, R. Grosse, "Optimizing neural
+        networks with Kronecker-factored approximate curvature", ICML 2015, section 6.5.
 
     Examples:
         >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
@@ -98,157 +189,101 @@ def make_update(
         [-0.1  -0.05] 0.100, in truth 0.097
     """
     check_hashable(loss_fn)
-    damping, budgeted, scale = _numbers(damping, budget, learning_rate)
+    if relative_to is not None:
+        errors.one_of("relative_to", relative_to, ("largest", "mean"))
+    if not measure and (accept is not None or steer is not None):
+        errors.reject(
+            "measure", "True beside accept or steer", "False", "Leave it out: they judge what is measured."
+        )
+    numbers = numbers_of(damping, budget, radius, learning_rate, memory, accept, steer)
     mesh = None if mesh is None else devices.automatic(mesh)
-
-    def update(params, x, y):
-        with devices.inside(mesh):
-            return _update(loss_fn, budgeted, mesh, measure, params, x, y, damping, scale)
-
-    return update
+    remembers = steer is not None or not errors.is_concrete(memory) or memory != 0
+    return Update(Settings(loss_fn, relative_to, mesh, measure, has_aux, needs_key, remembers), numbers)
 
 
-@partial(jax.jit, static_argnames=("loss_fn", "budgeted", "mesh", "measure"))
-def _update(loss_fn, budgeted, mesh, measure, params, x, y, damping, scale):
-    x, y = devices.split_examples(mesh, x, y)
-    params = devices.split_parameters(mesh, params)
-    known = loss_gram(loss_fn, params, x, y)
-    K, n = devices.copy_to_all(mesh, known.K), len(known.losses)
-    solution = _solve(K, jnp.full(n, 1 / n, K.dtype), n, damping, scale, budgeted)
-    return _take(loss_fn, mesh, measure, params, x, y, known, solution, jnp.mean(known.losses))
-
-
-def _numbers(damping, budget, learning_rate):
-    """The damping ε; whether a budget is given; and c or η, whichever is."""
+def numbers_of(damping, budget, radius, learning_rate, memory=0.0, accept=None, steer=None) -> Numbers:
+    """The numbers of an update, checked and in one precision."""
     damping = errors.one_number("damping", errors.damping(damping))
-    budgeted, scale = errors.budget_or_rate(budget, learning_rate, damping.dtype)
+    limits = {"budget": budget, "radius": radius, "learning_rate": learning_rate}
+    given = [name for name, value in limits.items() if value is not None]
+    if not given or (learning_rate is not None and len(given) > 1):
+        action = "A budget bounds the mean squared loss change, a radius ‖Δ‖; a learning rate is η itself."
+        errors.reject(
+            "budget", "given, or radius, or both; or learning_rate alone", ", ".join(given) or "none", action
+        )
+    limits = {
+        name: errors.one_positive(name, value, damping.dtype) if name in given else None
+        for name, value in limits.items()
+    }
+    if errors.is_concrete(memory) and not 0 <= memory < 1:
+        errors.reject("memory", "at least 0 and below 1", f"{memory}", "Use e.g. 0.9, or 0 for none.")
+    if steer is not None and errors.is_concrete(steer, damping) and not (0 < steer < 1 and damping > 0):
+        got, action = (
+            f"{steer} for a damping of {damping}",
+            "Use e.g. 0.9. An ε of 0 stays 0, whatever it is multiplied by.",
+        )
+        errors.reject("steer", "between 0 and 1, for a damping above 0", got, action)
+    numbers = Numbers(damping, Limits(**limits, accept=accept), memory, steer)
     # JAX gives weak types to Python's numbers. Without them, no other number is a reason to compile again.
-    damping, scale = (lax.convert_element_type(number, number.dtype) for number in (damping, scale))
-    return damping, budgeted, scale
+    return jax.tree.map(lambda number: lax.convert_element_type(number, damping.dtype), numbers)
 
 
-class _Solution(NamedTuple):
-    """A direction u = Rᵀα, and what is known of the step -ηu without forming it."""
+@partial(jax.jit, static_argnames="settings")
+def _update(settings, numbers, params, x, y, weights, target, key):
+    last, damping = None, numbers.damping
+    if settings.remembers:
+        params, last, damping = params
+    x, y = devices.split_examples(settings.mesh, x, y)
+    params = devices.split_parameters(settings.mesh, params)
+    n = len(jax.tree.leaves(x)[0])
+    whole, loss_fn = settings.loss_fn, settings.loss_fn
+    if settings.needs_key:
+        x = x, jax.random.split(key, n)
+        whole = loss_fn = lambda params, x, y: settings.loss_fn(params, x[0], y, x[1])
+    if settings.has_aux:
+        loss_fn = lambda params, x, y: whole(params, x, y)[0]  # noqa: E731
 
-    coefficients: Array
-    learning_rate: Array
-    budget_spent: Array
-    damped_agreement: Array  # gᵀu
-    squared_length: Array  # ‖ηu‖²
-    residual: Array
+    share = jnp.full(n, 1 / n) if weights is None else weights / jnp.sum(weights)
+    s, target = jnp.sqrt(share), jnp.ones(n) if target is None else target
+    losses, rows = rows_of(loss_fn, params, x, y, s, settings.mesh)
+    past = None
+    if last is not None:
+        directions = jax.tree.map(lambda leaf: numbers.memory.astype(leaf.dtype) * leaf, last)
+        _, changes = jax.jvp(
+            lambda params: per_example_losses(loss_fn, params, x, y), (params,), (directions,)
+        )
+        squares = (jnp.sum((rows.unit * at_least_float32(leaf)) ** 2) for leaf in jax.tree.leaves(directions))
+        past = Past(directions, s * changes, sum(squares))
+    in_units_of = {
+        None: lambda: 1 / rows.unit / rows.unit,
+        "largest": rows.largest,
+        "mean": lambda: jnp.mean(rows.lengths**2),
+    }
+    shift = damping.astype(rows.lengths.dtype) * in_units_of[settings.relative_to]()
+    found = direction_of(rows, s, target, shift, past)
 
-
-def _solve(K, target, n, damping, scale, budgeted):
-    """u = (A + εI)⁻¹g for the matrix A = RᵀR/n and the gradient g = Rᵀt, from K = RRᵀ/n alone."""
-    K = lax.optimization_barrier(K)  # made once, not again for each use
-    damping, scale = damping.astype(K.dtype), scale.astype(K.dtype)
-    coefficients = solve_gram(K, damping, target)
-    along = n * dot(K, coefficients)  # Ru
-    sizes = jnp.sqrt(jnp.abs(jnp.diag(K)))
-    rounding = 4 * jnp.finfo(K.dtype).eps * sizes * jnp.sum(sizes * jnp.abs(target))
-    is_zero = jnp.all(jnp.abs(dot(K, target)) <= rounding)  # Rg/n: nowhere to go
-    coefficients, along = (jnp.where(is_zero, 0, part) for part in (coefficients, along))
-    cost = jnp.sum(along**2) / n  # uᵀAu
-    rate = rate_of(scale, cost, is_zero, budgeted=budgeted)
-    left_over = target - dot(K, coefficients) - damping * coefficients  # (A + εI)u - g is -Rᵀ of it
-    size = jnp.where(is_zero, 1, jnp.sum(target * dot(K, target)))  # ‖g‖²/n
-    return _Solution(
-        coefficients=coefficients,
-        learning_rate=rate,
-        budget_spent=rate**2 * cost,
-        damped_agreement=jnp.sum(target * along),
-        squared_length=rate**2 * jnp.sum(coefficients * along),
-        residual=jnp.where(is_zero, 0, jnp.sqrt(jnp.sum(left_over * dot(K, left_over)) / size)),
+    evaluate = (lambda moved: per_example_losses(loss_fn, moved, x, y)) if settings.measure else None
+    moved, delta, report = take(
+        params, rows, found, past, shift, numbers.limits, losses, share, evaluate, settings.mesh
     )
+    if settings.has_aux:
+        report = report._replace(aux=jax.vmap(whole, (None, 0, 0))(params, x, y)[1])
+    if settings.remembers:
+        direction = jax.tree.map(lambda step: quotient(step, -report.learning_rate.astype(step.dtype)), delta)
+        direction = jax.tree.map(partial(jnp.where, report.finite), direction, last)
+        if numbers.steer is not None:
+            damping = levenberg_marquardt(damping, report.ratio, numbers.steer)
+        moved = Remembered(moved, direction, damping)
+    return moved, report
 
 
-def _take(loss_fn, mesh, measure, params, x, y, known, solution, loss):
-    """The parameters after the step, or before it where it is not finite; and the report."""
-    delta = known.weighted_gradient(-solution.learning_rate * solution.coefficients)
-    moved = devices.split_parameters(mesh, jax.tree.map(jnp.add, params, delta))
-    after = jnp.mean(per_example_losses(loss_fn, moved, x, y)) if measure else None
-    finite = jnp.isfinite(loss) & jnp.isfinite(solution.squared_length)
-    finite = finite if after is None else finite & jnp.isfinite(after)
-    for leaf in jax.tree.leaves(moved):
-        if jnp.finfo(leaf.dtype).bits < 32:  # a step of finite length may still be too long for these
-            finite &= jnp.all(jnp.isfinite(leaf))
-    report = Report(
-        loss=loss,
-        actual_decrease=None if after is None else loss - after,
-        predicted_decrease=solution.learning_rate * solution.damped_agreement,
-        budget_spent=solution.budget_spent,
-        learning_rate=solution.learning_rate,
-        damped_agreement=solution.damped_agreement,
-        residual=solution.residual,
-        finite=finite,
-    )
-    return jax.tree.map(partial(jnp.where, finite), moved, params), report
-
-
-def make_natural_update(
-    output_fn: Callable,
-    likelihood: Likelihood,
-    *,
-    damping: Real[ArrayLike, ""],
-    budget: Real[ArrayLike, ""] | None = None,
-    learning_rate: Real[ArrayLike, ""] | None = None,
-    measure: bool = True,
-) -> Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Report]]:
-    """The natural-gradient update, to compare with: θ ← θ - η(F + εI)⁻¹g, with the Fisher F of the model's own labels.
-
-    It is the dual again, with a row for each label that the model thinks possible, weighted by the root of its
-    probability: for m labels its price is about m times that of `make_update`.
-
-    Args:
-        output_fn: `output_fn(params, x)`, the output z of one example.
-        likelihood: p(y | z), of `efisher_teach.core.likelihoods`: the loss is its -log p(y | z).
-        damping: ε ≥ 0.
-        budget: c > 0, spent in the metric of F: ΔᵀFΔ = c is twice the KL divergence of the model from what it was.
-        learning_rate: η > 0, instead of a budget.
-        measure: As in `make_update`.
-
-    Returns:
-        `update(params, x, y) -> (params, Report)`, as of `make_update`; "C" in its report is F.
-
-    Raises:
-        ValueError: As in `make_update`.
-
-    Examples:
-        >>> output_fn, gaussian = lambda theta, x: x @ theta, ef.likelihoods.gaussian  # then F is the Hessian
-        >>> update = ef.make_natural_update(output_fn, gaussian, damping=0.0, learning_rate=1.0)
-        >>> params, report = update(jnp.zeros(2), jnp.eye(2), jnp.array([-1.0, -2.0]))
-        >>> print(params, f"{report.loss:.2f}")  # one step of Newton's method: the solution; the loss was 1.25
-        [-1. -2.] 1.25
-    """
-    damping, budgeted, scale = _numbers(damping, budget, learning_rate)
-
-    def update(params, x, y):
-        return _natural_update(output_fn, likelihood, budgeted, measure, params, x, y, damping, scale)
-
-    return update
-
-
-@partial(jax.jit, static_argnames=("output_fn", "likelihood", "budgeted", "measure"))
-def _natural_update(output_fn, likelihood, budgeted, measure, params, x, y, damping, scale):
-    n = errors.examples(x, y)
-
-    def loss_fn(params, x, y):
-        return likelihood.loss(output_fn(params, x), y)
-
-    def factors(x, y):
-        """B with Σₖ wₖ∇ℓₖ∇ℓₖᵀ = BᵀB for the gradients ∂ℓₖ/∂z of every label, and t with Bᵀt = ∂ℓ/∂z."""
-        z, gradient = output_fn(params, x), jax.grad(likelihood.loss)
-        labels, weights = likelihood.labels(z)
-        believed = jax.vmap(gradient, in_axes=(None, 0))(z, labels)
-        B = jnp.sqrt(weights)[:, None] * believed.reshape(len(weights), -1)
-        return B.reshape(believed.shape), dot(jnp.linalg.pinv(B.T), jnp.ravel(gradient(z, y)))
-
-    B, target = jax.vmap(factors)(x, y)
-    labels = B.shape[1]
-    B, target = B.reshape(n * labels, *B.shape[2:]), target.reshape(n * labels) / n
-    x_of_row = jax.tree.map(lambda leaf: jnp.repeat(leaf, labels, axis=0), x)
-    known = loss_gram(lambda params, x, b: jnp.sum(b * output_fn(params, x)), params, x_of_row, B)
-    # F is a mean over n examples, K over n × labels rows.
-    solution = _solve(labels * known.K, target, n, damping, scale, budgeted)
-    loss = jnp.mean(per_example_losses(loss_fn, params, x, y))
-    return _take(loss_fn, None, measure, params, x, y, known, solution, loss)
+def rows_of(loss_fn, params, x, y, s, mesh=None) -> tuple[Array, Rows]:
+    """The losses, and the rows diag(s)G: by their Gram matrix, or themselves where n ≥ p."""
+    n, p = len(s), sum(leaf.size for leaf in jax.tree.leaves(params))
+    if n < p:
+        known = loss_gram(loss_fn, params, x, y)
+        K = devices.copy_to_all(mesh, known.scaled_K)
+        return known.losses, rows_of_gram(known.unit, n * K, known.scaled_gradient, s.astype(K.dtype))
+    G = devices.copy_to_all(mesh, per_example_gradients(loss_fn, params, x, y))
+    losses = per_example_losses(loss_fn, params, x, y)
+    return at_least_float32(losses), rows_of_gradients(at_least_float32(G), ravel_pytree(params)[1], s)

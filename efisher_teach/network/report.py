@@ -1,0 +1,158 @@
+"""The step of an update: how far it goes, whether it is taken, and the report of it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
+
+from efisher_teach.core.solve import quotient
+from efisher_teach.network import devices
+from efisher_teach.network.direction import Direction, Past, Rows
+from efisher_teach.network.strategies import at_least_float32
+
+
+class Report(NamedTuple):
+    """The outcome of an update. `fit` puts a leading axis, the steps, on every field.
+
+    Examples:
+        >>> toy = ef.linear_regression(n=20)
+        >>> _, report = ef.make_update(toy.loss_fn, damping=0.0, budget=0.01)(toy.params, toy.x, toy.y)
+        >>> print(f"{report.predicted_decrease:.4f} = √(cρ) = {(0.01 * report.damped_agreement) ** 0.5:.4f}")
+        0.0575 = √(cρ) = 0.0575
+        >>> print(f"E[Δℓ²] = {report.squared_change:.4f}; {report.ratio:.0%} of the promised decrease came")
+        E[Δℓ²] = 0.0081; 87% of the promised decrease came
+    """
+
+    loss: Float[Array, "*steps"]
+    """The mean loss before the step."""
+    actual_decrease: Float[Array, "*steps"] | None
+    """The measured decrease of the mean loss of these examples; None if not measured."""
+    predicted_decrease: Float[Array, "*steps"]
+    """-gᵀΔ, the same to first order."""
+    budget_spent: Float[Array, "*steps"]
+    """ΔᵀCΔ, the mean squared loss change to first order."""
+    learning_rate: Float[Array, "*steps"]
+    """η: given, or the largest that budget and radius allow."""
+    damped_agreement: Float[Array, "*steps"]
+    """gᵀ(C + εI)⁻¹g ≤ ρ, which it approaches as ε goes to 0."""
+    residual: Float[Array, "*steps"]
+    """‖(C + εI)u - g‖/‖g‖: how well the linear system was solved."""
+    finite: Bool[Array, "*steps"]
+    """True if the step is finite, and the loss after it where that was measured."""
+    squared_change: Float[Array, "*steps"] | None
+    """E[Δℓ²], measured: what a budget bounds to first order; None if not measured."""
+    length: Float[Array, "*steps"]
+    """‖Δ‖, over all parameters."""
+    damping: Float[Array, "*steps"]
+    """ε."""
+    rounding: Float[Array, "*steps"]
+    """max |θ′ - θ - Δ|/max |Δ|: the part of the step that the precision of the parameters loses; 1 if all of it."""
+    accepted: Bool[Array, "*steps"]
+    """True if the step was taken; False left the parameters as they were: it was not finite, or short of `accept`."""
+    aux: PyTree = None
+    """What the loss returned beside itself, one an example; None without `has_aux`."""
+
+    @property
+    def ratio(self) -> Float[Array, "*steps"] | None:
+        """The actual decrease by the promised one, 1 where losses are linear; None if not measured."""
+        if self.actual_decrease is None:
+            return None
+        return quotient(self.actual_decrease, jnp.asarray(self.predicted_decrease))
+
+
+class Limits(NamedTuple):
+    """How far a step may go: a budget c, a radius r, or both; or a learning rate η. And the ratio it is judged by."""
+
+    budget: Array | None
+    radius: Array | None
+    learning_rate: Array | None
+    accept: Array | None = None
+
+    def rate(self, found: Direction, unit: Array) -> Array:
+        """η: given, or the largest with η²uᵀCu ≤ c and η‖u‖ ≤ r; 0 where there is nowhere to go."""
+        if self.learning_rate is not None:
+            return self.learning_rate.astype(found.cost.dtype)
+        bounds = []
+        if self.budget is not None:
+            bounds.append(jnp.sqrt(self.budget / jnp.where(found.is_zero, 1, found.cost)))
+        if self.radius is not None:
+            bounds.append(self.radius * unit / jnp.sqrt(jnp.where(found.is_zero, 1, found.squared_length)))
+        return jnp.where(found.is_zero, 0, jnp.min(jnp.stack(bounds)))
+
+
+def take(
+    params: PyTree,
+    rows: Rows,
+    found: Direction,
+    past: Past | None,
+    damping: Array,
+    limits: Limits,
+    losses: Float[Array, " n"],
+    share: Float[Array, " n"],
+    evaluate: Callable[[PyTree], Array] | None,
+    mesh: Mesh | None = None,
+) -> tuple[PyTree, PyTree, Report]:
+    """Take the step Δ = -ηu, unless it is refused: the new parameters, Δ, and the report."""
+    rate = limits.rate(found, rows.unit)
+    delta = rows.combine(-rate / rows.unit * found.coefficients)
+    if past is not None:
+        delta = jax.tree.map(lambda step, old: step - rate.astype(old.dtype) * old, delta, past.direction)
+    moved, rounding = _add(params, delta)
+    moved = devices.split_parameters(mesh, moved)
+    numbers = {
+        "loss": jnp.sum(share * losses),
+        "predicted_decrease": rate * found.agreement,
+        "budget_spent": rate**2 * found.cost,
+        "learning_rate": rate,
+        "damped_agreement": found.agreement,
+        "residual": found.residual,
+        "length": rate / rows.unit * jnp.sqrt(found.squared_length),
+        "damping": damping * rows.unit * rows.unit,
+        "rounding": rounding,
+    }
+    if evaluate is not None:
+        changes = evaluate(moved) - losses
+        numbers["actual_decrease"] = -jnp.sum(share * changes)
+        numbers["squared_change"] = jnp.sum(share * changes**2)
+    finite = jnp.all(jnp.isfinite(jnp.stack([*numbers.values()])))
+    unmeasured = {"actual_decrease": None, "squared_change": None}
+    report = Report(**unmeasured | numbers, finite=finite, accepted=finite)
+    if limits.accept is not None:
+        report = report._replace(accepted=finite & (report.ratio >= limits.accept))
+    return jax.tree.map(partial(jnp.where, report.accepted), moved, params), delta, report
+
+
+def _add(params, delta):
+    """θ + Δ as the precision of θ holds it, and the part of Δ that this loses: max |θ′ - θ - Δ|/max |Δ|."""
+
+    def add(leaf, step):
+        kind = jnp.finfo(leaf.dtype)
+        # Inside one program XLA may keep more digits than the array has that comes back.
+        return lax.reduce_precision((leaf + step).astype(leaf.dtype), kind.nexp, kind.nmant)
+
+    moved = jax.tree.map(add, params, delta)
+    lost = jax.tree.map(lambda new, old, step: at_least_float32(new) - old - step, moved, params, delta)
+    lost, largest = (
+        jnp.max(jnp.stack([jnp.max(jnp.abs(at_least_float32(leaf))) for leaf in jax.tree.leaves(tree)]))
+        for tree in (lost, delta)
+    )
+    return moved, quotient(lost, largest)
+
+
+def levenberg_marquardt(
+    damping: Real[ArrayLike, ""], ratio: Real[ArrayLike, ""], factor: Real[ArrayLike, ""]
+) -> Float[Array, ""]:
+    """The damping of the next step: ωε after a step whose `Report.ratio` is above ¾, ε/ω below ¼ (or NaN), else ε.
+
+    Examples:
+        >>> from efisher_teach.network.report import levenberg_marquardt
+        >>> print([float(levenberg_marquardt(1.0, ratio, 0.5)) for ratio in (0.9, 0.5, -2.0)])
+        [0.5, 1.0, 2.0]
+    """
+    kept = jnp.where(ratio >= 0.25, damping, damping / factor)
+    return jnp.where(ratio > 0.75, damping * factor, kept)

@@ -1,0 +1,318 @@
+"""What an update is asked for: trust region, weights, targets, memory, keys; and that its report is true."""
+
+from functools import partial, wraps
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import efisher_teach as ef
+from efisher_teach.network.report import levenberg_marquardt
+from efisher_teach.network.trace import MOVES, keeps_inner_products
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(6, 4)), RNG.normal(size=6)
+PARAMS = {"w": jnp.asarray(RNG.normal(size=(4, 3))), "v": jnp.asarray(RNG.normal(size=3))}
+
+
+def loss_fn(params, x, y):
+    return (jnp.tanh(x @ params["w"]) @ params["v"] - y) ** 2 / 2
+
+
+def flat(tree):
+    return jax.flatten_util.ravel_pytree(tree)[0]
+
+
+def wide(function):
+    """In float64."""
+
+    @wraps(function)
+    def test(*args, **kwargs):
+        with jax.enable_x64(True):
+            function(*args, **kwargs)
+
+    return test
+
+
+def data(*indices):
+    """Float64 parameters and so many of the examples."""
+    chosen = np.array(indices) if indices else np.arange(6)
+    return (
+        jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), float), PARAMS),
+        jnp.asarray(X[chosen]),
+        jnp.asarray(Y[chosen]),
+    )
+
+
+def step_of(update, params, *batch, **options):
+    moved, report = update(params, *batch, **options)
+    return flat(moved) - flat(params), report
+
+
+def G_of(params, x, y):
+    return ef.per_example_gradients(loss_fn, params, x, y)
+
+
+# The trust region.
+
+
+@wide
+def test_a_step_takes_all_that_budget_and_radius_allow():
+    params, x, y = data()
+    for budget, radius in ((0.01, 1e3), (0.01, 1e-3), (1e3, 0.5)):
+        delta, report = step_of(
+            ef.make_update(loss_fn, damping=1e-3, budget=budget, radius=radius), params, x, y
+        )
+        cost = np.mean((G_of(params, x, y) @ delta) ** 2)
+        assert max(cost / budget, np.linalg.norm(delta) / radius) == pytest.approx(1)
+        assert float(report.budget_spent) == pytest.approx(float(cost))
+        assert float(report.length) == pytest.approx(float(jnp.linalg.norm(delta)))
+        after = ef.per_example_losses(
+            loss_fn, jax.tree.map(jnp.add, params, jax.flatten_util.ravel_pytree(params)[1](delta)), x, y
+        )
+        change = after - ef.per_example_losses(loss_fn, params, x, y)
+        assert float(report.squared_change) == pytest.approx(float(np.mean(change**2)))
+        assert float(report.ratio) == pytest.approx(float(-np.mean(change) / report.predicted_decrease))
+
+
+def run(update, params, x, y, steps):
+    losses = []
+    params = update.start(params) if update.settings.remembers else params
+    for _ in range(steps):
+        params, report = update(params, x, y)
+        losses.append(float(report.loss))
+    return np.array(losses)
+
+
+def square(params, x, y):
+    return jnp.sum((x @ params - y) ** 2) / 2
+
+
+INTERPOLATING = {
+    "a square": (square, jnp.ones(1), jnp.ones((1, 1)), jnp.zeros(1)),
+    "noise-free regression": (
+        square,
+        jnp.zeros(3),
+        jnp.asarray(X[:, :3], jnp.float32),
+        jnp.asarray(X[:, :3] @ np.ones(3), jnp.float32),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", INTERPOLATING)
+def test_a_radius_settles_where_a_budget_alone_blows_up(name):
+    problem = INTERPOLATING[name]
+    alone = run(ef.make_update(problem[0], damping=1e-3, budget=0.01), *problem[1:], 400)
+    low = np.flatnonzero(alone < 0.01 * alone[0])[0]
+    assert alone[low:].max() > 0.3 * alone[0]
+    bounded = run(ef.make_update(problem[0], damping=1e-3, budget=0.01, radius=0.1), *problem[1:], 400)
+    low = np.flatnonzero(bounded < 0.01 * bounded[0])[0]
+    assert bounded[low:].max() < 0.02 * bounded[0]
+
+
+def test_a_step_that_raises_the_loss_can_be_refused():
+    update = ef.make_update(square, damping=1e-3, learning_rate=3.0, accept=0.0)
+    params = jnp.array([1.0])
+    moved, report = update(params, jnp.ones((1, 1)), jnp.zeros(1))
+    assert report.finite
+    assert not report.accepted
+    assert report.actual_decrease < 0
+    assert moved == params
+
+
+def test_the_ratio_steers_the_damping():
+    update = ef.make_update(square, damping=1.0, learning_rate=1.0, steer=0.5, accept=0.0)
+    remembered, dampings = update.start(jnp.array([8.0])), []
+    for _ in range(6):
+        remembered, report = update(remembered, jnp.ones((1, 1)), jnp.zeros(1))
+        expected = levenberg_marquardt(report.damping, report.ratio, 0.5)
+        assert remembered.damping == expected
+        dampings.append(float(report.damping))
+    assert dampings[0] > dampings[1]  # a good step asks for less
+    assert levenberg_marquardt(1.0, jnp.nan, 0.5) == 2
+
+
+# Weights and targets.
+
+
+@wide
+@pytest.mark.parametrize("damping", [0.0, 1e-3])
+def test_whole_weights_are_repetitions(damping):
+    params, x, y = data()
+    _, *repeated = data(0, 0, 2, 2, 2, 4)
+    update = ef.make_update(loss_fn, damping=damping, budget=0.01)
+    weighted, report = step_of(update, params, x, y, weights=jnp.array([2.0, 0, 3, 0, 1, 0]))
+    expected, of_repeated = step_of(update, params, *repeated)
+    np.testing.assert_allclose(weighted, expected, rtol=1e-6, atol=1e-9)
+    for one, other in zip(report[:-1], of_repeated[:-1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+
+
+@wide
+def test_a_target_is_the_targeted_step():
+    params, x, y = data()
+    target = jnp.arange(6.0)
+    for damping in (0.0, 0.1):
+        delta, report = step_of(
+            ef.make_update(loss_fn, damping=damping, learning_rate=1.0), params, x, y, target=target
+        )
+        step = ef.targeted_step(G_of(params, x, y), target, damping=damping)
+        np.testing.assert_allclose(delta, step.delta, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(report.predicted_decrease, -jnp.mean(step.predicted_changes))
+
+
+# Memory.
+
+
+@wide
+@pytest.mark.parametrize("examples", [6, 30])
+def test_memory_damps_towards_the_last_direction(examples):
+    rng = np.random.default_rng(1)
+    params, _, _ = data()
+    x, y = jnp.asarray(rng.normal(size=(examples, 4))), jnp.asarray(rng.normal(size=examples))
+    eps, mu, rate = 0.3, 0.8, 0.05
+    update = ef.make_update(loss_fn, damping=eps, learning_rate=rate, memory=mu)
+    remembered, past = update.start(params), np.zeros(15)
+    for _ in range(3):
+        G = np.asarray(G_of(remembered.params, x, y))
+        A = np.concatenate([G / np.sqrt(len(G)), np.sqrt(eps) * np.eye(15)])
+        b = np.concatenate([np.full(len(G), len(G) ** -0.5), np.sqrt(eps) * mu * past])
+        past = np.linalg.lstsq(A, b)[0]
+        before = flat(remembered.params)
+        remembered, report = update(remembered, x, y)
+        np.testing.assert_allclose(flat(remembered.direction), past, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(flat(remembered.params) - before, -rate * past, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(report.length, rate * np.linalg.norm(past))
+        np.testing.assert_allclose(report.budget_spent, rate**2 * np.mean((G @ past) ** 2))
+        assert report.residual < 1e-9
+
+
+# A report that is true.
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-7, 1e-3])
+def test_more_examples_than_parameters(damping):
+    rng = np.random.default_rng(2)
+    x, y = jnp.asarray(rng.normal(size=(200, 4)), jnp.float32), jnp.asarray(rng.normal(size=200), jnp.float32)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    G = G_of(params, x, y)
+    damping *= float(np.linalg.norm(G, 2) ** 2 / 200)
+    delta, report = step_of(ef.make_update(loss_fn, damping=damping, budget=0.01), params, x, y)
+    expected = ef.empirical_fisher_step(G, damping=damping, budget=0.01).delta
+    assert jnp.linalg.norm(delta - expected) < 1e-4 * jnp.linalg.norm(expected)
+    assert report.residual < 1e-4
+
+
+def test_a_step_that_bfloat16_loses_is_reported():
+    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), PARAMS)
+    x, y = jnp.asarray(X, jnp.bfloat16), jnp.asarray(Y, jnp.bfloat16)
+    for rate, lost in ((1e-6, True), (0.3, False)):
+        moved, report = ef.make_update(loss_fn, damping=1.0, learning_rate=rate)(half, x, y)
+        assert bool(jnp.all(flat(moved) == flat(half))) == lost
+        assert (report.rounding == 1) == lost
+        assert (report.actual_decrease == 0) == lost
+
+
+def test_epsilon_in_parts_of_an_eigenvalue():
+    params, x, y = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, jnp.asarray(X), jnp.asarray(Y))
+    )
+    K = ef.gram(G_of(params, x, y))
+    for relative_to, unit in (("largest", np.linalg.norm(K, 2)), ("mean", np.trace(K) / 6)):
+        relative, report = step_of(
+            ef.make_update(loss_fn, damping=0.1, relative_to=relative_to, budget=0.01), params, x, y
+        )
+        absolute, _ = step_of(ef.make_update(loss_fn, damping=0.1 * unit, budget=0.01), params, x, y)
+        np.testing.assert_allclose(relative, absolute, rtol=1e-4, atol=1e-6)
+        assert float(report.damping) == pytest.approx(0.1 * unit, rel=1e-5)
+
+
+# Losses that return more, and need more.
+
+
+def dropout(params, x, y, key):
+    kept = jax.random.bernoulli(key, 0.5, (3,))
+    z = jnp.where(kept, jnp.tanh(x @ params["w"]), 0) @ params["v"]
+    return (z - y) ** 2 / 2, {"prediction": z}
+
+
+def test_a_key_for_each_example_and_aux_beside_the_loss():
+    params, x, y = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, jnp.asarray(X), jnp.asarray(Y))
+    )
+    key = jax.random.key(3)
+    keys = jax.random.split(key, 6)
+    update = ef.make_update(dropout, damping=0.1, budget=0.01, has_aux=True, needs_key=True)
+    delta, report = step_of(update, params, x, y, key=key)
+    with_keys = ef.make_update(
+        lambda params, xk, y: dropout(params, xk[0], y, xk[1])[0], damping=0.1, budget=0.01
+    )
+    expected, by_hand = step_of(with_keys, params, (x, keys), y)
+    np.testing.assert_allclose(delta, expected, rtol=1e-5)
+    np.testing.assert_allclose(report.actual_decrease, by_hand.actual_decrease, rtol=1e-5)
+    predictions = jax.vmap(partial(dropout, params))(x, y, keys)[1]["prediction"]
+    np.testing.assert_allclose(report.aux["prediction"], predictions, rtol=1e-5)
+
+
+@pytest.mark.parametrize("examples", [6, 40])  # fewer, and more than there are parameters
+@pytest.mark.parametrize("unit", [1e-20, 1e-8, 1e8, 1e18])
+def test_the_unit_of_the_loss_does_not_matter(unit, examples):
+    rng = np.random.default_rng(4)
+    x, y = (
+        jnp.asarray(rng.normal(size=(examples, 4)), jnp.float32),
+        jnp.asarray(rng.normal(size=examples), jnp.float32),
+    )
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    for options in ({"radius": 0.1}, {"learning_rate": 0.2}):
+        expected, truth = step_of(
+            ef.make_update(loss_fn, damping=0.1, relative_to="mean", **options), params, x, y
+        )
+        options = {
+            name: value * unit if name == "learning_rate" else value for name, value in options.items()
+        }
+        scaled = ef.make_update(lambda *of: unit * loss_fn(*of), damping=0.1, relative_to="mean", **options)
+        delta, report = step_of(scaled, params, x, y)
+        np.testing.assert_allclose(delta, expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(report.damped_agreement, truth.damped_agreement, rtol=1e-4)
+        assert report.finite
+        assert report.residual < 1e-5
+
+
+# Gradients are followed back through operations on real numbers only.
+
+
+def fourier(params, x, y):
+    """A layer whose gradient comes back from complex numbers."""
+    return jnp.sum(jnp.abs(jnp.fft.fft(x) @ params["w"]) ** 2) / 2 - y
+
+
+def test_a_fourier_layer():
+    params, x, y = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, jnp.asarray(X), jnp.asarray(Y))
+    )
+    params = {"w": params["w"]}
+    known = ef.loss_gram(fourier, params, x, y)
+    K = ef.gram(ef.per_example_gradients(fourier, params, x, y))
+    assert known.K.dtype == jnp.float32
+    np.testing.assert_allclose(known.K, K, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "complex64", "int32"])
+def test_moves_keep_inner_products(kind):
+    """Of real numbers; a conversion of others is not followed."""
+    moves = {
+        "transpose": lambda a: a.T,
+        "reshape": jnp.ravel,
+        "squeeze": lambda a: jnp.squeeze(a[None], 0),
+        "copy": jnp.copy,
+        "convert_element_type": lambda a: jax.lax.convert_element_type(a, jnp.float32),
+    }
+    assert set(moves) == MOVES
+    a, b = (jnp.asarray(RNG.normal(size=(3, 4))).astype(kind) for _ in range(2))
+    for name, move in moves.items():
+        equations = [each for each in jax.make_jaxpr(move)(a).eqns if each.primitive.name == name]
+        followed = [keeps_inner_products(each) for each in equations]
+        assert all(each == jnp.issubdtype(a.dtype, jnp.floating) for each in followed), name
+        if followed and followed[0]:
+            np.testing.assert_allclose(jnp.sum(move(a) * move(b)), jnp.sum(a * b), rtol=0.02)
