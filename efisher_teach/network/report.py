@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +58,10 @@ class Report(NamedTuple):
     """What the loss returned beside itself, one an example; None without `has_aux`."""
 
     @property
-    def ratio(self) -> Float[Array, "*steps"] | None:
-        """The actual decrease by the promised one, 1 where losses are linear; None if not measured."""
-        if self.actual_decrease is None:
-            return None
-        return quotient(self.actual_decrease, jnp.asarray(self.predicted_decrease))
+    def ratio(self) -> Float[Array, "*steps"]:
+        """The actual decrease by the promised one, 1 where losses are linear; NaN if not measured."""
+        actual = jnp.nan if self.actual_decrease is None else self.actual_decrease
+        return quotient(actual, jnp.asarray(self.predicted_decrease))
 
 
 class Limits(NamedTuple):
@@ -104,7 +103,7 @@ def take(
         delta = jax.tree.map(lambda step, old: step - rate.astype(old.dtype) * old, delta, past.direction)
     moved, rounding = _add(params, delta)
     moved = devices.split_parameters(mesh, moved)
-    numbers = {
+    numbers: dict[str, Any] = {
         "loss": jnp.sum(share * losses),
         "predicted_decrease": rate * found.agreement,
         "budget_spent": rate**2 * found.cost,
@@ -120,8 +119,9 @@ def take(
         numbers["actual_decrease"] = -jnp.sum(share * changes)
         numbers["squared_change"] = jnp.sum(share * changes**2)
     finite = jnp.all(jnp.isfinite(jnp.stack([*numbers.values()])))
-    unmeasured = {"actual_decrease": None, "squared_change": None}
-    report = Report(**unmeasured | numbers, finite=finite, accepted=finite)
+    for name in ("actual_decrease", "squared_change"):
+        numbers.setdefault(name, None)
+    report = Report(**numbers, finite=finite, accepted=finite)
     if limits.accept is not None:
         report = report._replace(accepted=finite & (report.ratio >= limits.accept))
     return jax.tree.map(partial(jnp.where, report.accepted), moved, params), delta, report
@@ -154,5 +154,6 @@ def levenberg_marquardt(
         >>> print([float(levenberg_marquardt(1.0, ratio, 0.5)) for ratio in (0.9, 0.5, -2.0)])
         [0.5, 1.0, 2.0]
     """
+    ratio = jnp.asarray(ratio)
     kept = jnp.where(ratio >= 0.25, damping, damping / factor)
     return jnp.where(ratio > 0.75, damping * factor, kept)

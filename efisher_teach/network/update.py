@@ -7,7 +7,7 @@ Neither G nor C is formed, so a step costs little more than the gradient. A budg
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -197,11 +197,19 @@ def make_update(
         )
     numbers = numbers_of(damping, budget, radius, learning_rate, memory, accept, steer)
     mesh = None if mesh is None else devices.automatic(mesh)
-    remembers = steer is not None or not errors.is_concrete(memory) or memory != 0
+    remembers = steer is not None or not errors.is_concrete(memory) or bool(memory != 0)
     return Update(Settings(loss_fn, relative_to, mesh, measure, has_aux, needs_key, remembers), numbers)
 
 
-def numbers_of(damping, budget, radius, learning_rate, memory=0.0, accept=None, steer=None) -> Numbers:
+def numbers_of(
+    damping: Any,
+    budget: Any,
+    radius: Any,
+    learning_rate: Any,
+    memory: Any = 0.0,
+    accept: Any = None,
+    steer: Any = None,
+) -> Numbers:
     """The numbers of an update, checked and in one precision."""
     damping = errors.one_number("damping", errors.damping(damping))
     limits = {"budget": budget, "radius": radius, "learning_rate": learning_rate}
@@ -252,8 +260,8 @@ def _update(settings, numbers, params, x, y, weights, target, key):
         _, changes = jax.jvp(
             lambda params: per_example_losses(loss_fn, params, x, y), (params,), (directions,)
         )
-        squares = (jnp.sum((rows.unit * at_least_float32(leaf)) ** 2) for leaf in jax.tree.leaves(directions))
-        past = Past(directions, s * changes, sum(squares))
+        squares = [jnp.sum((rows.unit * at_least_float32(leaf)) ** 2) for leaf in jax.tree.leaves(directions)]
+        past = Past(directions, s * changes, jnp.sum(jnp.stack(squares)))
     in_units_of = {
         None: lambda: 1 / rows.unit / rows.unit,
         "largest": rows.largest,
