@@ -58,11 +58,11 @@ def as_array(argument: str, value: Any) -> jax.Array:
     if np.ma.is_masked(value):
         got = f"{np.ma.count_masked(value)} masked entries"
         reject(argument, "without masked entries", got, "Fill them, or leave out these examples.")
-    array = jnp.asarray(found.astype(found.dtype.newbyteorder("=")))
-    if found.dtype.kind in "iu" and not np.array_equal(array, found):
+    kind = jax.dtypes.canonicalize_dtype(found.dtype.newbyteorder("="))
+    if found.dtype.kind in "iu" and not np.array_equal(found.astype(kind), found):
         action = "Subtract an offset, or give it as floats."
-        reject(argument, f"within the range of {array.dtype}", f"{found.dtype} up to {found.max()}", action)
-    return array
+        reject(argument, f"within the range of {kind}", f"{found.dtype} up to {found.max()}", action)
+    return jnp.asarray(found.astype(kind))
 
 
 def as_float(argument: str, value: Any) -> jax.Array:

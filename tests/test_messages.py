@@ -164,7 +164,7 @@ TAKE_EXAMPLES = [ef.per_example_losses, ef.per_example_gradients, ef.weighted_gr
 TAKE_EXAMPLES += [ef.loss_changes, ef.gauss_newton, update, natural, ef.loss_gram, split_examples]
 TAKE_DATA = [ef.per_example_losses, ef.per_example_gradients, ef.weighted_gradient, ef.hessian, ef.loss_gram]
 TAKE_DATA += [ef.gauss_newton, fisher, per_example_jacobians, ef.fit, ef.ledger, update]
-TAKE_PARAMS = [*TAKE_DATA[1:8], ef.loss_changes, ef.ledger, ef.step_in, update, init]
+TAKE_PARAMS = [*TAKE_DATA[1:8], ef.loss_changes, ef.ledger, update, init]
 DAMPED = [step, ef.solve_primal, ef.solve_dual, ef.solve_gram, precondition, ef.step_in, ef.ledger]
 DAMPED += [make, scale_by]
 RATED = [step, ef.step_in, make]
@@ -336,7 +336,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (charts.affine, "A", [x[:2], 0 * EYE, EYE.at[1, 1].set(1e-8)], "invertible; got singular values from "),
     (charts.affine, "shift", [y], "a number, or of shape (2,) as A has 2 rows; got shape (3,). Ravel it."),
     (charts.affine, "shift", [NAN], "finite; got NaN or infinity in 1 of 1 rows: 0. Every entry is a"),
-    (ef.step_in, "params", [1j * theta], FLOATS + "complex64 at the root. Keep"),
+    (ef.step_in, "params", [1j * theta], "real; got dtype complex64. Keep real"),
     (ef.step_in, "params", [-theta], "inside the chart 'exponential' (θ > 0, as θ = exp ψ); got [-0.5 -1."),
     (ef.step_in, "params", [{"coordinates": charts.square, "params": -theta}], "inside the chart 'square'"),
     (ef.step_in, "params", [{"coordinates": charts.polar, "params": 0 * g}], "at a regular point of the"),

@@ -10,7 +10,7 @@ from efisher_teach.figures import plane
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 150.0, 180.0])
 def test_turn_is_an_angle_in_degrees(angle):
-    turned = np.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
+    turned = jnp.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
     assert plane.turn_of(3 * turned, jnp.array([5.0, 0.0])) == pytest.approx(angle, abs=1e-4)
 
 

@@ -83,7 +83,7 @@ def step_in(
         full [-0.1  -0.05] [-0.1  -0.05]
         none [-0.034 -0.069] [-0.009 -0.071]
     """
-    flat = ravel_pytree(errors.parameters(params))[0]
+    flat = errors.as_float("params", ravel_pytree(params)[0])
     psi = enter(coordinates, flat)
     G = errors.gradients(G)
     if G.shape[1] != flat.size:
