@@ -316,3 +316,9 @@ def test_moves_keep_inner_products(kind):
         assert all(each == jnp.issubdtype(a.dtype, jnp.floating) for each in followed), name
         if followed and followed[0]:
             np.testing.assert_allclose(jnp.sum(move(a) * move(b)), jnp.sum(a * b), rtol=0.02)
+
+
+def test_an_update_can_be_jitted_as_it_is():
+    update = ef.make_update(square, damping=0.1, learning_rate=1.0)
+    moved, _ = jax.jit(update)(jnp.ones(1), jnp.ones((1, 1)), jnp.zeros(1))
+    assert float(moved[0]) == pytest.approx(1 - 1 / 1.1)

@@ -6,6 +6,7 @@ Neither G nor C is formed, so a step costs little more than the gradient. A budg
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -65,7 +66,8 @@ class Numbers(NamedTuple):
     steer: Array | None
 
 
-class Update(NamedTuple):
+@dataclass(frozen=True, eq=False)  # known by its identity, as functions are: `jax.jit` takes it
+class Update:
     """A step for any parameters and batch, as `make_update` makes it.
 
     Examples:
@@ -96,7 +98,7 @@ class Update(NamedTuple):
         key: Array | None = None,
     ) -> tuple[PyTree, Report]:
         """Take a step; see `make_update`."""
-        settings, numbers = self
+        settings, numbers = self.settings, self.numbers
         x, y = errors.data(x, y)
         n = errors.examples(x, y)
         if settings.remembers != isinstance(params, Remembered):
