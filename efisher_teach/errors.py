@@ -19,6 +19,7 @@ def reject(argument: str, requirement: str, got: str, action: str) -> NoReturn:
     raise ValueError(f"`{argument}` must be {requirement}; got {got}. {action}")
 
 
+FLOATS = {jnp.dtype(kind) for kind in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)}
 COMPLEX = "Keep real and imaginary parts as two real parameters, and join them inside the loss."
 
 
@@ -184,6 +185,9 @@ def linear_system(argument: str, A: Any, g: Any) -> tuple[jax.Array, jax.Array]:
 
 def parameters(params: Any) -> Any:
     """A pytree of floating-point arrays, at least one; what else it holds has no gradient."""
+    plain = jax.tree.leaves(params)
+    if plain and all(isinstance(leaf, jax.Array) and leaf.dtype in FLOATS for leaf in plain):
+        return params
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
         reject("params", "a pytree of floating-point arrays", "no array at all", "Give at least one.")
@@ -211,6 +215,8 @@ def data(x: Any, y: Any) -> tuple[Any, Any]:
     """x and y with arrays of JAX in place of lists of numbers, data frames and tensors."""
 
     def convert(argument, tree):
+        if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
+            return tree
         if isinstance(tree, list | tuple) and not any(
             hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)
         ):

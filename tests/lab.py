@@ -170,7 +170,10 @@ class Desk(NamedTuple):
 
     def problems(self) -> list[str]:
         """All that went wrong so far, in the page, its console, or the server's log (where kernels log too)."""
-        lines = self.log.read_text().splitlines()
+        interrupted = (
+            r"Traceback \(most recent call last\):\n(  .*\n)+KeyboardInterrupt\n"  # ended while it started
+        )
+        lines = re.sub(interrupted, "", self.log.read_text()).splitlines()
         return self.troubles + [line for line in lines if re.search(r"^\[E |\bERROR\b|Traceback", line)]
 
     def ask(self, code: str) -> Any:

@@ -10,9 +10,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.test_util import check_grads
 
-import efisher_teach as ef
-from efisher_teach.core.precondition import precondition
-
 _rng = np.random.default_rng(7)
 _wide, _tall = _rng.normal(size=(4, 6)), _rng.normal(size=(6, 4))
 
@@ -156,38 +153,3 @@ def check_derivative(function, *arguments):
     """
     assert arguments[0].dtype == jnp.float64
     check_grads(function, arguments, order=1, modes=["fwd", "rev"], atol=1e-6, rtol=1e-6, eps=1e-5)
-
-
-class PreconditionedStep(NamedTuple):
-    delta: jax.Array
-    learning_rate: jax.Array
-    budget_spent: jax.Array
-    predicted_change: jax.Array
-
-
-def preconditioned_step(A, g, damping=0.0, *, budget=None, learning_rate=None, form="full"):
-    """-η(A + εI)⁻¹g by any matrix, with η given or such that ΔᵀAΔ = c: what the course compares the step with."""
-    u = precondition(A, g, damping, form)
-    power = jnp.sum(u * (A @ u))
-    nothing = ~jnp.any(g)
-    rate = (
-        learning_rate
-        if budget is None
-        else jnp.where(nothing, 0, jnp.sqrt(budget / jnp.where(nothing, 1, power)))
-    )
-    return PreconditionedStep(-rate * u, jnp.asarray(rate), rate**2 * power, -rate * jnp.sum(g * u))
-
-
-class Outcome(NamedTuple):
-    changes: jax.Array
-    mean_change: jax.Array
-    budget_spent: jax.Array
-    worse: jax.Array
-
-
-def outcome(loss_fn, params, x, y, delta):
-    """What a step really did to the losses, beside what it predicted."""
-    changes = ef.loss_changes(loss_fn, params, x, y, delta)
-    return Outcome(
-        changes, jnp.mean(changes), jnp.mean(changes**2), jnp.mean(changes > 0, dtype=changes.dtype)
-    )

@@ -11,10 +11,6 @@ import efisher_teach as ef
 from efisher_teach.network.report import levenberg_marquardt
 from efisher_teach.network.trace import MOVES, keeps_inner_products
 
-RNG = np.random.default_rng(0)
-X, Y = RNG.normal(size=(6, 4)), RNG.normal(size=6)
-PARAMS = {"w": jnp.asarray(RNG.normal(size=(4, 3))), "v": jnp.asarray(RNG.normal(size=3))}
-
 
 def loss_fn(params, x, y):
     return (jnp.tanh(x @ params["w"]) @ params["v"] - y) ** 2 / 2
@@ -35,14 +31,11 @@ def wide(function):
     return test
 
 
-def data(*indices):
-    """Float64 parameters and so many of the examples."""
-    chosen = np.array(indices) if indices else np.arange(6)
-    return (
-        jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), float), PARAMS),
-        jnp.asarray(X[chosen]),
-        jnp.asarray(Y[chosen]),
-    )
+def data(n=6, seed=0):
+    """Parameters and n examples, in the precision of the moment."""
+    rng = np.random.default_rng(seed)
+    params = {"w": rng.normal(size=(4, 3)), "v": rng.normal(size=3)}
+    return jax.tree.map(jnp.asarray, (params, rng.normal(size=(n, 4)), rng.normal(size=n)))
 
 
 def step_of(update, params, *batch, **options):
@@ -89,14 +82,10 @@ def square(params, x, y):
     return jnp.sum((x @ params - y) ** 2) / 2
 
 
+_, INPUTS, _ = data()
 INTERPOLATING = {
     "a square": (square, jnp.ones(1), jnp.ones((1, 1)), jnp.zeros(1)),
-    "noise-free regression": (
-        square,
-        jnp.zeros(3),
-        jnp.asarray(X[:, :3], jnp.float32),
-        jnp.asarray(X[:, :3] @ np.ones(3), jnp.float32),
-    ),
+    "noise-free regression": (square, jnp.zeros(3), INPUTS[:, :3], jnp.sum(INPUTS[:, :3], axis=1)),
 }
 
 
@@ -140,10 +129,10 @@ def test_the_ratio_steers_the_damping():
 @pytest.mark.parametrize("damping", [0.0, 1e-3])
 def test_whole_weights_are_repetitions(damping):
     params, x, y = data()
-    _, *repeated = data(0, 0, 2, 2, 2, 4)
+    repeats = np.array([0, 0, 2, 2, 2, 4])
     update = ef.make_update(loss_fn, damping=damping, budget=0.01)
     weighted, report = step_of(update, params, x, y, weights=jnp.array([2.0, 0, 3, 0, 1, 0]))
-    expected, of_repeated = step_of(update, params, *repeated)
+    expected, of_repeated = step_of(update, params, x[repeats], y[repeats])
     np.testing.assert_allclose(weighted, expected, rtol=1e-6, atol=1e-9)
     for one, other in zip(report[:-1], of_repeated[:-1], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
@@ -168,9 +157,7 @@ def test_a_target_is_the_targeted_step():
 @wide
 @pytest.mark.parametrize("examples", [6, 30])
 def test_memory_damps_towards_the_last_direction(examples):
-    rng = np.random.default_rng(1)
-    params, _, _ = data()
-    x, y = jnp.asarray(rng.normal(size=(examples, 4))), jnp.asarray(rng.normal(size=examples))
+    params, x, y = data(examples, seed=1)
     eps, mu, rate = 0.3, 0.8, 0.05
     update = ef.make_update(loss_fn, damping=eps, learning_rate=rate, memory=mu)
     remembered, past = update.start(params), np.zeros(15)
@@ -193,9 +180,7 @@ def test_memory_damps_towards_the_last_direction(examples):
 
 @pytest.mark.parametrize("damping", [0.0, 1e-7, 1e-3])
 def test_more_examples_than_parameters(damping):
-    rng = np.random.default_rng(2)
-    x, y = jnp.asarray(rng.normal(size=(200, 4)), jnp.float32), jnp.asarray(rng.normal(size=200), jnp.float32)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    params, x, y = data(200)
     G = G_of(params, x, y)
     damping *= float(np.linalg.norm(G, 2) ** 2 / 200)
     delta, report = step_of(ef.make_update(loss_fn, damping=damping, budget=0.01), params, x, y)
@@ -205,8 +190,7 @@ def test_more_examples_than_parameters(damping):
 
 
 def test_a_step_that_bfloat16_loses_is_reported():
-    half = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), PARAMS)
-    x, y = jnp.asarray(X, jnp.bfloat16), jnp.asarray(Y, jnp.bfloat16)
+    half, x, y = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), data())
     for rate, lost in ((1e-6, True), (0.3, False)):
         moved, report = ef.make_update(loss_fn, damping=1.0, learning_rate=rate)(half, x, y)
         assert bool(jnp.all(flat(moved) == flat(half))) == lost
@@ -215,9 +199,7 @@ def test_a_step_that_bfloat16_loses_is_reported():
 
 
 def test_epsilon_in_parts_of_an_eigenvalue():
-    params, x, y = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, jnp.asarray(X), jnp.asarray(Y))
-    )
+    params, x, y = data()
     K = ef.gram(G_of(params, x, y))
     for relative_to, unit in (("largest", np.linalg.norm(K, 2)), ("mean", np.trace(K) / 6)):
         relative, report = step_of(
@@ -238,9 +220,7 @@ def dropout(params, x, y, key):
 
 
 def test_a_key_for_each_example_and_aux_beside_the_loss():
-    params, x, y = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, jnp.asarray(X), jnp.asarray(Y))
-    )
+    params, x, y = data()
     key = jax.random.key(3)
     keys = jax.random.split(key, 6)
     update = ef.make_update(dropout, damping=0.1, budget=0.01, has_aux=True, needs_key=True)
@@ -258,12 +238,7 @@ def test_a_key_for_each_example_and_aux_beside_the_loss():
 @pytest.mark.parametrize("examples", [6, 40])  # fewer, and more than there are parameters
 @pytest.mark.parametrize("unit", [1e-20, 1e-8, 1e8, 1e18])
 def test_the_unit_of_the_loss_does_not_matter(unit, examples):
-    rng = np.random.default_rng(4)
-    x, y = (
-        jnp.asarray(rng.normal(size=(examples, 4)), jnp.float32),
-        jnp.asarray(rng.normal(size=examples), jnp.float32),
-    )
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), PARAMS)
+    params, x, y = data(examples)
     for options in ({"radius": 0.1}, {"learning_rate": 0.2}):
         expected, truth = step_of(
             ef.make_update(loss_fn, damping=0.1, relative_to="mean", **options), params, x, y
@@ -288,9 +263,7 @@ def fourier(params, x, y):
 
 
 def test_a_fourier_layer():
-    params, x, y = jax.tree.map(
-        lambda leaf: jnp.asarray(leaf, jnp.float32), (PARAMS, jnp.asarray(X), jnp.asarray(Y))
-    )
+    params, x, y = data()
     params = {"w": params["w"]}
     known = ef.loss_gram(fourier, params, x, y)
     K = ef.gram(ef.per_example_gradients(fourier, params, x, y))
@@ -309,7 +282,7 @@ def test_moves_keep_inner_products(kind):
         "convert_element_type": lambda a: jax.lax.convert_element_type(a, jnp.float32),
     }
     assert set(moves) == MOVES
-    a, b = (jnp.asarray(RNG.normal(size=(3, 4))).astype(kind) for _ in range(2))
+    a, b = (INPUTS[rows].astype(kind) for rows in (slice(3), slice(3, 6)))
     for name, move in moves.items():
         equations = [each for each in jax.make_jaxpr(move)(a).eqns if each.primitive.name == name]
         followed = [keeps_inner_products(each) for each in equations]

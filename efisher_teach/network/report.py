@@ -51,7 +51,7 @@ class Report(NamedTuple):
     damping: Float[Array, "*steps"]
     """ε."""
     rounding: Float[Array, "*steps"]
-    """max |θ′ - θ - Δ|/max |Δ|: the part of the step that the precision of the parameters loses; 1 if all of it."""
+    """max |θ′ - θ - Δ|/max |Δ|: the part of a step that half precision loses, 1 if all of it; 0 in other precisions."""
     accepted: Bool[Array, "*steps"]
     """True if the step was taken; False left the parameters as they were: it was not finite, or short of `accept`."""
     aux: PyTree = None
@@ -128,14 +128,18 @@ def take(
 
 
 def _add(params, delta):
-    """θ + Δ as the precision of θ holds it, and the part of Δ that this loses: max |θ′ - θ - Δ|/max |Δ|."""
+    """θ + Δ as the precision of θ holds it, and the part of Δ that half precision loses: max |θ′ - θ - Δ|/max |Δ|."""
+    halves = [jnp.finfo(leaf.dtype).bits < 32 for leaf in jax.tree.leaves(params)]
+    moved = jax.tree.map(jnp.add, params, delta)
+    if not any(halves):
+        return moved, jnp.zeros(())
 
-    def add(leaf, step):
+    def cut(leaf):
         kind = jnp.finfo(leaf.dtype)
         # Inside one program XLA may keep more digits than the array has that comes back.
-        return lax.reduce_precision((leaf + step).astype(leaf.dtype), kind.nexp, kind.nmant)
+        return lax.reduce_precision(leaf, kind.nexp, kind.nmant)
 
-    moved = jax.tree.map(add, params, delta)
+    moved = jax.tree.map(cut, moved)
     lost = jax.tree.map(lambda new, old, step: at_least_float32(new) - old - step, moved, params, delta)
     lost, largest = (
         jnp.max(jnp.stack([jnp.max(jnp.abs(at_least_float32(leaf))) for leaf in jax.tree.leaves(tree)]))
