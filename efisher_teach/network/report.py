@@ -130,7 +130,7 @@ def take(
 def _add(params, delta):
     """θ + Δ as the precision of θ holds it, and the part of Δ that half precision loses: max |θ′ - θ - Δ|/max |Δ|."""
     halves = [jnp.finfo(leaf.dtype).bits < 32 for leaf in jax.tree.leaves(params)]
-    moved = jax.tree.map(jnp.add, params, delta)
+    moved = jax.tree.map(lambda leaf, step: (leaf + step).astype(leaf.dtype), params, delta)
     if not any(halves):
         return moved, jnp.zeros(())
 
