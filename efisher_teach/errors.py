@@ -34,28 +34,17 @@ def as_array(argument: str, value: Any) -> jax.Array:
         return value
     try:
         found = np.asarray(value)
-        if found.dtype == object and all(isinstance(each, Real) for each in found.flat):
-            found = found.astype(float)  # numbers of several kinds
-        if (
-            found.dtype.kind == "f"
-            and found.dtype.itemsize > 8
-            and np.array_equal(found, found.astype(float))
-        ):
+        mixed = found.dtype == object and all(isinstance(each, Real) for each in found.flat)
+        if mixed or (found.dtype == np.longdouble and np.array_equal(found, found.astype(float))):
             found = found.astype(float)
     except Exception as error:  # of a container that we know nothing of
         why = f"{type(value).__name__} ({str(error)[:80]})"
         reject(argument, "numbers in an array", why, "Convert it with np.asarray, one number an entry.")
-    if (
-        not (found.dtype.kind in "biuc" or jnp.issubdtype(found.dtype, jnp.floating))
-        or found.dtype == np.longdouble
-    ):
+    is_number = found.dtype.kind in "biuc" or jnp.issubdtype(found.dtype, jnp.floating)
+    if not is_number or found.dtype == np.longdouble:
         got = f"{type(value).__name__} of dtype {found.dtype}"
-        reject(
-            argument,
-            "numbers in an array",
-            got,
-            "Encode text and dates as numbers, and make sparse arrays dense.",
-        )
+        action = "Encode text and dates as numbers, and make sparse arrays dense."
+        reject(argument, "numbers in an array", got, action)
     if np.ma.is_masked(value):
         got = f"{np.ma.count_masked(value)} masked entries"
         reject(argument, "without masked entries", got, "Fill them, or leave out these examples.")

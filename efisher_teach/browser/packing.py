@@ -167,7 +167,7 @@ def _packed(shown: Shown, form: Form) -> dict[str, Any]:
 
 
 def _differences(counts: np.ndarray) -> np.ndarray:
-    """What each place of an axis adds to the one before: points move smoothly. Coordinate by coordinate."""
+    """Subtract from each place of an axis the one before, coordinate by coordinate: points move smoothly."""
     for axis in range(counts.ndim - 2):
         counts = np.diff(counts, axis=axis, prepend=counts.dtype.type(0))
     return counts.reshape(-1, counts.shape[-2] * counts.shape[-1]).T.ravel()

@@ -68,7 +68,7 @@ def rows_of_gradients(G: Array, unravel: Callable[[Array], PyTree], s: Array) ->
 
 
 class Past(NamedTuple):
-    """What is remembered of the last direction."""
+    """The memory of the last direction."""
 
     direction: PyTree
     """μu₋."""

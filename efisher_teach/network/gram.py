@@ -37,7 +37,7 @@ NUMBERS = 2**26  # how many may be held beyond those of the loss itself: 256 MiB
 
 
 class Leaf(NamedTuple):
-    """How one array of the parameters enters K.
+    """The part of one array of the parameters in K.
 
     Examples:
         >>> layer = {"W": jnp.ones((20, 10)), "b": jnp.zeros(20)}

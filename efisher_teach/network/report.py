@@ -55,7 +55,7 @@ class Report(NamedTuple):
     accepted: Bool[Array, "*steps"]
     """True if the step was taken; False left the parameters as they were: it was not finite, or short of `accept`."""
     aux: PyTree = None
-    """What the loss returned beside itself, one an example; None without `has_aux`."""
+    """The other result of the loss, one an example; None without `has_aux`."""
 
     @property
     def ratio(self) -> Float[Array, "*steps"]:
@@ -65,7 +65,7 @@ class Report(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How far a step may go: a budget c, a radius r, or both; or a learning rate η. And the ratio it is judged by."""
+    """The limits of a step: a budget c, a radius r, or both; or a learning rate η. And the ratio it is judged by."""
 
     budget: Array | None
     radius: Array | None

@@ -55,7 +55,7 @@ class Rows(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers an example has."""
+        """The number of numbers that an example needs."""
         return self.gradient.aval.size
 
     def read_example(self, read: Read) -> jax.Array:
@@ -82,7 +82,7 @@ class Side(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers an example has."""
+        """The number of numbers that an example needs."""
         return self.var.aval.size
 
     def read(self, read: Read, h: int, length: int) -> jax.Array:
@@ -113,7 +113,7 @@ class Products(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers an example has."""
+        """The number of numbers that an example needs."""
         return sum(side.size for side in (*self.lefts, *self.rights))
 
     def read_example(self, read: Read) -> tuple[jax.Array, jax.Array]:
@@ -173,7 +173,7 @@ class Convolution(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many numbers an example has."""
+        """The number of numbers that an example needs."""
         return sum(var.aval.size for var in self.equation.invars)
 
     def read_example(self, read: Read) -> tuple[jax.Array, jax.Array]:

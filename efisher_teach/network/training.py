@@ -41,7 +41,7 @@ class Fit(NamedTuple):
     reports: Any
     """The reports of the updates, with the steps on the first axis (NumPy); () before the first one."""
     stopped: str
-    """Why it ended: "all steps done", "interrupted", "not finite" or "by a callback"."""
+    """The reason for its end: "all steps done", "interrupted", "not finite" or "by a callback"."""
 
 
 def fit(

@@ -46,7 +46,7 @@ class Remembered(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What an update is compiled for."""
+    """The part of an update that it is compiled for."""
 
     loss_fn: Callable
     relative_to: str | None
@@ -58,7 +58,7 @@ class Settings(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What an update is not compiled for: other numbers need no new program."""
+    """The part of an update that may change: other numbers need no new program."""
 
     damping: Array
     limits: Limits
@@ -264,12 +264,11 @@ def _update(settings, numbers, params, x, y, weights, target, key):
         )
         squares = [jnp.sum((rows.unit * at_least_float32(leaf)) ** 2) for leaf in jax.tree.leaves(directions)]
         past = Past(directions, s * changes, jnp.sum(jnp.stack(squares)))
-    in_units_of = {
-        None: lambda: 1 / rows.unit / rows.unit,
-        "largest": rows.largest,
-        "mean": lambda: jnp.mean(rows.lengths**2),
-    }
-    shift = damping.astype(rows.lengths.dtype) * in_units_of[settings.relative_to]()
+    shift = damping.astype(rows.lengths.dtype)
+    if settings.relative_to is None:
+        shift = shift / rows.unit / rows.unit
+    else:
+        shift *= rows.largest() if settings.relative_to == "largest" else jnp.mean(rows.lengths**2)
     found = direction_of(rows, s, target, shift, past)
 
     evaluate = (lambda moved: per_example_losses(loss_fn, moved, x, y)) if settings.measure else None
@@ -280,7 +279,7 @@ def _update(settings, numbers, params, x, y, weights, target, key):
         report = report._replace(aux=jax.vmap(whole, (None, 0, 0))(params, x, y)[1])
     if settings.remembers:
         direction = jax.tree.map(lambda step: quotient(step, -report.learning_rate.astype(step.dtype)), delta)
-        direction = jax.tree.map(partial(jnp.where, report.finite), direction, last)
+        direction = jax.tree.map(partial(jnp.where, report.accepted), direction, last)
         if numbers.steer is not None:
             damping = levenberg_marquardt(damping, report.ratio, numbers.steer)
         moved = Remembered(moved, direction, damping)

@@ -203,7 +203,7 @@ def still(panels, background):
 
 
 def _mistakes(data, damping):
-    """What stands in the place of C, (7, 2, 2), the step of each (7, 2), what it spends, in c, and its turn.
+    """The matrices in the place of C (7, 2, 2); and of each its step (7, 2), what that spends, in c, and its turn.
 
     A step has the length that costs c in its own matrix. Its turn is counted in degrees from the first of them; on the
     side of −g it is positive. The last matrix is C itself, as the first is, but with another ε.

@@ -1,4 +1,4 @@
-"""Who improves: the change that one step makes in the loss of every example, and of every group of them.
+"""The change that one step makes in the loss of every example, and of every group of them.
 
 The empirical Fisher asks all examples for the same decrease, trusted or not: good for a minority, bad for wrong labels.
 ε and the target set what is asked; "imbalance" and "noise" set who is there. Every step costs the same, E[Δℓ²] = c.
@@ -46,7 +46,7 @@ MARKS = {
 def should_all_improve(
     problem: Problem, *, budget: float = 0.01, imbalance: float = 1.0, noise: float = 0.0, seed: int = 0
 ) -> Scene:
-    """Whose loss falls under one step of cost c, for a problem with labels 0 and 1.
+    """The losses that fall and rise under one step of cost c, for a problem with labels 0 and 1.
 
     Args:
         problem: With `params` of shape (p,), an `output_fn` and a `likelihood`, labels 0 and 1, at least 36 examples.
