@@ -11,6 +11,7 @@ from functools import partial, wraps
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 dot = partial(jnp.matmul, precision="highest")
 einsum = partial(jnp.einsum, precision="highest")
@@ -64,4 +65,37 @@ def eigh(A: jax.Array) -> tuple[jax.Array, jax.Array]:
 @without_derivative
 def cholesky(A: jax.Array) -> jax.Array:
     """The lower triangle L of A = LLᵀ, from the lower triangle of A; NaN where A is not positive definite."""
-    return jax.lax.linalg.cholesky(A, symmetrize_input=False)
+    lapack = partial(lax.linalg.cholesky, symmetrize_input=False)
+    if not BLOCK < len(A) <= 16 * BLOCK:
+        return lapack(A)
+    return lax.platform_dependent(A, cpu=partial(_by_blocks, lapack), default=lapack)
+
+
+BLOCK = 128  # LAPACK takes one thread for so few rows. More threads would spin for 0.1 s afterwards, beside XLA's own.
+
+
+def _by_blocks(factorise, A):
+    n = len(A)
+    padding = -n % BLOCK
+    A = jnp.pad(A.T, (0, padding)) + jnp.diag(jnp.arange(n + padding) >= n).astype(A.dtype)
+    U = jnp.zeros_like(A)  # Lᵀ, whose rows are in one piece
+    for start in range(0, n, BLOCK):
+        end = start + BLOCK
+        left_over = A[start:end, start:] - dot(U[:start, start:end].T, U[:start, start:])
+        corner = factorise(left_over[:, :BLOCK].T)
+        row = corner.T
+        if end < n:
+            row = jnp.concatenate([row, dot(_inverse_of_triangle(corner), left_over[:, BLOCK:])], axis=1)
+        U = lax.dynamic_update_slice(U, row, (start, start))
+    return U[:n, :n].T
+
+
+def _inverse_of_triangle(L):
+    places = jnp.arange(len(L))
+
+    def add_row(i, inverse):
+        known = jnp.where(places < i, L[i], 0)
+        row = (jnp.where(places == i, 1, 0) - dot(known, inverse)) / L[i, i]
+        return lax.dynamic_update_slice(inverse, row[None], (i, 0))
+
+    return lax.fori_loop(0, len(L), add_row, jnp.zeros_like(L))

@@ -180,20 +180,23 @@ def solve_gram(
     K = errors.symmetric("K", K)
     n = len(K)
     target = jnp.full(n, 1 / n, K.dtype) if target is None else errors.target(target, n).astype(K.dtype)
-    coefficients = _coefficients(K, errors.one_damping(damping, K.dtype), target)
+    coefficients = solve_upper(K, errors.one_damping(damping, K.dtype), target)
     errors.finite_result("K", coefficients)
     return coefficients
 
 
 @jax.jit
-def _coefficients(K, damping, target):
+def solve_upper(
+    K: Float[Array, "n n"], damping: Float[Array, ""], target: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """`solve_gram` of checked arguments, from the upper triangle of K alone."""
     visible, shift = _visible(K, damping)
     shifted = K + shift * jnp.eye(len(K), dtype=K.dtype)
     # .T: LAPACK goes by columns, and K was made by rows
     coefficients = solve_cholesky(cholesky(shifted.T), target)
 
     def by_eigenvalues():
-        kept, eigenvalues, U = _range(K)
+        kept, eigenvalues, U = _range(jnp.triu(K) + jnp.triu(K, 1).T)
         return dot(U, jnp.where(kept, dot(U.T, target) / (eigenvalues + damping), 0))
 
     return lax.cond(visible & jnp.all(jnp.isfinite(coefficients)), lambda: coefficients, by_eigenvalues)

@@ -10,12 +10,11 @@ is the least-squares solution of E[(gᵢᵀu - tᵢ)²] + ε‖u - μu₋‖², 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from efisher_teach.core.precision import dot, eigh
-from efisher_teach.core.solve import factor, quotient, solve_gram
+from efisher_teach.core.solve import factor, quotient, solve_upper
 
 
 class Rows(NamedTuple):
@@ -34,16 +33,17 @@ class Rows(NamedTuple):
     """The largest eigenvalue of RRᵀ."""
 
 
-def rows_of_gram(unit: Array, K: Array, combine: Callable[[Array], PyTree], s: Array) -> Rows:
-    """The rows diag(s)G, known by K = GGᵀ/unit² and w ↦ Gᵀw/unit: the way where n < p."""
-    K = jax.lax.optimization_barrier(s[:, None] * K * s)  # made once, not again for each use
+def rows_of_gram(unit: Array, upper: Array, combine: Callable[[Array], PyTree], s: Array) -> Rows:
+    """The rows diag(s)G, known by the upper triangle of GGᵀ/unit², and w ↦ Gᵀw/unit: the way where n < p."""
+    U = s[:, None] * upper * s
+    squares = jnp.diag(U)
     return Rows(
         unit=unit,
-        times_gram=lambda v: dot(K, v),
-        solve=lambda b, damping: solve_gram(K, damping, b),
+        times_gram=lambda v: dot(U, v) + dot(v, U) - squares * v,
+        solve=lambda b, damping: solve_upper(U, damping, b),
         combine=lambda alpha: combine(s * alpha),
-        lengths=jnp.sqrt(jnp.abs(jnp.diag(K))),
-        largest=lambda: eigh(K)[0][-1],
+        lengths=jnp.sqrt(jnp.abs(squares)),
+        largest=lambda: eigh(U + jnp.triu(U, 1).T)[0][-1],
     )
 
 

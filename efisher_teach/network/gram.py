@@ -16,7 +16,7 @@ themselves); otherwise a part at a time. The result is just as exact, and the me
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from typing import Any, NamedTuple
@@ -57,7 +57,7 @@ class Leaf(NamedTuple):
 
 
 @partial(
-    register_dataclass, data_fields=["losses", "unit", "scaled_K", "scaled_gradient"], meta_fields=["leaves"]
+    register_dataclass, data_fields=["losses", "unit", "upper", "scaled_gradient"], meta_fields=["leaves"]
 )
 @dataclass(frozen=True)
 class LossGram:
@@ -74,8 +74,8 @@ class LossGram:
     """ℓᵢ(θ) of every example."""
     unit: Float[Array, "*m"]
     """A power of 2 near the entries of G. Only G/unit is ever squared, so that no loss is too small or too large."""
-    scaled_K: Float[Array, "*m n n"]
-    """K/unit²."""
+    upper: Float[Array, "*m n n"]
+    """The upper triangle of K/unit²; 0 below it."""
     scaled_gradient: Callable[[Float[Array, " n"]], PyTree]
     """w ↦ Gᵀw/unit."""
     leaves: tuple[Leaf, ...]
@@ -83,9 +83,9 @@ class LossGram:
 
     @property
     def K(self) -> Float[Array, "*m n n"]:
-        """GGᵀ/n, symmetric (under `jit` to rounding), positive semi-definite."""
+        """GGᵀ/n, symmetric, positive semi-definite."""
         unit = self.unit[..., None, None]
-        return self.scaled_K * unit * unit
+        return (self.upper + jnp.matrix_transpose(jnp.triu(self.upper, 1))) * unit * unit
 
     def weighted_gradient(self, weights: Float[Array, " n"]) -> PyTree:
         """Gᵀw, shaped like the parameters: with w = (K + εI)⁻¹1/n it is the direction (C + εI)⁻¹g."""
@@ -127,10 +127,8 @@ def loss_gram(
     check_hashable(loss_fn)
     chunk_size = None if chunk_size is None else errors.at_least_one("chunk_size", chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
-    if errors.is_concrete(result.losses):
-        result = replace(result, scaled_K=(result.scaled_K + result.scaled_K.T) / 2)
     action = "Its value or its gradient overflows or is undefined at these examples."
-    errors.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.scaled_K)]), action)
+    errors.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.upper)]), action)
     return result
 
 
@@ -172,18 +170,32 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     block = read_examples(rows, *jax.tree.map(lambda leaf: leaf[:size], (x, y)))[1] if by_blocks else []
     unit = _unit([*needed, *constants, *block])
     needed, constants = ([_in_unit(each, unit) for each in parts] for parts in (needed, constants))
-    K = jnp.zeros((n, n), losses.dtype)
-    for strategy, of_examples, constant in zip(at_once, needed, constants, strict=True):
-        K = K + strategy.inner_products(of_examples, constant, limit)
+    parts = [
+        strategy.inner_products(of_examples, constant, limit)
+        for strategy, of_examples, constant in zip(at_once, needed, constants, strict=True)
+    ]
     if by_blocks:
         make_rows = lambda x, y: jnp.concatenate(read_examples(rows, x, y)[1], axis=1) / unit  # noqa: E731
-        K = K + _by_blocks(make_rows, x, y, size)
+        K = _by_blocks(make_rows, x, y, size)
+        parts.append(lambda start, end: K[start:end, start:])
+    upper = _upper_triangle(n, parts)
 
     names = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
     ways = ["blocks" if by_blocks and isinstance(each, Rows) else each.way for each in strategies]
     leaves = tuple(map(Leaf, names, ways, [strategy.why for strategy in strategies]))
     combine = jax.jit(partial(_combine, loss_fn, strategies, places))
-    return LossGram(losses, unit, K / n, Partial(combine, params, x, y, needed, constants, unit), leaves)
+    return LossGram(losses, unit, upper / n, Partial(combine, params, x, y, needed, constants, unit), leaves)
+
+
+def _upper_triangle(n, parts):
+    """The sum of symmetric matrices that are known by blocks."""
+    blocks = 4 if n >= 512 else 1  # the products of fewer rows at a time are slower, by more than is saved
+    ends = [n * (i + 1) // blocks for i in range(blocks)]
+    rows = []
+    for start, end in zip([0, *ends], ends, strict=False):
+        row = sum(block(start, end) for block in parts)
+        rows.append(jnp.pad(row, ((0, 0), (start, 0))))
+    return jnp.triu(jnp.concatenate(rows))
 
 
 def _unit(parts):
@@ -199,7 +211,10 @@ def _unit(parts):
 
 def _in_unit(part, unit):
     """Rows, or factors of rows, by a unit; None stays None."""
-    return (part[0], part[1] / unit) if isinstance(part, tuple) else part if part is None else part / unit
+    if isinstance(part, tuple):
+        return part[0], _in_unit(part[1], unit)
+    # As a matrix, so that XLA sees that the rows of a bias are the errors of its layer, and takes one product for both
+    return part if part is None else (part.reshape(len(part), -1) / unit).reshape(part.shape)
 
 
 def _combine(loss_fn, strategies, places, params, x, y, needed, constants, unit, weights):
@@ -215,7 +230,7 @@ def _combine(loss_fn, strategies, places, params, x, y, needed, constants, unit,
 
 
 def _by_blocks(make_rows, x, y, size):
-    """RRᵀ of rows that are made again for each pair of blocks of examples."""
+    """RRᵀ of rows that are made again for each pair of blocks of examples, on the diagonal and above it."""
     n = len(jax.tree.leaves((x, y))[0])
     blocks = ceil(n / size)
     index = jnp.minimum(jnp.arange(blocks * size), n - 1)  # the last block may repeat the last example
@@ -230,11 +245,10 @@ def _by_blocks(make_rows, x, y, size):
         def add_block(j, K):
             return lax.dynamic_update_slice(K, dot(R, block(j).T), (i * size, j * size))
 
-        return lax.fori_loop(0, i + 1, add_block, K)
+        return lax.fori_loop(i, blocks, add_block, K)
 
     K = jnp.zeros((blocks * size, blocks * size), jax.eval_shape(make_rows, x, y).dtype)
-    K = lax.fori_loop(0, blocks, add_row_of_blocks, K)[:n, :n]
-    return jnp.tril(K) + jnp.tril(K, -1).T
+    return lax.fori_loop(0, blocks, add_row_of_blocks, K)[:n, :n]
 
 
 def check_hashable(loss_fn: Any) -> None:

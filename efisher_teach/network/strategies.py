@@ -2,7 +2,8 @@
 
 A strategy reads from the trace what it needs of one example (`read_example`: `size` numbers), and what is the same for
 all of them (`read_constant`). It is given the former again with the n examples on the first axis, to make the array's
-part of nK (`inner_products`) and, where that is cheap, its part of Gᵀw (`weighted_gradient`).
+part of nK (`inner_products`) and, where that is cheap, its part of Gᵀw (`weighted_gradient`). As nK is symmetric, it is
+made in blocks: `block(start, end)` has the rows of the examples from start to end, and the columns from start on.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from efisher_teach.core.precision import dot, einsum
 from efisher_teach.network.trace import Move, Term, Trace, apply_moves, convolve
 
 Read = Callable[[Any], jax.Array]  # from a variable of the trace to its value
+Block = Callable[[int, int], jax.Array]
 
 
 def at_least_float32(array: jax.Array) -> jax.Array:
@@ -65,9 +67,9 @@ class Rows(NamedTuple):
     def read_constant(self, read: Read) -> None:
         """Nothing: a row is the whole gradient."""
 
-    def inner_products(self, rows, constant, limit):
+    def inner_products(self, rows, constant, limit) -> Block:
         """RRᵀ of the rows R."""
-        return dot(rows, rows.T)
+        return lambda start, end: dot(rows[start:end], rows[start:].T)
 
     def weighted_gradient(self, rows, constant, weights):
         """Rᵀw."""
@@ -130,7 +132,7 @@ class Products(NamedTuple):
             self.layout.shape
         )
 
-    def inner_products(self, factors, V, limit):
+    def inner_products(self, factors, V, limit) -> Block:
         """Σ_st (a_sᵀa′_t)(d_sᵀd′_t) by the factors, or by the columns of R where that is cheaper."""
         A, D = factors
         (n, h, T, a), b = A.shape, D.shape[-1]
@@ -141,14 +143,18 @@ class Products(NamedTuple):
                 return einsum("nhta,nhtb->nhab", A, D) + V
 
             return _by_columns(rows, D, 3, V, 2, limit // (n * h * a))
-        K = jnp.zeros((n, n), A.dtype)
-        for head in range(h):
-            P, Q = (dot(rows, rows.T) for rows in (factor[:, head].reshape(n * T, -1) for factor in factors))
-            K = K + jnp.sum((P * Q).reshape(n, T, n, T), axis=(1, 3))
-        if V is None:
-            return K
-        along = jnp.sum(einsum("nhta,hab->nhtb", A, V) * D, axis=(1, 2, 3))
-        return K + along[:, None] + along + jnp.sum(V**2)
+        heads = [[factor[:, head].reshape(n * T, -1) for factor in factors] for head in range(h)]
+        along = None if V is None else jnp.sum(einsum("nhta,hab->nhtb", A, V) * D, axis=(1, 2, 3))
+
+        def block(start, end):
+            first, last = start * T, end * T
+            K = jnp.zeros((end - start, n - start), A.dtype)
+            for rows in heads:
+                P, Q = (dot(factor[first:last], factor[first:].T) for factor in rows)
+                K = K + jnp.sum((P * Q).reshape(end - start, T, n - start, T), axis=(1, 3))
+            return K if V is None else K + along[start:end, None] + along[start:] + jnp.sum(V**2)
+
+        return block
 
     def weighted_gradient(self, factors, V, weights):
         """Aᵀ diag(w) D for each head, moved to where the gradient has it."""
@@ -188,7 +194,7 @@ class Convolution(NamedTuple):
             _before_moves(self.constants, made, self.moves, read) if self.constants else jnp.zeros(made.shape)
         )
 
-    def inner_products(self, factors, V, limit):
+    def inner_products(self, factors, V, limit) -> Block:
         """RRᵀ, some channels at a time."""
         left, right = factors
         numbers = self.equation.params["dimension_numbers"]
@@ -248,5 +254,5 @@ def _by_columns(rows, right, axis, V, channel, width):
         R = rows(cut(right, axis=axis), cut(V, axis=channel)).reshape(len(right), -1)
         return K + dot(R, R.T), None
 
-    K = jnp.zeros((len(right), len(right)), right.dtype)
-    return lax.scan(add, K, jnp.arange(parts) * width)[0]
+    K = lax.scan(add, jnp.zeros((len(right), len(right)), right.dtype), jnp.arange(parts) * width)[0]
+    return lambda start, end: K[start:end, start:]

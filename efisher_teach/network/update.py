@@ -291,8 +291,8 @@ def rows_of(loss_fn, params, x, y, s, mesh=None) -> tuple[Array, Rows]:
     n, p = len(s), sum(leaf.size for leaf in jax.tree.leaves(params))
     if n < p:
         known = loss_gram(loss_fn, params, x, y)
-        K = devices.copy_to_all(mesh, known.scaled_K)
-        return known.losses, rows_of_gram(known.unit, n * K, known.scaled_gradient, s.astype(K.dtype))
+        upper = devices.copy_to_all(mesh, known.upper)
+        return known.losses, rows_of_gram(known.unit, n * upper, known.scaled_gradient, s.astype(upper.dtype))
     G = devices.copy_to_all(mesh, per_example_gradients(loss_fn, params, x, y))
     losses = per_example_losses(loss_fn, params, x, y)
     return at_least_float32(losses), rows_of_gradients(at_least_float32(G), ravel_pytree(params)[1], s)
