@@ -1,17 +1,24 @@
 """The cards of the lessons: what a learner does is kept, what is stored teaches without a kernel, nothing raises."""
 
+import functools
+import gc
 import json
 import re
+import resource
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from frontend import budget_slider, run_cell, scene, tell
+from hostile import ANSWERS, THINGS
+from jupyter_client.manager import start_new_kernel
+from oracles import bare
 
 import efisher_teach as ef
 from efisher_teach.browser import cards
 from efisher_teach.browser.page import MIME, SWITCH
 from efisher_teach.browser.record import RECORD
-from efisher_teach.lessons.course import QUESTIONS, Question
+from efisher_teach.lessons.course import EXERCISES, QUESTIONS, Question, judge, source
 
 PLAIN = Question("plain", "Which?", "It is <b>. See `C`.", options=("a < b", "c & d"), answer=2)
 NUMBER = Question("number", "How many?", "Seven.", low=0, high=10, answer=7, within=1, unit="of them")
@@ -157,12 +164,14 @@ def interrupted(G):
         (leaves, "It stopped with SystemExit"),
         (calls_itself, "It stopped with RecursionError"),
         (interrupted, "It was interrupted"),
-        (3, "must be a function; this is a int"),
+        (3, "must be a function; this is of type int"),
         (lambda: 3, "empirical_fisher takes (G); yours takes (nothing)"),
         (lambda G, h: 3, "empirical_fisher takes (G); yours takes (G, h)"),
-        (lambda G: "<b>bold</b>", "numbers are expected, this is a str"),
-        (lambda G: {"a": object()}, "numbers are expected, this is a dict"),
-        (lambda G: [[1, 2], [3]], "numbers are expected, this is a list"),
+        (lambda G: "<b>bold</b>", "numbers are expected, this is of type str"),
+        (lambda G: {"a": object()}, "numbers are expected, this is of type dict"),
+        (lambda G: G.T @ G / len(G) + 0j, "numbers are expected, this is of type ArrayImpl of complex64"),
+        (lambda G: np.array([[True] * 2] * 2), "numbers are expected, this is of type bool"),
+        (lambda G: [[1, 2], [3]], "numbers are expected, this is of type list"),
         (lambda G: G * float("nan"), "its shape is (1, 2), (2, 2) is expected"),
         (lambda G: (G.T @ G) * float("nan"), "it is not finite"),
         (lambda *rows: ..., "Write it where the stub has"),
@@ -179,6 +188,110 @@ def test_no_answer_raises_out_of_the_cell(answer, message):
     assert "<pre>" not in message or re.search("yours: .*expected: ", card.html, re.DOTALL)
 
 
+KINDS = ("cost_of_a_step", "empirical_fisher", "two_blanks", "three_examples", "summary", "cheaper_form")
+KINDS += ("settles", "as_a_length", "turn_away", "advice", "accumulated", "weighted_backward")
+NAMED = r"expected|of type|stopped with|not end|interrupted|shape|finite|stub|sentence|yours takes"
+
+
+@pytest.fixture
+def brisk(monkeypatch):
+    """A judge who looks at one instance, and not for long; what is given back undoes this."""
+    for limit, value in (("guard.SECONDS", 0.1), ("guard.PARTS", 1000), ("judge.SIZES", 1)):
+        monkeypatch.setattr(f"efisher_teach.lessons.{limit}", value)
+    gc.disable()  # what time runs out in may be a callback of the collector, which pytest reports
+    yield monkeypatch.undo
+    gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+@pytest.mark.parametrize("name", KINDS)
+def test_no_answer_gets_past_the_judge(name, brisk, capsys):
+    exercise = EXERCISES[name]
+    instance = exercise.draw(np.random.default_rng(0), 0)
+    found = exercise.solution(*instance), exercise.mistakes(*instance)
+    solution = functools.wraps(exercise.solution)(lambda *_: found[0])
+    known = exercise._replace(draw=lambda *_: instance, solution=solution, mistakes=lambda *_: found[1])
+    reference = [line.strip() for line in source(exercise.solution).splitlines()[2:] if line]
+    assert len(ANSWERS) >= 300
+    for answer in ANSWERS:
+        verdict = judge(known, answer)
+        said = verdict.says + verdict.shows
+        assert verdict.state != "right", verdict
+        assert re.search(NAMED, said), verdict
+        assert len(said) < 6100
+        assert not any(line in said for line in reference), verdict
+    assert len(capsys.readouterr().out) < 10**5
+    brisk()
+    right = functools.partial(exercise.solution, *instance) if exercise.by_hand else exercise.solution
+    assert judge(exercise._replace(draw=lambda *_: instance), right).state == "right"  # nobody has harmed it
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_the_record_outlives_every_answer(brisk, tmp_path):
+    tell(ef.predict(PLAIN), guess=2, sure=60)
+    for answer in ANSWERS:
+        card = ef.check(answer, "tight")
+        json.dumps([card.words, card.html, card.form, RECORD.attempts], ensure_ascii=False).encode()
+        card.close()
+    brisk()
+    assert ef.check(EXERCISES["tight"].solution).state == "right"
+    for file in (tmp_path / "record.json", tmp_path / "record.html"):
+        ef.lab_record(file, name="\ud800")
+        assert "tight" in file.read_text()
+    kept = json.loads((tmp_path / "record.json").read_text())
+    assert (kept["attempts"]["tight"]["passed"], kept["guesses"]["plain"]["sure"]) == (True, 60)
+    assert 300 < kept["attempts"]["tight"]["tries"] <= len(ANSWERS) + 1
+
+
+def test_names_and_seeds_that_cannot_be_read():
+    for thing in THINGS:
+        by_name, by_seed = ({"exercise": thing}, {"exercise": "empirical_fisher", "seed": thing})
+        states = {bare(ef.check)(empirical_fisher, **options).state for options in (by_name, by_seed)}
+        assert states <= {"stopped", "right"}  # what is empty is as if it were not given; 10⁴⁰⁰ is a seed
+
+
+KERNEL = """
+import efisher_teach as ef
+from efisher_teach.lessons import guard
+def fraction_worse(G, delta):
+    exit()
+def kept_by_the_mean(G):
+    print("begun")
+    while True:
+        pass
+def agreement(G):
+    while True:
+        print("more " * 1000)
+for answer in (fraction_worse, agreement, kept_by_the_mean):
+    guard.SECONDS = 600 if answer is kept_by_the_mean else 1
+    print(ef.check(answer).words)
+"""
+
+
+@pytest.mark.heavy
+def test_a_real_kernel_survives(tmp_path):
+    manager, client = start_new_kernel()
+    printed = []
+
+    def listen(message):
+        printed.append(message["content"].get("text") or str(message["content"].get("traceback", "")))
+        if "begun" in printed[-1]:
+            manager.interrupt_kernel()
+
+    try:
+        client.execute_interactive(KERNEL, timeout=300, output_hook=listen)
+        said = "".join(printed)
+        for verdict in (r"stopped with SystemExit", r"not end within 1 seconds", r"was interrupted"):
+            assert verdict in said
+        assert len(said) < 10_000
+        code = f"ef.lab_record({str(tmp_path / 'record.json')!r})"
+        assert client.execute_interactive(code, timeout=60)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert len(json.loads((tmp_path / "record.json").read_text())["attempts"]) == 3
+
+
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
     assert "There is no exercise named raises. There are: " in ef.check(raises).html
     assert "There is no exercise named int" in ef.check(3).html
@@ -186,6 +299,8 @@ def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
         ef.predict("why")
     with pytest.raises(ValueError, match="`exercise` must be one of the course; got 'why'"):
         ef.given("why")
+    with pytest.raises(ValueError, match="`path` must be in a folder that exists; got "):
+        ef.lab_record(tmp_path / "no" / "record.json")
     with pytest.raises(ValueError, match=r"`path` must end in .html or .json; got 'record.txt'"):
         ef.lab_record(tmp_path / "record.txt")
 
@@ -223,6 +338,29 @@ def test_lab_record(tmp_path):
     ):
         assert part in page
     assert not re.search("<Ada>|http", page)
+
+
+@pytest.mark.parametrize("name", ["record.json", "record.html"])
+def test_a_full_disk_leaves_the_old_file(name, tmp_path):
+    ef.lab_record(tmp_path / name)
+    before = (tmp_path / name).read_text()
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, most[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            ef.lab_record(tmp_path / name, name="Ada")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [before]
+
+
+@pytest.mark.parametrize(
+    "message", [{}, {"guess": 0, "sure": 1}, {"guess": 2, "sure": None}, {"guess": "2", "sure": 1}]
+)
+def test_what_is_no_guess_is_not_kept(message):
+    for question in (PLAIN, NUMBER._replace(low=1)):
+        tell(ef.predict(question), **message)
+    assert RECORD.guesses == {}
 
 
 def test_environment_says_where_it_runs():

@@ -5,19 +5,25 @@ as long as the kernel runs, so that a cell that runs again loses nothing.
 """
 
 import inspect
-from collections.abc import Callable
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import ipywidgets
+import numpy as np
 import traitlets
+from IPython.core.getipython import get_ipython
 
 from efisher_teach.browser.page import MIME, TEMPLATES, bundle, static
 from efisher_teach.browser.record import RECORD
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.lessons import course
 from efisher_teach.lessons.course import EXERCISES, QUESTIONS, Exercise, Question, Verdict
+from efisher_teach.lessons.guard import StoppedError, kind, legible, tried
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 MARKS = {"right": "✓", "not yet": "…", "wrong": "✗", "stopped": "✗"}
@@ -136,9 +142,11 @@ class Prediction(Card):
         self.html = HTML.answered_question(question, MARKS[self.state], said, verdict)
 
     def _on_message(self, _widget, message, _buffers):
-        question, guess = self._question, message["guess"]
-        right = guess == question.answer if question.options else question.near(float(guess))
-        RECORD.add_guess(question.name, guess, float(message["sure"]), bool(right))
+        question, guess, sure = self._question, message.get("guess"), message.get("sure")
+        if (
+            question.allows(guess) and isinstance(sure, int | float) and 0 <= sure <= 100
+        ):  # else it is no guess
+            RECORD.add_guess(question.name, guess, float(sure), bool(question.right(guess)))
 
 
 def predict(question: str | Question) -> Prediction:
@@ -163,13 +171,14 @@ def predict(question: str | Question) -> Prediction:
           2. Nothing.
           3. It grows: wrong labels make large gradients.
     """
-    return Prediction(_of_course("question", question, QUESTIONS) if isinstance(question, str) else question)
+    own = isinstance(question, Question)
+    return Prediction(question if own else _of_course("question", question, QUESTIONS))
 
 
 def _of_course(argument: str, name: str, has: dict[str, Any]) -> Any:
-    if name not in has:
+    if not isinstance(name, str) or name not in has:
         known = ", ".join(has)
-        raise ValueError(f"`{argument}` must be one of the course; got '{name}'. It has: {known}.")
+        raise ValueError(f"`{argument}` must be one of the course; got {name!r:.80}. It has: {known}.")
     return has[name]
 
 
@@ -196,7 +205,11 @@ class _VerdictCard(Card):
 def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
     """Judge an answer: on random instances, by the mistakes that are known, by what must be true.
 
-    It never raises, and what is written stays as it is.
+    It never raises, and what is written stays as it is. Each call of your function gets copies of its arguments, may
+    print 3000 characters, and is stopped after 30 seconds, or by an interrupt; `exit()` only ends the call. Two things
+    no check can stop: a loop that runs outside of Python (in a compiled `lax.while_loop`, or `sum(itertools.count())`),
+    and what ends the whole process (`os._exit`, a crash), with all that the kernel knows. On Windows, and outside the
+    main thread, there is no limit of time.
 
     Args:
         answer: Your function, with the name and the arguments of the stub.
@@ -212,16 +225,41 @@ def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
         >>> print(ef.check(mean_gradient).words)
         ✗ mean_gradient: 1/n is missing: this is the sum of the gradients.
     """
-    name = exercise or getattr(answer, "__name__", type(answer).__name__)
-    if name not in EXERCISES:
-        return _plain(f"There is no exercise named {name}. There are: {', '.join(EXERCISES)}.", "stopped")
-    verdict = course.judge(EXERCISES[name], answer, seed)
-    try:
-        code = inspect.getsource(answer)
-    except (OSError, TypeError):
-        code = ""
+
+    def read():
+        number = operator.index(seed)
+        np.random.default_rng(number)
+        return f"{exercise or getattr(answer, '__name__', kind(answer))}", number
+
+    with _exit_raises():
+        try:
+            name, seed = tried(read)
+        except StoppedError as stopped:
+            return _plain(f"Nothing was checked: the name or the seed cannot be read. {stopped}", "stopped")
+        if name not in EXERCISES:
+            known = ", ".join(EXERCISES)
+            return _plain(f"There is no exercise named {legible(name, 80)}. There are: {known}.", "stopped")
+        verdict = course.judge(EXERCISES[name], answer, seed)
+        try:
+            code = legible(tried(lambda: inspect.getsource(answer)), 100_000)
+        except StoppedError:
+            code = ""
     RECORD.add_attempt(name, verdict, seed, code)
     return _VerdictCard(EXERCISES[name], verdict)
+
+
+@contextmanager
+def _exit_raises() -> Iterator[None]:
+    """Let `exit()` raise here, as in plain Python. In a kernel it does not, but ends it after the cell."""
+    shell: Any = get_ipython()
+    if shell is None:
+        yield
+        return
+    shell.ask_exit = sys.exit
+    try:
+        yield
+    finally:
+        vars(shell).pop("ask_exit", None)
 
 
 def given(exercise: str, *, seed: int = 0) -> dict[str, Any]:

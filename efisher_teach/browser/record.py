@@ -71,8 +71,10 @@ class Record(traitlets.HasTraits):
         """Write the record, with the learner's name, as .html or .json.
 
         Raises:
-            ValueError: Another ending.
+            ValueError: Another ending, or a folder that does not exist.
         """
+        if not path.parent.is_dir():
+            raise ValueError(f"`path` must be in a folder that exists; got '{path}'. Make the folder first.")
         if path.suffix not in (".html", ".json"):
             raise ValueError(f"`path` must end in .html or .json; got '{path.name}'. Rename the file.")
         written = datetime.now(UTC).isoformat(timespec="seconds")
@@ -84,7 +86,20 @@ class Record(traitlets.HasTraits):
         text = json.dumps(kept, indent=1, ensure_ascii=False)
         if path.suffix == ".html":
             text = TEMPLATES.get_template("record.html").render(kept, calibration=self.calibration)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside, then put it in the place of the old one: whatever fails, one of the two is whole."""
+    path = path.resolve()  # a link stays a link
+    beside = path.with_name(path.name + ".new")
+    try:
+        beside.write_bytes(
+            content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
+        )
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 RECORD = Record()

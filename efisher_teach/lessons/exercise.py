@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efisher_teach.lessons.guard import kind
+
 EXERCISES: "dict[str, Exercise]" = {}
 
 
@@ -32,7 +34,8 @@ class Exercise(NamedTuple):
     properties: Mapping[str, Callable[..., tuple]] = {}  # never changed
     """Sentences that are true of every right answer: `sides(answer, *arguments)` gives two values that must agree."""
     accepts: Callable[..., bool | str] | None = None
-    """`accepts(got, *arguments)`, where more than one answer is right: True, or a sentence on what is missing."""
+    """`accepts(got, *arguments)`, where more than one answer is right: True, or a sentence on what is missing.
+    It gets what `guard.plain` has read."""
     by_hand: bool = False
     """The answer takes no arguments: it is found on paper, for the numbers of `given`."""
     bug: Callable | None = None
@@ -148,14 +151,19 @@ def positive(rng: np.random.Generator, low: float | int, high: float | int) -> f
 
 
 def readable(got: Any, *shape: int | str) -> np.ndarray:
-    """Return an answer as a finite array of a shape, where a word stands for any length; else say what is wrong."""
-    array = np.asarray(got, float)
-    sides = zip(shape, array.shape, strict=False)
-    if len(shape) != array.ndim or any(side != actual for side, actual in sides if not isinstance(side, str)):
-        raise ValueError(f"its shape is {array.shape}, ({', '.join(map(str, shape))}) is expected")
-    if not np.isfinite(array).all():
+    """Return what `guard.plain` has read if it is a finite array of a shape, where a word stands for any length.
+
+    Raises:
+        ValueError: It is not; the message says why.
+    """
+    if not isinstance(got, np.ndarray) or got.dtype == bool:
+        raise ValueError(f"numbers are expected, this is of type {kind(got)}")
+    sides = zip(shape, got.shape, strict=False)
+    if len(shape) != got.ndim or any(side != actual for side, actual in sides if not isinstance(side, str)):
+        raise ValueError(f"its shape is {got.shape}, ({', '.join(map(str, shape))}) is expected")
+    if not np.isfinite(got).all():
         raise ValueError("it is not finite")
-    return array
+    return got
 
 
 def direction(G: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array:

@@ -5,12 +5,15 @@ exactly the same answers, or else shows the smallest instance on which it fails.
 """
 
 import inspect
-import traceback
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from efisher_teach.lessons.exercise import Exercise
+from efisher_teach.lessons.guard import StoppedError, Strange, kind, legible, plain, tried
 
 SIZES = 5  # instances, of growing size
 TOLERANCE = 2e-3  # relative: float32, and every reasonable way to compute it
@@ -38,91 +41,137 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     Returns:
         A `Verdict`.
     """
+    try:
+        with _settings():
+            verdict = _judged(exercise, answer, seed)
+    except StoppedError as stopped:
+        verdict = Verdict("stopped", str(stopped))
+    except KeyboardInterrupt:
+        verdict = Verdict("stopped", "It was interrupted.")
+    except BaseException as error:  # our own code, in a session that has changed what it stands on
+        says = (
+            f"The check itself stopped with {kind(error)}: restart the kernel, and run the cells above again."
+        )
+        verdict = Verdict("stopped", says)
+    return Verdict(verdict.state, legible(verdict.says), legible(verdict.shows))
+
+
+@contextmanager
+def _settings():
+    """Let our own code run as it was written, whatever the session has set."""
+    kinds, ranks = jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow")
+    with jax.debug_nans(False), jax.debug_infs(False), kinds, ranks, np.errstate(all="ignore"):
+        yield
+
+
+class _Case(NamedTuple):
+    """An instance, what is expected (None if `accepts` decides), and what came."""
+
+    arguments: tuple
+    expected: Any
+    got: Any = None
+
+
+def _judged(exercise, answer, seed):
     if not callable(answer):
-        return Verdict("wrong", f"{exercise.name} must be a function; this is a {type(answer).__name__}.")
-    if names := _other_arguments(exercise, answer):
+        return Verdict("wrong", f"{exercise.name} must be a function; this is of type {kind(answer)}.")
+    if names := tried(lambda: _other_arguments(exercise, answer)):
         asked = ", ".join(exercise.arguments)
         return Verdict("wrong", f"{exercise.name} takes ({asked}); yours takes ({names}).")
+
+    def ask(*arguments):
+        """Call the answer, each time on copies of its own."""
+        copies = deepcopy(arguments)
+        return tried(lambda: plain(answer(*copies)), answer)
+
     rng = np.random.default_rng(seed)
     instances = [exercise.draw(rng, size) for size in range(1 if exercise.by_hand else SIZES)]
-    seen = []
-    for instance in instances:
+    cases = [_Case(each, None if exercise.accepts else exercise.solution(*each)) for each in instances]
+    for place, case in enumerate(cases):
         try:
-            got = answer(*([] if exercise.by_hand else instance))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            return Verdict("stopped", _what_stopped(error, answer), _shown(exercise, instance))
+            got = ask(*([] if exercise.by_hand else case.arguments))
+        except StoppedError as stopped:
+            return Verdict("stopped", str(stopped), _shown(exercise, case))
         if _unfinished(got):
             return Verdict("not yet", "Write it where the stub has `...`, and run the cell again.")
-        seen.append((instance, got))
-    for instance, got in seen:
-        if trouble := _trouble(exercise, instance, got):
-            return _why(exercise, seen, instance, got, trouble)
+        cases[place] = case._replace(got=got)
+    for case in cases:
+        if trouble := _trouble(exercise, case):
+            return _why(exercise, cases, case, trouble)
     for sentence, sides in exercise.properties.items():
-        for instance in instances:
-            if not _agree(sides, answer, instance):
-                says = f"Right on {SIZES} instances, but this must be true, and is not: {sentence}"
-                return Verdict("wrong", says)
+        true = f"Right on {SIZES} instances, but this must be true"
+        try:
+            if not all(_agree(sides, ask, case.arguments) for case in cases):
+                return Verdict("wrong", f"{true}, and is not: {sentence}")
+        except StoppedError as stopped:
+            return Verdict("stopped", f"{true}: {sentence} {stopped}")
     if exercise.arguments:
         also = "".join(f" Also, {sentence}" for sentence in exercise.properties)
         return Verdict("right", f"Right, on {SIZES} instances.{also}")
     return Verdict("right", "Right.")
 
 
-def _agree(sides, answer, instance):
+def _agree(sides, ask, arguments):
     """Compare the two sides of a property."""
     try:
-        return not differs(*sides(answer, *instance))
-    except Exception:  # it was right on the instances, and fails where the property calls it
+        return not differs(*map(plain, sides(ask, *arguments)))
+    except StoppedError:
+        raise
+    except Exception:  # right on the instances, and of another kind or shape here
         return False
 
 
-def _why(exercise, seen, instance, got, trouble):
+def _why(exercise, cases, case, trouble):
     """Name the known mistake that gives the same answers; else show the smallest counterexample."""
-    shown = _shown(exercise, instance, got, trouble)
-    if exercise.bug and not any(differs(given, exercise.bug(*arguments)) for arguments, given in seen):
+    shown = _shown(exercise, case, trouble)
+    if exercise.bug and not any(differs(each.got, exercise.bug(*each.arguments)) for each in cases):
         return Verdict("not yet", SAME, shown)
-    wrong = [(exercise.mistakes(*arguments), given) for arguments, given in seen]
+    wrong = [(exercise.mistakes(*each.arguments), each.got) for each in cases]
     for says in wrong[0][0]:
-        if not any(differs(given, answers[says]) for answers, given in wrong):
+        if not any(differs(got, answers[says]) for answers, got in wrong):
             return Verdict("wrong", says)
     return Verdict("wrong", "Not yet right. The smallest case where it fails:", shown)
 
 
-def _trouble(exercise, instance, got):
+def _trouble(exercise, case):
     """Say what is wrong with an answer; "" if nothing is."""
-    if exercise.accepts:
-        try:
-            verdict = exercise.accepts(got, *instance)
-        except Exception as error:  # of a wrong shape, or of a kind that nobody thought of
-            return f"it cannot be read: {error}"
-        return "" if verdict is True else str(verdict or "it is not what was asked for")
-    return differs(got, exercise.solution(*instance))
+    if not exercise.accepts:
+        return differs(case.got, case.expected)
+    if isinstance(case.got, Strange):
+        return f"it cannot be read: it is {case.got}"
+    try:
+        verdict = exercise.accepts(case.got, *case.arguments)
+    except Exception as error:  # of a wrong shape, or of a kind that nobody thought of
+        return f"it cannot be read: {error}"
+    return "" if verdict is True else str(verdict or "it is not what was asked for")
 
 
 def differs(got: Any, expected: Any) -> str:
-    """Describe the first difference between an answer and the right one; "" if there is none."""
+    """Describe the first difference between an answer, as `plain` reads it, and the right one; "" if there is none."""
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
             return f"a dictionary with {', '.join(map(repr, expected))} is expected"
         parts = {f"{name!r}": (got[name], value) for name, value in expected.items()}
     elif isinstance(expected, tuple):
-        if isinstance(got, str | dict) or not hasattr(got, "__len__") or len(got) != len(expected):
+        if isinstance(got, np.ndarray) and got.ndim:
+            got = list(map(np.asarray, got))
+        if not isinstance(got, list) or len(got) != len(expected):
             return f"{len(expected)} things are expected, separated by commas"
         parts = {f"number {place}": pair for place, pair in enumerate(zip(got, expected, strict=True), 1)}
     elif isinstance(expected, str):
         return "" if isinstance(got, str) and got == expected else f"{expected!r} is expected"
     else:
-        return _array_differs(got, expected)
+        return _array_differs(got, np.asarray(expected))
     found = ((name, differs(*pair)) for name, pair in parts.items())
     return next((f"{name}: {trouble}" for name, trouble in found if trouble), "")
 
 
 def _array_differs(got, expected):
-    try:
-        got = np.asarray(got, float)
-    except (TypeError, ValueError):
-        return f"numbers are expected, this is a {type(got).__name__}"
-    expected = np.asarray(expected, float)
+    logical = expected.dtype == bool
+    if not isinstance(got, np.ndarray) or (got.dtype == bool) != logical:
+        wanted = "True or False is" if logical else "numbers are"
+        return f"{wanted} expected, this is of type {kind(got)}"
+    got, expected = got.astype(float), expected.astype(float)
     if got.shape != expected.shape:
         return f"its shape is {got.shape}, {expected.shape} is expected"
     if np.isfinite(expected).all() and not np.isfinite(got).all():
@@ -132,9 +181,9 @@ def _array_differs(got, expected):
 
 
 def _unfinished(got):
-    """Find out whether something is missing: nothing was returned, or an ellipsis."""
-    parts = got.values() if isinstance(got, dict) else got if isinstance(got, tuple | list) else (got,)
-    return got is None or any(part is None or part is ... for part in parts)
+    """Find out whether something is missing in what came: nothing was returned, or an ellipsis."""
+    parts = got.values() if isinstance(got, dict) else got if isinstance(got, list) else ()
+    return got is None or got is ... or any(map(_unfinished, parts))
 
 
 def _other_arguments(exercise, answer):
@@ -150,25 +199,14 @@ def _other_arguments(exercise, answer):
     return ""
 
 
-def _what_stopped(error, answer):
-    """Put an error into words, with the line of the learner's code that raised it."""
-    if isinstance(error, KeyboardInterrupt):
-        return "It was interrupted."
-    file = getattr(getattr(inspect.unwrap(answer), "__code__", None), "co_filename", None)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    where = f" In line {frames[-1].lineno}: {frames[-1].line}" if frames and frames[-1].line else ""
-    said = str(error).strip().splitlines()
-    return f"It stopped with {type(error).__name__}: {said[0].rstrip('.') if said else 'no message'}.{where}"
-
-
-def _shown(exercise, instance, got=None, trouble=""):
-    """Write an instance, the answer to it and what is expected as text."""
-    shown = {} if exercise.by_hand else dict(zip(exercise.arguments, instance, strict=True))
+def _shown(exercise, case, trouble=""):
+    """Write an instance, and the answer to it and what is expected where there is trouble, as text."""
+    shown = {} if exercise.by_hand else dict(zip(exercise.arguments, case.arguments, strict=True))
     lines = [_named(f"{name} = ", value) for name, value in shown.items()]
-    if got is not None:
-        lines += [_named("yours: ", got), trouble]
+    if trouble:
+        lines += [_named("yours: ", case.got), trouble]
         if not exercise.accepts and not exercise.by_hand and not exercise.bug:
-            lines.append(_named("expected: ", exercise.solution(*instance)))
+            lines.append(_named("expected: ", case.expected))
     return "\n".join(lines)
 
 
@@ -179,18 +217,17 @@ def _named(name, value):
 def _text(value):
     """Write a value in a few rounded lines."""
     if callable(value):
-        return getattr(value, "__name__", "a function")
-    if isinstance(value, str):
-        return repr(value)
+        return value.__name__
+    value = plain(value)
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{name}: {_text(part)}" for name, part in value.items()) + "}"
-    if isinstance(value, tuple | list) and any(np.ndim(part) for part in value):
-        return ",\n".join(map(_text, value))
-    try:
-        array = np.asarray(value, float)
-    except (TypeError, ValueError):
-        return repr(value)[:200]
-    if not array.ndim:
-        return f"{float(array):.4g}"
+        return "{" + ", ".join(f"{name}: {_text(part)}" for name, part in list(value.items())[:20]) + "}"
+    if isinstance(value, list):
+        return ",\n".join(map(_text, value[:20]))
+    if not isinstance(value, np.ndarray):
+        return repr(value[:200] if isinstance(value, str) else value)
+    if not value.ndim:
+        return f"{float(value):.4g}"
+    if value.ndim > 3:
+        return f"of shape {value.shape}"
     short = {"precision": 3, "suppress_small": True, "threshold": 30, "edgeitems": 2}
-    return np.array2string(array + 0.0, separator=", ", **short)
+    return np.array2string(value + 0.0, separator=", ", **short)

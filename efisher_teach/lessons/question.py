@@ -28,8 +28,16 @@ class Question(NamedTuple):
         """The sureness, in %, of a reader who knows nothing."""
         return round(100 / len(self.options)) if self.options else 0
 
-    def near(self, guess: float) -> bool:
-        """True if a number is near enough."""
+    def allows(self, guess: Any) -> bool:
+        """True if it can be a guess: the number of an option, or a number in the range."""
+        if self.options:
+            return guess in range(1, len(self.options) + 1)
+        return isinstance(guess, int | float) and self.low <= guess <= self.high
+
+    def right(self, guess: float | int) -> bool:
+        """True if it is the right option, or a number near enough."""
+        if self.options:
+            return guess == self.answer
         return abs(guess - self.answer) <= self.within or isclose(guess, self.answer)
 
 
