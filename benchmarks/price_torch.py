@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 from turns import DAMPING, Way
 
-PACKAGES = ("torch", "nngeometry", "backpack-for-pytorch", "asdfghjkl")
+PACKAGES = ("torch", "nngeometry", "backpack-for-pytorch", "asdfghjkl", "torchjd")
 
 
 def versions():
@@ -126,6 +126,18 @@ def ways(case):
 
         return Way(call, direction)
 
+    def torchjd():
+        net = network()
+        engine = importlib.import_module("torchjd.autogram").Engine(net, batch_dim=0)
+
+        def call():
+            net.zero_grad(set_to_none=True)
+            each = losses(net, x, y)
+            each.backward(weights(engine.compute_gramian(each)))
+            return moved(net.parameters(), [of.grad for of in net.parameters()])
+
+        return Way(call, direction)
+
     def backpack():
         package, extensions = map(importlib.import_module, ("backpack", "backpack.extensions"))
         net, loss = package.extend(network()), package.extend(torch.nn.CrossEntropyLoss(reduction="sum"))
@@ -158,6 +170,7 @@ def ways(case):
         "by hand, for this network": by_hand,
         "ASDL": asdl,
         "NNGeometry": nngeometry,
+        "TorchJD": torchjd,
         "BackPACK": backpack,
         "vmap(grad)": func,
     }

@@ -4,6 +4,7 @@ Only concrete values are checked. Under `jit`, `vmap` and `grad` a value is not 
 evidence (`Step.residual`, `Step.budget_spent`) instead.
 """
 
+import os
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NoReturn
@@ -143,6 +144,15 @@ def gradients(G: Any) -> jax.Array:
     if 0 in array.shape:
         reject("G", "non-empty", f"shape {array.shape}", "Give at least one example and one parameter.")
     finite_rows("G", array, "Look at these examples, or at the params that made their loss overflow.")
+    if is_concrete(array):
+        largest, kind = (
+            float(np.abs(np.asarray(array)).max()),
+            jnp.finfo(jnp.promote_types(array.dtype, jnp.float32)),
+        )
+        room = (float(kind.tiny / kind.eps) ** 0.5, (float(kind.max) / array.size) ** 0.5)
+        if largest and not room[0] < largest < room[1]:
+            requirement = f"between {room[0]:.0e} and {room[1]:.0e}, as it is squared"
+            reject("G", requirement, f"{largest:.2g} as its largest entry", RESCALE)
     return array
 
 
@@ -154,8 +164,9 @@ def symmetric(argument: str, value: Any) -> jax.Array:
         reject(argument, "square (p, p)", f"shape {A.shape}", action)
     finite_rows(argument, A, "It was computed from gradients that are not finite.")
     if is_concrete(A):
-        skew = float(np.abs(A - A.T).max())
-        if skew > 1e3 * float(jnp.finfo(A.dtype).eps) * float(np.abs(A).max()):
+        known = np.asarray(A, float)  # under `jit`, JAX would trace what it makes of a constant
+        skew = float(np.abs(known - known.T).max())
+        if skew > 1e3 * float(jnp.finfo(A.dtype).eps) * float(np.abs(known).max()):
             got = f"|{argument} - {argument}ᵀ| up to {skew:.3g}"
             reject(argument, "symmetric", got, f"Use empirical_fisher(G), or ({argument} + {argument}.T)/2.")
     return A
@@ -247,6 +258,18 @@ def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
     return n
 
 
+def square_fits(n: int) -> None:
+    """Room for a few n × n matrices, such as K and its factors, in the memory of this machine or of its accelerator."""
+    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    if memory is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if memory and 4 * n**2 > memory / 4:
+        got = f"n = {n}: 4n² bytes are {4 * n**2 / 2**30:.1f} GiB of {memory / 2**30:.1f}"
+        reject(
+            "x and y", "few enough that K (n, n) takes at most a quarter of the memory", got, "Take batches."
+        )
+
+
 def at_least_one(argument: str, value: Any, action: str = "Use 1 or more.") -> int:
     """A whole number ≥ 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -254,7 +277,12 @@ def at_least_one(argument: str, value: Any, action: str = "Use 1 or more.") -> i
     return int(value)
 
 
-def one_of(argument: str, value: Any, names: tuple[str, ...]) -> None:
+def relative_to(value: Any) -> None:
+    """The eigenvalue that a damping counts in, or None."""
+    one_of("relative_to", value, (None, "largest", "mean"))
+
+
+def one_of(argument: str, value: Any, names: tuple[str | None, ...]) -> None:
     """One of the names."""
     if value not in names:
         reject(argument, "one of " + ", ".join(map(repr, names)), f"{value!r}", "Choose one of these.")

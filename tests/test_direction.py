@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import efisher_teach as ef
 from efisher_teach.network.report import levenberg_marquardt
@@ -131,7 +133,8 @@ def test_whole_weights_are_repetitions(damping):
     params, x, y = data()
     repeats = np.array([0, 0, 2, 2, 2, 4])
     update = ef.make_update(loss_fn, damping=damping, budget=0.01)
-    weighted, report = step_of(update, params, x, y, weights=jnp.array([2.0, 0, 3, 0, 1, 0]))
+    padded = x.at[jnp.array([1, 3, 5])].set(jnp.nan)
+    weighted, report = step_of(update, params, padded, y, weights=jnp.array([2.0, 0, 3, 0, 1, 0]))
     expected, of_repeated = step_of(update, params, x[repeats], y[repeats])
     np.testing.assert_allclose(weighted, expected, rtol=1e-6, atol=1e-9)
     for one, other in zip(report[:-1], of_repeated[:-1], strict=True):
@@ -206,16 +209,35 @@ def test_a_step_that_bfloat16_loses_is_reported():
         assert (report.actual_decrease == 0) == lost
 
 
-def test_epsilon_in_parts_of_an_eigenvalue():
+@pytest.mark.parametrize("relative_to", ["largest", "mean"])
+def test_epsilon_in_parts_of_an_eigenvalue(relative_to):
     params, x, y = data()
-    K = ef.gram(G_of(params, x, y))
-    for relative_to, unit in (("largest", np.linalg.norm(K, 2)), ("mean", np.trace(K) / 6)):
-        relative, report = step_of(
-            ef.make_update(loss_fn, damping=0.1, relative_to=relative_to, budget=0.01), params, x, y
+    G = G_of(params, x, y)
+    unit = float(
+        {"largest": lambda K: np.linalg.norm(K, 2), "mean": lambda K: np.trace(K) / 6}[relative_to](
+            ef.gram(G)
         )
-        absolute, _ = step_of(ef.make_update(loss_fn, damping=0.1 * unit, budget=0.01), params, x, y)
-        np.testing.assert_allclose(relative, absolute, rtol=1e-4, atol=1e-6)
-        assert float(report.damping) == pytest.approx(0.1 * unit, rel=1e-5)
+    )
+    target = jnp.arange(6.0)
+
+    def direction(**options):
+        form = ef.scale_by_empirical_fisher(**options)
+        return form.update(G, form.init(G[0]))[0]
+
+    for function in (
+        lambda **options: step_of(ef.make_update(loss_fn, budget=0.01, **options), params, x, y)[0],
+        lambda **options: ef.empirical_fisher_step(G, budget=0.01, **options).delta,
+        lambda **options: ef.targeted_step(G, target, **options).delta,
+        direction,
+        partial(direction, decay=0.5, memory=12),
+        lambda damping, **options: ef.damping_path(G, jnp.array([0.0, damping]), 0.01, **options).delta,
+    ):
+        relative = function(damping=0.1, relative_to=relative_to)
+        np.testing.assert_allclose(relative, function(damping=0.1 * unit), rtol=1e-4, atol=1e-6)
+    padding = {"weights": jnp.array([1.0, 1, 0, 0, 0, 0])}
+    update = ef.make_update(loss_fn, damping=0.1, relative_to=relative_to, budget=0.01)
+    expected = step_of(update, params, x[:2], y[:2])[1].damping
+    assert step_of(update, params, x, y, **padding)[1].damping == pytest.approx(float(expected), rel=1e-5)
 
 
 # Losses that return more, and need more.
@@ -297,6 +319,52 @@ def test_moves_keep_inner_products(kind):
         assert all(each == jnp.issubdtype(a.dtype, jnp.floating) for each in followed), name
         if followed and followed[0]:
             np.testing.assert_allclose(jnp.sum(move(a) * move(b)), jnp.sum(a * b), rtol=0.02)
+
+
+@pytest.mark.parametrize("examples", [6, 40])
+def test_examples_some_at_a_time(examples):
+    """A part of the examples may be differentiated at once: the last one here is alone."""
+    params, x, y = data(examples)
+    whole, parts = (ef.make_update(loss_fn, damping=0.1, budget=0.01, chunk_size=m) for m in (None, 5))
+    for one, other in zip(*(jax.tree.leaves(update(params, x, y)) for update in (whole, parts)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6)
+    at_once = [str(jax.make_jaxpr(update)(params, x, y)) for update in (whole, parts)]
+    assert [f"f32[{examples},3] = dot_general" in text for text in at_once] == [True, False]
+    weights = jnp.arange(float(examples))
+    dense = [flat(ef.weighted_gradient(loss_fn, params, x, y, weights, chunk_size=m)) for m in (None, 5)]
+    np.testing.assert_allclose(*dense, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    seed=st.integers(0, 99),
+    n=st.integers(1, 12),
+    p=st.integers(1, 12),
+    rank=st.integers(1, 12),
+    damping=st.sampled_from([0.0, 1e-7, 1e-3, 1.0]),
+    unit=st.integers(-60, 60),
+    repeated=st.booleans(),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_no_step_is_wrong_with_a_good_flag(seed, n, p, rank, damping, unit, repeated):
+    """In float32, of any shape, rank and unit: it is the step in float64, or the residual says that it is not."""
+    rng = np.random.default_rng(seed)
+    G = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, p)) * 2.0**unit
+    G = np.repeat(G[:1], n, axis=0) if repeated else G
+    update = ef.make_update(linear, radius=1.0, damping=damping, relative_to="largest")
+    moved, report = update(jnp.zeros(p), jnp.asarray(G, jnp.float32), jnp.zeros(n))
+    singular = np.linalg.svd(G, compute_uv=False)
+    A = G.T @ G / n + damping * singular[0] ** 2 / n * np.eye(p)
+    u = np.linalg.pinv(A, rcond=1e-9, hermitian=True) @ G.mean(axis=0)
+    if np.linalg.norm(u) * singular[0] < 1e-6:
+        return  # g is 0 to rounding
+    left_over = A @ -np.asarray(moved, float) * np.linalg.norm(u) - G.mean(axis=0)
+    assert report.finite
+    assert np.linalg.norm(left_over) < 1e-3 * np.linalg.norm(G.mean(axis=0)) or report.residual > 1e-4
+
+
+def linear(params, x, y):
+    """Its gradient is x, whatever the parameters are."""
+    return x @ params
 
 
 def test_an_update_can_be_jitted_as_it_is():

@@ -99,3 +99,10 @@ def test_strict_promotion():
         G = ef.per_example_gradients(loss_fn, THETA, x, y)
         assert ef.empirical_fisher_step(G, damping=0.1, budget=0.01).residual < 1e-5
         assert ef.make_update(loss_fn, damping=0.1, budget=0.01)(THETA, x, y)[1].residual < 1e-5
+
+
+def test_a_constant_is_checked_inside_jit():
+    """A curvature that a jitted function closes over is known, though JAX traces what is made of it."""
+    G = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]])
+    step = lambda G: ef.step_in(ef.coordinates.square, 1 - THETA, G, budget=0.1, curvature=jnp.eye(2)).delta  # noqa: E731
+    np.testing.assert_allclose(jax.jit(step)(G), step(G), rtol=1e-6)

@@ -179,8 +179,9 @@ POSITIVES += [(ef.logistic_regression, "separation"), (scenes.vector_field, "noi
 POSITIVES += [(scenes.proof, "damping"), (scenes.proof, "budget"), (scenes.the_best_step, "budget")]
 COUNTS = [(call, size) for call in (ef.linear_regression, ef.logistic_regression) for size in ("n", "p")]
 COUNTS += [(ef.per_example_gradients, "chunk_size"), (ef.loss_gram, "chunk_size"), (ef.descend, "steps")]
-COUNTS += [(ef.fit, "steps"), (ef.fit, "batch_size"), (scale_by, "memory"), (fisher, "sampled")]
-COUNTS += [(scenes.fisher_hessian, "n")]
+COUNTS += [(ef.fit, "steps"), (scale_by, "memory"), (fisher, "sampled")]
+COUNTS += [(scenes.fisher_hessian, "n"), (make, "chunk_size"), (ef.per_example_losses, "chunk_size")]
+RELATIVE = [step, path, targeted, make, scale_by]
 SYMMETRIC = [(ef.quadratic_form, "A"), (ratios, "A"), (ratios, "B"), (ef.solve_primal, "C"), (ef.ledger, "C")]
 SYMMETRIC += [(ef.solve_gram, "K"), (precondition, "A"), (ef.step_in, "curvature")]
 REALS = [(ef.gram, "G"), (step, "damping"), (step, "budget"), (ef.solve_gram, "K"), (ef.solve_primal, "g")]
@@ -191,7 +192,7 @@ REALS += [(ef.push_forward, "J"), (ef.push_forward, "delta"), (charts.affine, "A
 NEGATIVE, NOT_POSITIVE, NOT_COUNTS = [-1.0, -1e-9, NAN, INF], [0.0, -0.5, NAN, INF], [0, -2, 1.5, True]
 SQUARES, SKEW, UNKNOWN = [x, y, jnp.ones((0, 0))], [C.at[0, 1].add(0.5)], [C.at[0, 0].set(NAN)]
 MOST = jnp.full((8, 2), NAN).at[0].set(1)
-HUGE, TINY, RATE = [1e20 * G, 1e36 * G], [1e-25 * G, 1e-22 * G], {"budget": None, "learning_rate": 0.1}
+NEARLY, RATE = jnp.diag(jnp.array([1e-14, 1e-20])), {"budget": None, "learning_rate": 0.1}
 BATCH, LEAFLESS = {"output_fn": root, "params": at, "x": column}, {"params": {}, "loss_fn": lambda *_: y[0]}
 ZERO, POSITIVE = "finite and at least 0; got ", "finite and greater than 0; got {}."
 COUNT, ONE = "a whole number of at least 1; got {}.", "one number; got shape (3,). For many, use"
@@ -238,13 +239,25 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (make, "budget", [{"learning_rate": 0.1}], LIMITS + "budget, learning_rate. A budget bounds"),
     (make, "budget", [RATE | {"radius": 0.1}], LIMITS + "radius, learning_rate. A budget bounds"),
     (make, "budget", [{"budget": None}], LIMITS + "none. A budget bounds the mean squared loss"),
-    *[(call, "G", HUGE, FINITE + SCALE) for call in (ef.empirical_fisher, ef.gram, step, path)],
-    (targeted, "G", [{"G": G, "budget": 0.1} for G in HUGE + TINY], FINITE + SCALE),
-    (ef.gradient_covariance, "G", [3e38 * x], FINITE + SCALE),
-    (two, "G", [1e19 * G], FINITE + SCALE),
-    *[(call, "G", TINY + HUGE, LOST + SCALE) for call in (two, targeted)],
-    *[(call, "G", [RATE | {"G": TINY[0]}], LOST + SCALE) for call in (step, ef.step_in)],
-    (ef.step_in, "budget", [{"G": HUGE[0]}], FINITE + "The step leads out of the chart: make it smaller"),
+    *[
+        (call, "G", [1e20 * G, 1e-25 * G], "between 3e-16 and 8e+18, as it is squared; got ")
+        for call in TAKE_G
+    ],
+    (step, "G", [{"G": NEARLY, "budget": 3e38}], FINITE + SCALE),
+    (targeted, "G", [{"G": NEARLY, "target": jnp.ones(2), "budget": 3e38}], FINITE + SCALE),
+    (path, "G", [{"G": NEARLY, "dampings": jnp.zeros(1), "budget": 3e38}], FINITE + SCALE),
+    (two, "G", [{"G": NEARLY, "budget": 3e38, "radius": 3e38}], FINITE + SCALE),
+    *[
+        (call, "G", [RATE | {"G": 1e15 * G, "learning_rate": 1e-36}], LOST + SCALE)
+        for call in (step, ef.step_in)
+    ],
+    (two, "G", [{"G": 1e15 * G, "radius": 1.2e-38}], LOST + SCALE),
+    (
+        ef.step_in,
+        "budget",
+        [{"G": -G, "budget": 1e6}],
+        FINITE + "The step leads out of the chart: make it smaller",
+    ),
     # Parameters, examples, and the losses of each.
     *[(call, "params", [jnp.ones(2, bool)], FLOATS + "bool at the root. Only these") for call in TAKE_PARAMS],
     (init, "params", [{"params": {"a": theta, "b": 0}}], FLOATS + "int64 at ['b']. Write 0.0"),
@@ -348,7 +361,10 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     # The network.
     (make, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it in a"),
     (make, "mesh", [Mesh(np.array(jax.devices()[:1]), "z")], MESH + "axes ('z',). Use e.g. jax.make_mesh("),
-    (make, "relative_to", ["half"], "one of 'largest', 'mean'; got 'half'. Choose"),
+    *[
+        (call, "relative_to", ["half"], "one of None, 'largest', 'mean'; got 'half'. Choose")
+        for call in RELATIVE
+    ],
     (make, "measure", [{"measure": False, "accept": 0.0}], "True beside accept or steer; got False. Leave"),
     (make, "memory", [-0.1, 1.0, NAN], "at least 0 and below 1; got {}. Use e.g. 0.9, or 0"),
     (make, "steer", [0.0, 1.0, NAN], "between 0 and 1, for a damping above 0; got {} for a damping of 0.1"),
@@ -369,6 +385,12 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (split_examples, "x and y", [{}], "a multiple of 8 examples, the devices of the mesh; got 3. Leave out"),
     (update, "params", [jnp.ones(2, int)], FLOATS + "int32 at the root. Only these have a gradient"),
     (ef.loss_gram, "params", [LEAFLESS | {"params": {"b": [1]}}], FLOATS + "int64 at ['b'][0]. Write 1.0"),
+    (
+        ef.loss_gram,
+        "x and y",
+        [{"x": np.zeros((2**20, 2)), "y": np.zeros(2**20)}],
+        "few enough that K (n, n) takes at",
+    ),
     (ef.loss_gram, "params", [LEAFLESS], FLOATS + "no array at all. Give at least one."),
     (ef.loss_gram, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it"),
     (ef.loss_gram, "loss_fn", [{"loss_fn": root, "x": column}], ROW + "Its value or its gradient overflows"),
@@ -381,8 +403,29 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
         "per-example gradients, for each array (n, …), of 2 parameters in all; got",
     ),
     (remember, "updates", [G], "of at most 2 examples, the memory; got 3 examples. Make memory a few"),
-    (ef.fit, "key", [{"batch_size": 3}], "a jax.random.key where batch_size is given; got None. Use e.g."),
-    (ef.fit, "batch_size", [8], "at most 3, the number of examples; got 8. For all examples"),
+    (ef.fit, "key", [{"batch_size": 2}], "a jax.random.key where the update needs one, or batch_size is"),
+    (
+        ef.fit,
+        "x",
+        [{"x": [], "y": None}, {"x": 3, "y": None}, {"x": [1], "y": None}],
+        "an iterable of batches (x, y), as",
+    ),
+    (
+        ef.fit,
+        "batch_size",
+        [{"y": None, "batch_size": 3, "key": jax.random.key(0)}],
+        "left out without y; got 3.",
+    ),
+    *[
+        (ef.fit, "batch_size", [{"batch_size": m, "key": jax.random.key(0)}], COUNT.format(m))
+        for m in NOT_COUNTS
+    ],
+    (
+        ef.fit,
+        "batch_size",
+        [{"batch_size": 8, "key": jax.random.key(0)}],
+        "at most 3, the number of examples; got 8. For all examples",
+    ),
     (ef.fit, "checkpoint", ["no/run.npz"], "in a folder that exists; got {}. Make the folder first."),
     (go_on, "checkpoint", [b"", b"text"], "a file of these parameters: float32[2], float32[2], "),
     # Figures.
@@ -456,6 +499,7 @@ ELSEWHERE = {
     "figures/table.py": "said to authors of scenes: test_scenes.py",
     "figures/paint.py": "said to authors of scenes: test_scenes.py",
     "errors.py: raise": "an error of the loss itself",
+    "network/training.py: errors.reject('checkpoint', 'left out": "in the middle of a run: test_update.py",
     "__init__.py": "as Python says it: test_layers.py",
     "core/solve.py: errors.finite_result('G', u)": "XLA turns √∞/∞ to 0, so the dual is never NaN",
 }

@@ -359,6 +359,51 @@ def test_batches_go_through_every_example_once():
     assert not np.array_equal(*runs)
 
 
+def test_fit_takes_any_iterable_of_batches(tmp_path):
+    batches = [(jnp.asarray(XS[rows]), jnp.asarray(Y[rows])) for rows in (slice(3), slice(3, 7))]
+    fitted = partial(ef.fit, descend, jnp.asarray(THETA), progress=False)
+    runs = [fitted(given, steps=5) for given in (batches, tuple(batches), iter(batches))]
+    assert [run.stopped for run in runs] == ["all steps done"] * 2 + ["no more batches"]
+    theta = jnp.asarray(THETA)
+    for step in range(5):
+        theta, _ = descend(theta, *batches[step % 2])
+        if step == 1:
+            identical(runs[2].params, theta)
+    identical(runs[0].params, theta)
+    identical(runs[1].params, theta)
+    assert [seen.tolist() for seen in runs[2].reports.examples] == [[0, 1, 2], [3, 4, 5, 6]]
+    with pytest.raises(
+        ValueError, match="`checkpoint` must be left out, or every report of one shape; got another"
+    ):
+        fitted(batches, steps=5, checkpoint=tmp_path / "run.npz")
+    assert len(fitted([batches[0]], steps=2, checkpoint=tmp_path / "run.npz").reports.loss) == 2
+
+
+def test_fit_gives_a_key_to_each_step(tmp_path):
+    """Also where a key is in the state, and in the file; and goes on with those that it would have given."""
+
+    def update(state, x, y, key):
+        theta, own = state
+        theta, report = descend(theta, x, y)
+        return (theta + jax.random.normal(key, (2,)), jax.random.fold_in(own, 1)), report
+
+    update.needs_key = True
+    start, path = (jnp.asarray(THETA), jax.random.key(7)), tmp_path / "run.npz"
+    fitted = partial(
+        ef.fit, update, start, jnp.asarray(XS), jnp.asarray(Y), key=jax.random.key(0), progress=False
+    )
+    keys = [[np.asarray(fitted(steps=steps).params[0]) for steps in (1, 2)] for _ in range(2)]
+    np.testing.assert_array_equal(*keys)
+    quiet = descend(descend(start[0], jnp.asarray(XS), jnp.asarray(Y))[0], jnp.asarray(XS), jnp.asarray(Y))[0]
+    first, second = keys[0][0] - descend(start[0], jnp.asarray(XS), jnp.asarray(Y))[0], keys[0][1] - quiet
+    assert min(np.abs(first).min(), np.abs(second - first).min()) > 1e-3  # another key at the second step
+    fitted(steps=2, checkpoint=path)
+    on, whole = fitted(steps=4, checkpoint=path), fitted(steps=4)
+    identical(on.params[0], whole.params[0])
+    assert on.params[1] == whole.params[1]
+    assert ef.make_update(line, damping=0.1, budget=BUDGET, needs_key=True).needs_key
+
+
 PRESSED, UNREADABLE = KeyboardInterrupt(), Seen(np.ones(2), Y)
 STOPS = {  # what ends a run, after how many steps (5 is in the middle of an epoch), and what it then says
     "steps": (lambda: {"steps": 5}, 5, "all steps done"),

@@ -5,6 +5,7 @@ once: everything after this room sees the matrix G (n, p), whose row i is the gr
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,16 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 from efisher_teach import errors
 
 
-def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) -> Float[Array, " n"]:
+def of_each(function: Callable, x: PyTree, y: PyTree, chunk_size: int | None = None) -> PyTree:
+    """`function(x, y)` of every example, of `chunk_size` of them at a time; None means all at once."""
+    if chunk_size is None or chunk_size >= len(jax.tree.leaves((x, y))[0]):
+        return jax.vmap(function)(x, y)
+    return lax.map(lambda example: function(*example), (x, y), batch_size=chunk_size)
+
+
+def per_example_losses(
+    loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, *, chunk_size: int | None = None
+) -> Float[Array, " n"]:
     """The loss ℓᵢ(θ) of every example.
 
     Args:
@@ -23,12 +33,13 @@ def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) 
         params: The parameters θ, any pytree.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
+        chunk_size: How many examples to evaluate at once; None means all.
 
     Returns:
         The losses (n,), in the unit of the loss.
 
     Raises:
-        ValueError: x and y differ in length, or loss_fn does not return one number.
+        ValueError: x and y differ in length, loss_fn does not return one number, or chunk_size < 1.
 
     Examples:
         >>> loss_fn = lambda theta, x, y: (theta * x - y) ** 2 / 2  # of one example
@@ -37,7 +48,14 @@ def per_example_losses(loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree) 
     """
     x, y = errors.data(x, y)
     errors.scalar_loss(loss_fn, params, x, y)
-    return jax.vmap(loss_fn, in_axes=(None, 0, 0))(params, x, y)
+    return of_each(lambda x, y: loss_fn(params, x, y), x, y, checked_chunk_size(chunk_size))
+
+
+def checked_chunk_size(value: Any) -> int | None:
+    """A number of examples, or None for all of them."""
+    return (
+        None if value is None else errors.at_least_one("chunk_size", value, "For all at once, leave it out.")
+    )
 
 
 def per_example_gradients(
@@ -67,18 +85,10 @@ def per_example_gradients(
          [0. 2.]]
     """
     params, (x, y) = errors.parameters(params), errors.data(x, y)
-    n = errors.scalar_loss(loss_fn, params, x, y)
-    chunk_size = (
-        n
-        if chunk_size is None
-        else errors.at_least_one("chunk_size", chunk_size, "For all at once, leave it out.")
-    )
+    errors.scalar_loss(loss_fn, params, x, y)
     flat, unravel = ravel_pytree(params)
     gradient = jax.grad(lambda flat, x, y: loss_fn(unravel(flat), x, y))
-    if chunk_size >= n:
-        G = jax.vmap(gradient, in_axes=(None, 0, 0))(flat, x, y)
-    else:
-        G = lax.map(lambda example: gradient(flat, *example), (x, y), batch_size=chunk_size)
+    G = of_each(lambda x, y: gradient(flat, x, y), x, y, checked_chunk_size(chunk_size))
     errors.finite_rows("loss_fn", G, "Its gradient overflows or is undefined at these examples.")
     return G
 
@@ -182,7 +192,13 @@ def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array,
 
 
 def weighted_gradient(
-    loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, weights: Real[Array, " n"]
+    loss_fn: Callable,
+    params: PyTree,
+    x: PyTree,
+    y: PyTree,
+    weights: Real[Array, " n"],
+    *,
+    chunk_size: int | None = None,
 ) -> PyTree:
     """Any combination of the per-example gradients for the price of one backward pass: Gᵀw = ∇ Σᵢ wᵢ ℓᵢ(θ).
 
@@ -194,12 +210,13 @@ def weighted_gradient(
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
         weights: w (n,), of any sign; held constant. A SUM: for the mean gradient use w = 1/n.
+        chunk_size: How many examples to differentiate at once, each of them evaluated twice; None means all.
 
     Returns:
         A pytree shaped like `params`.
 
     Raises:
-        ValueError: As in `per_example_losses`; weights of another length.
+        ValueError: As in `per_example_losses`; weights of another length; chunk_size < 1.
 
     Examples:
         >>> loss_fn = lambda theta, x, y: (x @ theta - y) ** 2 / 2
@@ -214,5 +231,8 @@ def weighted_gradient(
     weights = lax.stop_gradient(errors.as_float("weights", weights))
     if weights.shape != (n,):
         errors.reject("weights", f"of shape ({n},), one an example", f"shape {weights.shape}", "Ravel it.")
-    losses = jax.vmap(loss_fn, in_axes=(None, 0, 0))
-    return jax.grad(lambda params: jnp.sum(weights * losses(params, x, y)))(params)
+    chunk_size = checked_chunk_size(chunk_size)
+    # Without the checkpoint, the map would keep what the backward pass of all chunks needs.
+    loss = loss_fn if chunk_size is None else jax.checkpoint(loss_fn)
+    losses = lambda params: of_each(lambda x, y: loss(params, x, y), x, y, chunk_size)  # noqa: E731
+    return jax.grad(lambda params: jnp.sum(weights * losses(params)))(params)

@@ -50,7 +50,6 @@ def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
     """
     G = errors.gradients(G)
     C = dot(G.T, G) / G.shape[0]
-    errors.finite_result("G", C)
     return C
 
 
@@ -76,7 +75,6 @@ def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
     """
     G = errors.gradients(G)
     K = dot(G, G.T) / G.shape[0]
-    errors.finite_result("G", K)
     return K
 
 
@@ -102,7 +100,6 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
          [0. 0.]]
     """
     centred = errors.gradients(G) - mean_gradient(G)
-    errors.finite_result("G", centred)
     return empirical_fisher(centred)
 
 

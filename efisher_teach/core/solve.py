@@ -14,6 +14,7 @@ random walk, hence the root; C is the user's, with errors of its own.) Forming C
 the spectral way does not, and is the one that `empirical_fisher_step` takes.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -78,6 +79,13 @@ def factor(G: Float[Array, "n p"]) -> Spectrum:
 def quotient(above: ArrayLike, below: Array) -> Array:
     """above/below, and 0 where below is 0: the pseudo-inverse leaves out what a matrix does not see."""
     return jnp.where(below == 0, 0, above / jnp.where(below == 0, 1, below))
+
+
+def relative(
+    damping: Array, relative_to: str | None, largest: Callable[[], Array], mean: Callable[[], Array]
+) -> Array:
+    """ε of a damping that counts in the largest eigenvalue of K, in the mean one (tr K/n), or in nothing (None)."""
+    return damping if relative_to is None else damping * {"largest": largest, "mean": mean}[relative_to]()
 
 
 def agreement_of(spectrum: Spectrum, target: Real[Array, " n"] | None = None) -> Float[Array, ""]:

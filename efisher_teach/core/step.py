@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 from efisher_teach import errors
 from efisher_teach.core.gradients import cancels
 from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import agreement_of, factor, quotient
+from efisher_teach.core.solve import agreement_of, factor, quotient, relative
 
 
 class Step(NamedTuple):
@@ -56,6 +56,7 @@ def empirical_fisher_step(
     damping: Real[ArrayLike, ""] = 0.0,
     budget: Real[ArrayLike, ""] | None = None,
     learning_rate: Real[ArrayLike, ""] | None = None,
+    relative_to: str | None = None,
 ) -> Step:
     """The empirical-Fisher step Δ = -η(C + εI)⁻¹g, with η given or such that ΔᵀCΔ = c.
 
@@ -64,6 +65,7 @@ def empirical_fisher_step(
         damping: ε ≥ 0; 0 is the pseudo-inverse, and then the step solves min gᵀΔ such that ΔᵀCΔ = c.
         budget: c > 0, the mean squared loss change to spend; exactly met, also with damping.
         learning_rate: η > 0, instead of a budget.
+        relative_to: "largest" or "mean", if ε counts in the largest eigenvalue of C or in tr C/n, the mean one of K.
 
     Returns:
         A `Step`. g = 0 gives Δ = 0.
@@ -84,10 +86,10 @@ def empirical_fisher_step(
     """
     G = errors.gradients(G)
     ones = jnp.ones(G.shape[0], G.dtype)
-    return _checked(G, ones, damping, budget=budget, learning_rate=learning_rate)
+    return _checked(G, ones, damping, relative_to, budget=budget, learning_rate=learning_rate)
 
 
-@partial(jax.jit, static_argnames="budgeted")
+@partial(jax.jit, static_argnames=("budgeted", "relative_to"))
 def solve_step(
     G: Float[Array, "n p"],
     target: Float[Array, " n"],
@@ -95,6 +97,7 @@ def solve_step(
     scale: Float[Array, ""],
     *,
     budgeted: bool,
+    relative_to: str | None = None,
 ) -> Step:
     """The step, for checked arguments; `scale` is c or η.
 
@@ -104,6 +107,7 @@ def solve_step(
     """
     n, factors = G.shape[0], factor(G)
     eigenvalues, V, U = factors
+    damping = relative(damping, relative_to, lambda: eigenvalues[0], lambda: jnp.sum(eigenvalues) / n)
     g, is_zero = mean_direction(G, target)
     along = jnp.where(is_zero, 0, dot(U.T, target))
     u = dot(V, quotient(jnp.sqrt(eigenvalues), eigenvalues + damping) * along) / jnp.sqrt(n)
@@ -168,6 +172,7 @@ def targeted_step(
     *,
     damping: Real[ArrayLike, ""] = 0.0,
     budget: Real[ArrayLike, ""] | None = None,
+    relative_to: str | None = None,
 ) -> Step:
     """The step that asks example i for the decrease tᵢ: Δ = argmin E[(gᵢᵀΔ + tᵢ)²] + ε‖Δ‖² = -(C + εI)⁻¹Gᵀt/n.
 
@@ -179,6 +184,7 @@ def targeted_step(
         target: t (n,), in the unit of the loss, of any sign.
         damping: ε ≥ 0.
         budget: c > 0, to scale the step such that ΔᵀCΔ = c; None takes the decreases as they are asked for.
+        relative_to: As in `empirical_fisher_step`.
 
     Returns:
         A `Step`, with Gᵀt/n in the place of g and t in the place of 1: its agreement is ‖Pt‖²/‖t‖², the part of the
@@ -199,24 +205,34 @@ def targeted_step(
     """
     G = errors.gradients(G)
     target = errors.target(target, G.shape[0]).astype(G.dtype)
-    return _checked(G, target, damping, budget=budget, learning_rate=1.0 if budget is None else None)
+    learning_rate = 1.0 if budget is None else None
+    return _checked(G, target, damping, relative_to, budget=budget, learning_rate=learning_rate)
 
 
-def _checked(G, target, damping, *, budget, learning_rate):
+def _checked(G, target, damping, relative_to, *, budget, learning_rate):
+    errors.relative_to(relative_to)
     budgeted, scale = errors.budget_or_rate(budget, learning_rate, G.dtype)
-    step = solve_step(G, target, errors.one_damping(damping, G.dtype), scale, budgeted=budgeted)
+    damping = errors.one_damping(damping, G.dtype)
+    step = solve_step(G, target, damping, scale, budgeted=budgeted, relative_to=relative_to)
     errors.finite_result("G", step.delta)
     errors.not_lost("G", step.delta, mean_direction(G, target)[1])
     return step
 
 
-def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Real[ArrayLike, ""]) -> Step:
+def damping_path(
+    G: Float[Array, "n p"],
+    dampings: Real[Array, " m"],
+    budget: Real[ArrayLike, ""],
+    *,
+    relative_to: str | None = None,
+) -> Step:
     """The steps of one budget for many dampings, from one factorisation: Δ(ε) from -C⁺g to -g.
 
     Args:
         G: Per-example gradients (n, p).
         dampings: ε ≥ 0, an array (m,).
         budget: c > 0, spent exactly by each step.
+        relative_to: As in `empirical_fisher_step`.
 
     Returns:
         A `Step` with a leading axis m on every field.
@@ -233,12 +249,14 @@ def damping_path(G: Float[Array, "n p"], dampings: Real[Array, " m"], budget: Re
         >>> print(path.budget_spent)
         [0.01 0.01 0.01]
     """
+    errors.relative_to(relative_to)
     dampings, budget = errors.damping(dampings), errors.positive("budget", budget)
     if dampings.ndim != 1 or dampings.size == 0:
         got = f"shape {dampings.shape}"
         errors.reject("dampings", "1-D and non-empty", got, "Use e.g. jnp.logspace(-6, 2, 50).")
     G = errors.gradients(G)
     dampings, budget, ones = dampings.astype(G.dtype), budget.astype(G.dtype), jnp.ones(G.shape[0], G.dtype)
-    path = jax.vmap(lambda damping: solve_step(G, ones, damping, budget, budgeted=True))(dampings)
+    solve = partial(solve_step, budgeted=True, relative_to=relative_to)
+    path = jax.vmap(lambda damping: solve(G, ones, damping, budget))(dampings)
     errors.finite_result("G", path.delta)
     return path

@@ -28,7 +28,7 @@ from jax.tree_util import Partial, keystr, register_dataclass, tree_flatten_with
 from jaxtyping import Array, Float, PyTree
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import weighted_gradient
+from efisher_teach.core.gradients import checked_chunk_size, of_each, weighted_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.network.strategies import Rows, at_least_float32, choose_strategy
 from efisher_teach.network.trace import evaluate, trace_gradients
@@ -103,8 +103,9 @@ def loss_gram(
         params: The parameters θ, any pytree of floating-point arrays.
         x: Inputs, one example a row (n, …).
         y: Targets, one example a row (n, …).
-        chunk_size: The number of dense gradients to hold at once where an array needs them; None means 256 MiB of them,
-            or as many numbers as the factors have, if that is more.
+        chunk_size: How many examples to differentiate at once, and how many dense gradients to hold where an array
+            needs them. None means all, and 256 MiB of gradients, or as many numbers as the factors have, if that is
+            more.
 
     Returns:
         A `LossGram`.
@@ -123,9 +124,9 @@ def loss_gram(
         [1.  0.5]
     """
     params, (x, y) = errors.parameters(params), errors.data(x, y)
-    errors.scalar_loss(loss_fn, params, x, y)
+    errors.square_fits(errors.scalar_loss(loss_fn, params, x, y))
     check_hashable(loss_fn)
-    chunk_size = None if chunk_size is None else errors.at_least_one("chunk_size", chunk_size)
+    chunk_size = checked_chunk_size(chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
     action = "Its value or its gradient overflows or is undefined at these examples."
     errors.finite_rows("loss_fn", jnp.column_stack([result.losses, jnp.diag(result.upper)]), action)
@@ -161,7 +162,7 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
             ]
             return at_least_float32(read(loss)), needed
 
-        return jax.vmap(read_example)(x, y)
+        return of_each(read_example, x, y, chunk_size)
 
     losses, needed = read_examples(at_once, x, y)
     read = values(*first)
@@ -183,7 +184,7 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
     names = [keystr(path) for path, _ in tree_flatten_with_path(params)[0]]
     ways = ["blocks" if by_blocks and isinstance(each, Rows) else each.way for each in strategies]
     leaves = tuple(map(Leaf, names, ways, [strategy.why for strategy in strategies]))
-    combine = jax.jit(partial(_combine, loss_fn, strategies, places))
+    combine = jax.jit(partial(_combine, loss_fn, strategies, places, chunk_size))
     return LossGram(losses, unit, upper / n, Partial(combine, params, x, y, needed, constants, unit), leaves)
 
 
@@ -217,11 +218,12 @@ def _in_unit(part, unit):
     return part if part is None else (part.reshape(len(part), -1) / unit).reshape(part.shape)
 
 
-def _combine(loss_fn, strategies, places, params, x, y, needed, constants, unit, weights):
+def _combine(loss_fn, strategies, places, chunk_size, params, x, y, needed, constants, unit, weights):
     """Gᵀw/unit, by each strategy that has a cheap way; where one has none, one more backward pass gives its part."""
     arrays, tree = jax.tree.flatten(params)
     if len(places) < len(strategies) or any(strategy.weighted_gradient is None for strategy in strategies):
-        arrays = jax.tree.leaves(weighted_gradient(loss_fn, params, x, y, weights / unit))
+        dense = weighted_gradient(loss_fn, params, x, y, weights / unit, chunk_size=chunk_size)
+        arrays = jax.tree.leaves(dense)
     for i, of_examples, constant in zip(places, needed, constants, strict=True):
         if combine := strategies[i].weighted_gradient:
             array = combine(of_examples, constant, weights)

@@ -15,8 +15,8 @@ from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.matrices import gram
-from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import solve_gram
+from efisher_teach.core.precision import dot, eigh
+from efisher_teach.core.solve import relative, solve_gram
 
 if TYPE_CHECKING:
     import optax
@@ -91,7 +91,11 @@ class ScaleByEmpiricalFisherState(NamedTuple):
 
 
 def scale_by_empirical_fisher(
-    damping: Real[ArrayLike, ""], *, decay: Real[ArrayLike, ""] = 0.0, memory: int | None = None
+    damping: Real[ArrayLike, ""],
+    *,
+    relative_to: str | None = None,
+    decay: Real[ArrayLike, ""] = 0.0,
+    memory: int | None = None,
 ) -> "optax.GradientTransformation":
     """The direction (C + εI)⁻¹g as a gradient transformation: from per-example gradients to a step, for `optax.chain`.
 
@@ -101,6 +105,7 @@ def scale_by_empirical_fisher(
 
     Args:
         damping: ε ≥ 0, or ε > 0 with a running average. It may be traced, as by `optax.inject_hyperparams`.
+        relative_to: "largest" or "mean", if ε counts in the largest eigenvalue of C or in tr C/n, n rows being in use.
         decay: β in [0, 1) of the running average C̄ₜ = Σₛ βᵗ⁻ˢ Cₛ / Σₛ βᵗ⁻ˢ over batches; 0 takes C of this batch only.
         memory: m ≥ n, the number of the newest per-example gradients that C̄ is made of. Older ones are forgotten, and
             their terms are missing from C̄. The state holds m × p numbers. Needed where decay > 0.
@@ -122,6 +127,7 @@ def scale_by_empirical_fisher(
     import optax
 
     damping = errors.one_number("damping", errors.damping(damping))
+    errors.relative_to(relative_to)
     _check_average(decay, memory)
 
     def init(params):
@@ -137,7 +143,7 @@ def scale_by_empirical_fisher(
         G = jax.vmap(lambda example: ravel_pytree(example)[0])(updates)
         n, m = len(G), len(state.rows)
         if m == 0:
-            return unravel(dot(G.T, solve_gram(gram(G), damping))), state
+            return unravel(dot(G.T, solve(gram(G), n))), state
         if n > m:
             action = "Make memory a few batches large, or the batches smaller."
             errors.reject("updates", f"of at most {m} examples, the memory", f"{n} examples", action)
@@ -150,7 +156,11 @@ def scale_by_empirical_fisher(
         R = jnp.sqrt(state.weights / state.total)[:, None] * state.rows
         size = jnp.sqrt((1 - decay) / n / state.total)
         target = jnp.where(jnp.arange(m) < n, 1 / (n * size), 0)
-        return unravel(dot(R.T, solve_gram(dot(R, R.T), damping, target))), state
+        return unravel(dot(R.T, solve(dot(R, R.T), jnp.sum(state.weights > 0), target))), state
+
+    def solve(K, n, target=None):
+        shift = relative(damping, relative_to, lambda: eigh(K)[0][-1], lambda: jnp.trace(K) / n)
+        return solve_gram(K, shift, target)
 
     return optax.GradientTransformation(init, update)
 

@@ -106,7 +106,8 @@ def take(
     numbers: dict[str, Any] = {
         "loss": jnp.sum(share * losses),
         "predicted_decrease": rate * found.agreement,
-        "budget_spent": rate**2 * found.cost,
+        "budget_spent": (rate * jnp.sqrt(found.cost))
+        ** 2,  # rate² may overflow where what it is spent on does not
         "learning_rate": rate,
         "damped_agreement": found.agreement,
         "residual": found.residual,

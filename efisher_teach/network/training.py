@@ -8,6 +8,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from efisher_teach import errors
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
 ALL_EXAMPLES = "For all examples, leave it out."
+NOISE = 2**32 - 1  # no epoch has this number: the keys of the losses are others than those of the order
 
 
 class Fit(NamedTuple):
@@ -41,14 +43,14 @@ class Fit(NamedTuple):
     reports: Any
     """The reports of the updates, with the steps on the first axis (NumPy); () before the first one."""
     stopped: str
-    """The reason for its end: "all steps done", "interrupted", "not finite" or "by a callback"."""
+    """The reason for its end: "all steps done", "no more batches", "interrupted", "not finite" or "by a callback"."""
 
 
 def fit(
     update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, Any]],
     params: PyTree,
     x: PyTree,
-    y: PyTree,
+    y: PyTree = None,
     *,
     steps: int,
     batch_size: int | None = None,
@@ -63,12 +65,14 @@ def fit(
         update: `update(params, x, y) -> (params, report)`, of `make_update` or any other; the report is a NamedTuple
             with a `loss`, the one before the step. A state of its own (of Adam, say) may be part of `params`.
         params: The start, any pytree of arrays.
-        x: Inputs, one example a row (n, …).
+        x: Inputs, one example a row (n, …). Or, without y, any iterable of batches (x, y), such as a list or a loader:
+            it is begun again when it ends, if it can be (a generator cannot, and ends the loop).
         y: Targets, one example a row (n, …).
         steps: The number of updates, those of a checkpoint included.
         batch_size: The number of examples that a step sees; None means all. Each pass takes the examples in a new
             order, and leaves out the last ones if they do not fill a batch.
-        key: A `jax.random.key`, for the order of the examples. Needed for batches.
+        key: A `jax.random.key`, for the order of the examples, and for an update that `needs_key`, which gets another
+            one at each step. Needed for both.
         callbacks: Each is called as `callback(step, params, report)` after a step, and ends the loop by returning True.
         checkpoint: A file (.npz). If it exists, the loop goes on from there, as if it had never stopped. It is written
             every half minute and at the end, even if that is an interruption or an error.
@@ -79,7 +83,8 @@ def fit(
         finite ends the loop, too.
 
     Raises:
-        ValueError: steps or batch_size is out of range; batches have no key; the checkpoint is of other parameters.
+        ValueError: steps or batch_size is out of range; batches or the update have no key; an iterable has no batches;
+            the checkpoint is of other parameters.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
@@ -90,10 +95,21 @@ def fit(
     """
     from tqdm.auto import tqdm
 
-    x, y = errors.data(x, y)
-    n, steps, callbacks = errors.examples(x, y), errors.at_least_one("steps", steps), tuple(callbacks)
-    if batch_size is not None:
-        batch_size = _checked_batch_size(batch_size, n, key)
+    steps, callbacks = errors.at_least_one("steps", steps), tuple(callbacks)
+    needs_key = getattr(update, "needs_key", False)
+    if key is None and (needs_key or batch_size is not None):
+        wanted = "a jax.random.key where the update needs one, or batch_size is given"
+        errors.reject("key", wanted, "None", "Use e.g. jax.random.key(0).")
+    keys = lambda step: {"key": jax.random.fold_in(jax.random.fold_in(key, NOISE), step)} if needs_key else {}  # noqa: E731
+    if y is None:
+        given = _given(x, batch_size)
+        first = next(given)
+        batches = lambda start: islice(chain([first], given), start, steps)  # noqa: E731
+    else:
+        first = x, y = errors.data(x, y)
+        n = errors.examples(x, y)
+        size = None if batch_size is None else _checked_batch_size(batch_size, n)
+        batches = lambda start: _batches(x, y, n, size, key, range(start, steps))  # noqa: E731
     path, last_saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
     if path is not None and not path.parent.is_dir():
         errors.reject("checkpoint", "in a folder that exists", f"{path}", "Make the folder first.")
@@ -102,12 +118,15 @@ def fit(
         _save(path.with_name(path.name + ".try"), run, [])  # better now than after the last step
         path.with_name(path.name + ".try").unlink()
     elif path is not None:
-        run, reports = _load(path, run, jax.eval_shape(update, params, x, y)[1])
+        run, reports = _load(path, run, jax.eval_shape(update, params, *first, **keys(0))[1])
     try:
         with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
-            for batch in _batches(x, y, n, batch_size, key, range(run.steps, steps)):
-                moved, report = update(run.params, *batch)
+            for batch in batches(run.steps):
+                moved, report = update(run.params, *batch, **keys(run.steps))
                 reports.append(jax.device_get(report))
+                if path is not None and _ragged(reports[0], reports[-1]):
+                    got, action = "another one at this batch", "Make all batches of one size."
+                    errors.reject("checkpoint", "left out, or every report of one shape", got, action)
                 run = run.after_step(moved, float(report.loss))
                 bar.set_postfix(loss=f"{float(report.loss):.4g}", refresh=False)
                 bar.update()
@@ -121,7 +140,8 @@ def fit(
     finally:
         if path is not None and run.steps:
             _save(path, run, reports)
-    return Fit(run.params, run.best, _stack(reports, run.steps), reason or "all steps done")
+    reason = reason or ("all steps done" if run.steps >= steps else "no more batches")
+    return Fit(run.params, run.best, _stack(reports, run.steps), reason)
 
 
 class Trial(NamedTuple):
@@ -203,15 +223,34 @@ class _Run(NamedTuple):
         return _Run(params, *best, self.steps + 1)
 
 
-def _checked_batch_size(size, n, key):
+def _checked_batch_size(size, n):
     size = errors.at_least_one("batch_size", size, ALL_EXAMPLES)
     if size > n:
         errors.reject("batch_size", f"at most {n}, the number of examples", f"{size}", ALL_EXAMPLES)
-    if key is None:
-        errors.reject(
-            "key", "a jax.random.key where batch_size is given", "None", "Use e.g. jax.random.key(0)."
-        )
     return size
+
+
+def _given(x, batch_size):
+    """The batches of an iterable, again and again if it can be begun again."""
+    if batch_size is not None:
+        errors.reject(
+            "batch_size", "left out without y", f"{batch_size}", "An iterable has made its batches."
+        )
+    action = "Give y, too, or a list or loader of pairs (x, y)."
+    for passes in count():
+        if not isinstance(x, Iterable):
+            errors.reject("x", "an iterable of batches (x, y), as there is no y", type(x).__name__, action)
+        batches, empty = iter(x), True
+        for batch in batches:
+            if not (isinstance(batch, tuple | list) and len(batch) == 2):
+                got = f"one of {type(batch).__name__}"
+                errors.reject("x", "an iterable of batches (x, y), as there is no y", got, action)
+            empty = False
+            yield tuple(batch)
+        if empty and not passes:
+            errors.reject("x", "an iterable of batches (x, y), as there is no y", "no batch", action)
+        if empty or batches is x:
+            return
 
 
 def _batches(x, y, n, size, key, steps):
@@ -238,7 +277,21 @@ def _reason_to_stop(step, params, report, callbacks):
 
 def _stack(reports, steps):
     """The reports of the finished steps; an interrupted one may have left another."""
-    return jax.tree.map(lambda *values: np.stack(values), *reports[:steps]) if steps else ()
+    return jax.tree.map(_stacked, *reports[:steps]) if steps else ()
+
+
+def _stacked(*values):
+    """One array; where shapes differ, as those of an aux may with the size of the batch, an array of arrays."""
+    if not any(_ragged(values[0], value) for value in values):
+        return np.stack(values)
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _ragged(report, other):
+    """True if two reports differ in a shape."""
+    return [*map(np.shape, jax.tree.leaves(report))] != [*map(np.shape, jax.tree.leaves(other))]
 
 
 def _save(path, run, reports):

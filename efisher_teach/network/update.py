@@ -18,8 +18,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import per_example_gradients, per_example_losses
-from efisher_teach.core.solve import quotient
+from efisher_teach.core.gradients import checked_chunk_size, per_example_gradients, per_example_losses
+from efisher_teach.core.solve import quotient, relative
 from efisher_teach.network import devices
 from efisher_teach.network.direction import Past, Rows, direction_of, rows_of_gradients, rows_of_gram
 from efisher_teach.network.gram import check_hashable, loss_gram
@@ -55,6 +55,7 @@ class Settings(NamedTuple):
     has_aux: bool
     needs_key: bool
     remembers: bool
+    chunk_size: int | None
 
 
 class Numbers(NamedTuple):
@@ -82,6 +83,11 @@ class Update:
 
     settings: Settings
     numbers: Numbers
+
+    @property
+    def needs_key(self) -> bool:
+        """True if each call needs `key`; `fit` then gives one."""
+        return self.settings.needs_key
 
     def start(self, params: PyTree) -> Remembered:
         """Parameters with nothing remembered yet, for an update with `memory` or `steer`."""
@@ -133,6 +139,7 @@ def make_update(
     measure: bool = True,
     has_aux: bool = False,
     needs_key: bool = False,
+    chunk_size: int | None = None,
 ) -> Update:
     """The empirical-Fisher update of a network: θ ← θ - η(C + εI)⁻¹g, with η given or set by a trust region.
 
@@ -150,7 +157,8 @@ def make_update(
         budget: c > 0, the mean squared loss change that may be spent, to first order.
         radius: r > 0, the length that a step may have.
         learning_rate: η > 0, instead of both.
-        relative_to: "largest" or "mean", if ε counts in the largest or the mean eigenvalue of K (the mean is tr K/n).
+        relative_to: "largest" or "mean", if ε counts in the largest eigenvalue of K or in the mean one, tr K/n, where n
+            is the number of examples with a weight.
         memory: μ in [0, 1), to damp towards the last direction u₋ in place of 0:
             u = argmin E[(gᵢᵀu - 1)²] + ε‖u - μu₋‖². Begin with `update.start(params)`.
         accept: The least ratio of actual to promised decrease of a step that is taken; 0 refuses those that raise the
@@ -163,14 +171,16 @@ def make_update(
         has_aux: True if loss_fn returns (loss, aux); the report has aux, one an example.
         needs_key: True if it is `loss_fn(params, x, y, key)`, as for dropout: each example gets a key of its own, the
             same before and after the step.
+        chunk_size: How many examples to differentiate at once, where the loss needs more memory than its layers' inputs
+            and errors, which are kept for all n examples. None means all.
 
     Returns:
         `update(params, x, y) -> (params, Report)`, for x and y with one example a row. It can be called anywhere, also
         under `jax.jit`. It takes three more arguments by name: `weights` (n,), at least 0, count in every mean (whole
-        numbers are repetitions, 0 is padding); `target` (n,) is the decrease that each example is asked for, as in
-        `targeted_step`; `key` is for `needs_key`. To multiply a loss by a weight does something else: that example is
-        still asked for the same decrease as the others, and so has to move less. g = 0 leaves the parameters as they
-        are, and so does a step that is not finite: see `Report.finite`.
+        numbers are repetitions, 0 is padding with anything, also NaN); `target` (n,) is the decrease that each example
+        is asked for, as in `targeted_step`; `key` is for `needs_key`. To multiply a loss by a weight does something
+        else: that example is still asked for the same decrease as the others, and so has to move less. g = 0 leaves
+        the parameters as they are, and so does a step that is not finite: see `Report.finite`.
 
     Raises:
         ValueError: A number is out of its range; none of budget, radius and learning_rate is given, or a learning rate
@@ -191,8 +201,7 @@ def make_update(
         [-0.1  -0.05] 0.100, in truth 0.097
     """
     check_hashable(loss_fn)
-    if relative_to is not None:
-        errors.one_of("relative_to", relative_to, ("largest", "mean"))
+    errors.relative_to(relative_to)
     if not measure and (accept is not None or steer is not None):
         errors.reject(
             "measure", "True beside accept or steer", "False", "Leave it out: they judge what is measured."
@@ -200,7 +209,9 @@ def make_update(
     numbers = numbers_of(damping, budget, radius, learning_rate, memory, accept, steer)
     mesh = None if mesh is None else devices.automatic(mesh)
     remembers = steer is not None or not errors.is_concrete(memory) or bool(memory != 0)
-    return Update(Settings(loss_fn, relative_to, mesh, measure, has_aux, needs_key, remembers), numbers)
+    chunk_size = checked_chunk_size(chunk_size)
+    settings = Settings(loss_fn, relative_to, mesh, measure, has_aux, needs_key, remembers, chunk_size)
+    return Update(settings, numbers)
 
 
 def numbers_of(
@@ -246,6 +257,9 @@ def _update(settings, numbers, params, x, y, weights, target, key):
     x, y = devices.split_examples(settings.mesh, x, y)
     params = devices.split_parameters(settings.mesh, params)
     n = len(jax.tree.leaves(x)[0])
+    if weights is not None:  # what does not count may be anything, so another example takes its place
+        there = jnp.where(weights > 0, jnp.arange(n), jnp.argmax(weights > 0))
+        x, y = jax.tree.map(lambda leaf: leaf[there], (x, y))
     whole, loss_fn = settings.loss_fn, settings.loss_fn
     if settings.needs_key:
         x = x, jax.random.split(key, n)
@@ -255,23 +269,24 @@ def _update(settings, numbers, params, x, y, weights, target, key):
 
     share = jnp.full(n, 1 / n) if weights is None else weights / jnp.sum(weights)
     s, target = jnp.sqrt(share), jnp.ones(n) if target is None else target
-    losses, rows = rows_of(loss_fn, params, x, y, s, settings.mesh)
+    losses, rows = rows_of(loss_fn, params, x, y, s, settings.mesh, settings.chunk_size)
+    losses_at = partial(per_example_losses, loss_fn, x=x, y=y, chunk_size=settings.chunk_size)
     past = None
     if last is not None:
         directions = jax.tree.map(lambda leaf: numbers.memory.astype(leaf.dtype) * leaf, last)
-        _, changes = jax.jvp(
-            lambda params: per_example_losses(loss_fn, params, x, y), (params,), (directions,)
-        )
+        _, changes = jax.jvp(losses_at, (params,), (directions,))
         squares = [jnp.sum((rows.unit * at_least_float32(leaf)) ** 2) for leaf in jax.tree.leaves(directions)]
         past = Past(directions, s * changes, jnp.sum(jnp.stack(squares)))
     shift = damping.astype(rows.lengths.dtype)
-    if settings.relative_to is None:
-        shift = shift / rows.unit / rows.unit
-    else:
-        shift *= rows.largest() if settings.relative_to == "largest" else jnp.mean(rows.lengths**2)
+    mean = lambda: jnp.sum(rows.lengths**2) / jnp.sum(s > 0)  # noqa: E731
+    shift = (
+        shift / rows.unit / rows.unit
+        if settings.relative_to is None
+        else relative(shift, settings.relative_to, rows.largest, mean)
+    )
     found = direction_of(rows, s, target, shift, past)
 
-    evaluate = (lambda moved: per_example_losses(loss_fn, moved, x, y)) if settings.measure else None
+    evaluate = losses_at if settings.measure else None
     moved, delta, report = take(
         params, rows, found, past, shift, numbers.limits, losses, share, evaluate, settings.mesh
     )
@@ -286,13 +301,14 @@ def _update(settings, numbers, params, x, y, weights, target, key):
     return moved, report
 
 
-def rows_of(loss_fn, params, x, y, s, mesh=None) -> tuple[Array, Rows]:
+def rows_of(loss_fn, params, x, y, s, mesh=None, chunk_size=None) -> tuple[Array, Rows]:
     """The losses, and the rows diag(s)G: by their Gram matrix, or themselves where n ≥ p."""
     n, p = len(s), sum(leaf.size for leaf in jax.tree.leaves(params))
     if n < p:
-        known = loss_gram(loss_fn, params, x, y)
+        known = loss_gram(loss_fn, params, x, y, chunk_size=chunk_size)
         upper = devices.copy_to_all(mesh, known.upper)
         return known.losses, rows_of_gram(known.unit, n * upper, known.scaled_gradient, s.astype(upper.dtype))
-    G = devices.copy_to_all(mesh, per_example_gradients(loss_fn, params, x, y))
-    losses = per_example_losses(loss_fn, params, x, y)
+    G = per_example_gradients(loss_fn, params, x, y, chunk_size=chunk_size)
+    G = devices.copy_to_all(mesh, G)
+    losses = per_example_losses(loss_fn, params, x, y, chunk_size=chunk_size)
     return at_least_float32(losses), rows_of_gradients(at_least_float32(G), ravel_pytree(params)[1], s)
