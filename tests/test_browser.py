@@ -275,6 +275,19 @@ def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(live, views):
     assert "√c = 0.100" not in seen["words"]
 
 
+def test_one_screen_of_a_laptop_holds_a_figure_and_all_that_moves_it(live, views):
+    """The kernel's control too, beside the figure."""
+    figure, panel = views[0].locator(".ef-figure"), live.page.locator(".jp-OutputArea .ef-panel").first
+    live.page.set_viewport_size({"width": 1366 + 252, "height": 768})  # beside it is the list of files
+    try:
+        assert lab.until(lambda: (box := panel.bounding_box()) and box["height"] <= 560)
+        box, control = figure.bounding_box(), budget_slider(live).bounding_box()
+        assert box["width"] >= 800, "its text is too small to read"
+        assert control["x"] >= box["x"] + box["width"]
+    finally:
+        live.page.set_viewport_size({"width": 1500, "height": 1000})
+
+
 def test_half_a_screen_gets_the_narrow_form(live, views):
     before, figure = lab.read(views[0]), views[0].locator(".ef-figure")
     live.page.set_viewport_size({"width": 800, "height": 1000})
@@ -282,6 +295,9 @@ def test_half_a_screen_gets_the_narrow_form(live, views):
         assert lab.until(lambda: (box := figure.bounding_box()) and box["height"] > 1.5 * box["width"])
         assert lab.read(views[0])["words"] == before["words"]
         assert lab.press(views[0], slider_of(views[0]), "Home")["state"] == [0]
+        figure.evaluate("(node) => node.scrollIntoView()")
+        assert lab.until(lambda: (box := slider_of(views[0]).bounding_box())["y"] + box["height"] < 1000)
+        assert figure.bounding_box()["y"] > 0, "nothing to see of what the slider moves"
     finally:
         live.page.set_viewport_size({"width": 1500, "height": 1000})
     assert lab.until(lambda: figure.bounding_box()["height"] < figure.bounding_box()["width"])

@@ -6,6 +6,7 @@ import gallery
 import lab
 import numpy as np
 import pytest
+from PIL import Image
 
 from efisher_teach.browser.packing import draw_whole
 
@@ -61,16 +62,20 @@ def ways_in(scene, part):
     return [int(part * (len(axis.values) - 1)) for axis in scene.axes]
 
 
-def check_at(root, name, state, form):
-    """Set every slider, and compare words and picture with matplotlib's."""
+def check_at(root, name, state, form, tolerance=0.1):
+    """Set every slider, and compare words and picture with matplotlib's, scaled as the page has it."""
     for slider, place in zip(root.locator(".ef-axis input").all(), state, strict=True):
         slider.evaluate(SET, place)
     assert lab.read_at(root, *state)["words"] == gallery.explorer(name).shown.say(tuple(state))
     ours, theirs = lab.photograph(root.locator(".ef-figure")), drawn(name, tuple(state), form)
-    assert ours.shape == theirs.shape
+    theirs = np.asarray(Image.fromarray(np.uint8(255 * theirs)).resize(ours.shape[1::-1])) / 255
     # One spot of 2 × 2 device pixels is let pass: where a dot is cut by its frame.
-    assert lab.unlike(ours, theirs).sum() <= 4, f"the page draws what matplotlib does not, at {state}"
-    assert lab.unlike(theirs, ours).sum() <= 4, f"matplotlib draws what the page does not, at {state}"
+    assert lab.unlike(ours, theirs, tolerance=tolerance).sum() <= 4, (
+        f"the page draws what matplotlib does not, at {state}"
+    )
+    assert lab.unlike(theirs, ours, tolerance=tolerance).sum() <= 4, (
+        f"matplotlib draws what the page does not, at {state}"
+    )
 
 
 @pytest.mark.parametrize("name", gallery.BARE)
@@ -103,13 +108,48 @@ def test_form_follows_the_room(visit, window, name):
     figure = root.locator(".ef-figure")
     check_at(root, name, ways_in(scene, 0.7), "wide")
     wide, narrow = figure.bounding_box(), pytest.approx([100 * side for side in scene.narrow])
+    assert [wide["width"], wide["height"]] == pytest.approx([100 * side for side in scene.size])
+    window.set_viewport_size({"width": 1180, "height": 800})
+    assert lab.until(lambda: figure.bounding_box()["width"] < 900)
+    check_at(root, name, ways_in(scene, 0.3), "wide", tolerance=0.2)  # two ways to scale a picture
     window.set_viewport_size({"width": 512, "height": 1900})  # the page has margins of 16 pixels
     assert lab.until(lambda: [figure.bounding_box()[side] for side in ("width", "height")] == narrow)
-    assert lab.read(root)["state"] == ways_in(scene, 0.7)
+    assert lab.read(root)["state"] == ways_in(scene, 0.3)
     check_at(root, name, ways_in(scene, 1), "narrow")
     assert window.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
     window.set_viewport_size({"width": 1500, "height": 1000})
     assert lab.until(lambda: figure.bounding_box() == wide)
+
+
+FIT = "(width) => Object.assign(document.body.style, { width, margin: 0, padding: 0 })"
+
+
+@pytest.mark.parametrize("name", gallery.BARE)
+def test_one_screen_holds_a_figure_and_what_moves_it(visit, window, name):
+    """JupyterLab on a laptop, and a column of text; on a phone the sliders stay while the panels scroll past."""
+    root, scene = visit(name, reduced_motion="reduce"), gallery.shown(name)[0]
+    figure, sliders = root.locator(".ef-figure"), root.locator(".ef-sliders")
+    for width, height, scale in ((1186, 560, 0.8), (700, 768, 0.7)):
+        window.set_viewport_size({"width": 1366, "height": 768})
+        window.evaluate(FIT, f"{width}px")
+        assert lab.until(lambda: root.bounding_box()["width"] == width)  # noqa: B023
+        for _ in scene.presets:
+            root.get_by_role("button", name="the next view").click()
+            assert root.bounding_box()["height"] <= height
+        assert figure.bounding_box()["width"] >= scale * 100 * scene.size[0], "its text is too small to read"
+        sizes = [node.bounding_box() for node in root.locator("button:visible, input:visible").all()]
+        assert min(min(box["width"], box["height"]) for box in sizes) >= 24, "too small for a finger"
+        assert window.evaluate("document.documentElement.scrollWidth") <= 1366
+    window.set_viewport_size({"width": 390, "height": 844})
+    window.evaluate(FIT, "auto")
+    assert lab.until(lambda: (box := figure.bounding_box())["width"] == 390 and box["height"] > 500)
+    for part in (0, 0.5, 1):
+        window.evaluate("(part) => scrollTo(0, part * (document.body.scrollHeight - innerHeight) / 2)", part)
+        box, seen = sliders.bounding_box(), figure.bounding_box()
+        assert 0 <= box["y"] <= box["y"] + box["height"] <= 844
+        assert min(box["y"], seen["y"] + seen["height"]) - max(0, seen["y"]) > 400, (
+            "the sliders hide the panels"
+        )
 
 
 def handles_at(name):
@@ -131,7 +171,11 @@ def handles_at(name):
 def test_points_are_moved_by_keys_mouse_and_touch(visit, window):
     """The point goes where the hand goes: to the nearest place that its axes have. Let go, or beside it: nothing."""
     for name in (name for name in gallery.BARE if gallery.shown(name)[0].handles):
-        root, at, scene = visit(name), handles_at(name), gallery.shown(name)[0]
+        root, in_full, scene = visit(name), handles_at(name), gallery.shown(name)[0]
+        window.set_viewport_size({"width": 1180, "height": 800})  # where the figure is scaled
+        assert lab.until(lambda: root.locator(".ef-figure").bounding_box()["width"] < 900)  # noqa: B023
+        scale = root.locator(".ef-figure").bounding_box()["width"] / (100 * scene.size[0])
+        at = lambda state: scale * in_full(state)  # noqa: B023, E731
         handle, moved = scene.handles[0], set()
         grip = root.locator(".ef-grip").first
         assert handle.label in grip.get_attribute("aria-label")
@@ -236,7 +280,7 @@ def test_reduced_motion_is_respected(visit):
     began = time.monotonic()
     places = {lab.read(root)["state"][0] for _ in range(40)}
     assert len(places) <= 2 + (time.monotonic() - began)  # one a second
-    root.locator(".ef-bar button").nth(1).click()  # a view is there at once
+    root.get_by_role("button", name="the next view").click()  # a view is there at once
     assert lab.read(root)["state"][0] == 4
 
 

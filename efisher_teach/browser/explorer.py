@@ -89,7 +89,7 @@ class Explorer(anywidget.AnyWidget):
         self.panel: Any = self
         if controls:
             row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
-            self.panel = ipywidgets.VBox([row, self])
+            self.panel = ipywidgets.VBox([row, self]).add_class("ef-panel")
             self._boxes = row, self.panel
         for control in controls.values():
             control.observe(self._on_control, names="value")

@@ -195,6 +195,16 @@ function element(tag, className, parent, attributes = {}) {
   return node;
 }
 
+const longest = (texts) => texts.reduce((one, other) => (other.length > one.length ? other : one), "");
+
+/** Give a node a text that changes, and room for the longest, so that it moves nothing else; gives the text's node. */
+function steady(node, text) {
+  node.classList.add("ef-steady");
+  node.dataset.longest = text;
+  node.replaceChildren();
+  return element("span", "", node);
+}
+
 function button(text, label, parent, pressed, className = "") {
   const node = element("button", className, parent, { type: "button", "aria-label": label, title: label });
   node.textContent = text;
@@ -210,6 +220,9 @@ function download(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
+const NARROW = 600; // CSS pixels: less is a phone, or half a screen
+const BESIDE = 336; // what the controls take beside the figure
+const LEGIBLE = 0.8; // of its size: a figure that is smaller has texts of less than 11 pixels
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -225,17 +238,20 @@ class Figure {
     this.paper = element("div", "ef-figure", this.sheet, { role: "img", "aria-label": "a figure, not drawn yet" });
     this.canvas = element("canvas", "", this.paper);
     this.grips = element("div", "ef-grips", this.sheet);
-    this.sliders = element("div", "ef-sliders", this.root);
-    this.working = element("div", "ef-progress", this.root, { hidden: "" });
+    this.side = element("div", "ef-side", this.root);
+    this.sliders = element("div", "ef-sliders", this.side);
+    this.views = element("div", "ef-views", this.side);
+    this.working = element("div", "ef-progress", this.side, { hidden: "" });
     this.progress = element("progress", "", this.working, { max: 1, "aria-label": "computing" });
     if (host.send) button("Cancel", "stop computing", this.working, () => host.send({ cancel: true }));
-    this.words = element("p", "ef-words", this.root);
-    this.error = element("p", "ef-error", this.root, { role: "alert" });
-    this.bar = element("div", "ef-bar", this.root);
+    this.words = element("p", "ef-words", this.side);
+    this.error = element("p", "ef-error", this.side, { role: "alert" });
+    this.tools = element("div", "ef-tools", this.side);
     this.spoken = element("div", "ef-live", this.root, { "aria-live": "polite" });
     this.state = [];
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.root);
+    this.resized.observe(this.paper); // whose width follows the height of the window too
     this.listenToPointer();
   }
 
@@ -246,9 +262,12 @@ class Figure {
     clearTimeout(this.speaking);
   }
 
-  /** The form that there is room for. */
+  /** Put the controls where there is room for them, "under" the thumb on a phone; and give the form that has room. */
   fitting(reply) {
-    const narrow = reply.narrow && this.root.clientWidth && this.root.clientWidth < 600;
+    const width = this.root.clientWidth;
+    const roomy = width >= LEGIBLE * reply.forms.wide.size[0] + BESIDE;
+    this.root.dataset.controls = roomy ? "beside" : width && width < NARROW ? "under" : "below";
+    const narrow = reply.narrow && width && width < NARROW;
     if (narrow && !reply.forms.narrow) this.host.wantForm("narrow");
     return narrow && reply.forms.narrow ? "narrow" : "wide";
   }
@@ -263,6 +282,7 @@ class Figure {
     this.unpacking = { [form]: unpacking };
     this.scene = reply;
     this.sentence = sentence;
+    this.said = steady(this.words, sentence.map((part) => part.said ? longest(part.said) : part).join(""));
     this.root.setAttribute("aria-label", reply.title);
     this.error.textContent = reply.error;
     const controls = JSON.stringify([reply.axes.map((axis) => [axis.name, axis.said.length]), reply.handles, reply.presets]);
@@ -278,8 +298,8 @@ class Figure {
     this.form = form;
     this.shown = unpacked;
     const [width, height] = unpacked.size;
-    this.sheet.style.width = `${width}px`;
-    this.paper.style.aspectRatio = `${width} / ${height}`;
+    this.sheet.style.setProperty("--ef-width", `${width}px`);
+    this.sheet.style.setProperty("--ef-aspect", width / height);
     if (unpacked.picture.parentNode !== this.paper) {
       this.paper.querySelector("img")?.remove();
       this.paper.prepend(unpacked.picture);
@@ -301,16 +321,14 @@ class Figure {
   build(scene) {
     this.stop();
     this.sliders.replaceChildren();
-    const longest = Math.max(...scene.axes.flatMap((axis) => axis.said.map((said) => said.length)));
-    this.sliders.style.setProperty("--ef-said", `${Math.min(0.52 * longest, 15)}em`); // no slider changes its length
     this.inputs = scene.axes.map((axis, i) => {
       const row = element("div", "ef-axis", this.sliders);
       element("span", "", row, { "aria-hidden": "true" }).textContent = axis.label;
+      const said = steady(element("output", "", row), longest(axis.said));
       const input = element("input", "", row, {
         type: "range", min: 0, max: axis.values.length - 1, step: 1, "aria-label": axis.label,
         "data-axis": axis.name, "data-lm-suppress-shortcuts": "true", // else JupyterLab takes the arrow keys
       }); // prettier-ignore
-      const said = element("output", "", row);
       const play = axis.play ? button("▶", `play ${axis.label}`, row, () => this.play(i)) : undefined;
       input.addEventListener("input", () => this.moveTo(i, Number(input.value)));
       return { input, said, play };
@@ -332,21 +350,21 @@ class Figure {
       const { azimuth, elevation } = scene.orbit;
       grip("turn the figure", ([x, y]) => (this.moveTo(azimuth, this.state[azimuth] - x), this.moveTo(elevation, this.state[elevation] + y)));
     }
-    this.bar.replaceChildren();
+    this.views.replaceChildren();
     if (scene.presets.length) {
       const turn = (by) => this.preset(((this.chosenPreset ?? (by > 0 ? -1 : 0)) + by + scene.presets.length) % scene.presets.length);
-      button("‹", "the view before", this.bar, () => turn(-1));
-      button("›", "the next view", this.bar, () => turn(1));
-      this.presetText = element("span", "ef-preset", this.bar, { "aria-live": "polite" });
+      button("‹", "the view before", this.views, () => turn(-1));
+      button("›", "the next view", this.views, () => turn(1));
+      this.presetText = element("span", "ef-preset", this.views, { "aria-live": "polite" });
       this.presetText.textContent = `${scene.presets.length} views`;
     }
     this.chosenPreset = undefined;
-    element("span", "ef-space", this.bar);
-    button("Reset", "back to the first state", this.bar, () => this.reset());
-    button("Copy state", "copy a line of Python that restores this state", this.bar, () => this.copy());
+    this.tools.replaceChildren();
+    button("Reset", "back to the first state", this.tools, () => this.reset());
+    button("Copy state", "copy a line of Python that restores this state", this.tools, () => this.copy());
     for (const kind of this.host.send ? ["PNG", "SVG", "PDF"] : ["PNG"])
-      button(kind, `save as ${kind}`, this.bar, () => (this.host.send ? this.host.send({ save: kind.toLowerCase() }) : this.save()));
-    this.copied = element("input", "ef-copied", this.bar, { readonly: "", hidden: "", "aria-label": "a line of Python that restores this state" });
+      button(kind, `save as ${kind}`, this.tools, () => (this.host.send ? this.host.send({ save: kind.toLowerCase() }) : this.save()));
+    this.copied = element("input", "ef-copied", this.tools, { readonly: "", hidden: "", "aria-label": "a line of Python that restores this state" });
   }
 
   /** The reader moved axis i: what plays or glides stops. */
@@ -396,7 +414,7 @@ class Figure {
       Object.assign(this.handleGrips[i].style, { left: `${(100 * x) / shown.size[0]}%`, top: `${(100 * y) / shown.size[1]}%` });
     });
     const words = say(this.sentence, state);
-    this.words.textContent = words;
+    this.said.textContent = words;
     this.paper.setAttribute("aria-label", `${scene.title}${scene.title.endsWith("?") ? "" : "."} ${words}`);
     clearTimeout(this.speaking); // a screen reader hears where the reader stops, not every place on the way
     this.speaking = setTimeout(() => (this.spoken.textContent = words), 500);
@@ -674,7 +692,7 @@ function mount(parent, reply) {
   const figure = new Figure(parent, { moved: () => {}, wantForm: () => {} });
   figure.show(reply, () => reply.state);
   if (!reply.controls.length) return;
-  const fixed = element("p", "ef-fixed", figure.root);
+  const fixed = element("p", "ef-fixed", figure.side);
   fixed.textContent = `On this page: ${reply.controls.map(({ label, said }) => `${label} ${said}`).join(", ")}.`;
 }
 
