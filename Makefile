@@ -83,7 +83,7 @@ notebooks: $(VENV)/.dev ## run every notebook and store what it shows
 	$(BIN)/python notebooks/store.py
 
 site: $(VENV)/.dev ## pages without a server, in _site/
-	$(BIN)/python site/build.py
+	$(ALONE) $(BRISK) $(BIN)/python site/build.py
 
 figures: $(VENV)/.dev ## a contact sheet of every scene
 	$(BIN)/python benchmarks/contact_sheet.py

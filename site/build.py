@@ -1,96 +1,188 @@
 """Make a page without a server of every notebook: `make site` writes _site/. Every axis of every figure is live in it.
 
-The notebooks are run; with what their cells show comes, as a MIME type of our own, what the page's scripts mount: the
-same scripts that JupyterLab runs. nbconvert makes the HTML, MathJax the formulas, pdoc the reference of the library;
-all of it lies in the folder, and no page asks a host for anything.
+Words, formulas and printed numbers are those that the notebooks have stored. What a figure needs to move is not: so the
+cells up to the last figure are run, and what their widgets hand over, as a MIME type of our own, is kept until a line
+of code changes. nbconvert makes the HTML, MathJax the formulas, pdoc the reference; no page asks a host for anything.
 """
 
 import argparse
+import inspect
+import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from base64 import b64decode, b64encode
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from importlib.metadata import version
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import nbformat
+import pdoc
+import pdoc.render
 from jinja2 import FileSystemLoader
 from markupsafe import Markup
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from PIL import Image
-from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
-from efisher_teach.browser.page import MIME, SWITCH, TEMPLATES
+import efisher_teach as ef
+from efisher_teach.browser.page import MIME, SWITCH, TEMPLATES, static
+from efisher_teach.figures.ink import CANDIDATE, DESCENT, EMPIRICAL_FISHER, FAINT
+from efisher_teach.figures.marks import centre, key
+from efisher_teach.figures.scenes import Scene, the_best_step
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAPERS = sorted((ROOT / "docs").glob("*.md"))
-LIVE = "application/vnd.jupyter.widget-view+json"
+KEPT = Path(sys.prefix) / ".pages"
 HOME = "https://github.com/efisher-teach/efisher_teach"
 BINDER = "https://mybinder.org/v2/gh/efisher-teach/efisher_teach/main?urlpath=lab/tree/notebooks/"
 COLAB = "https://colab.research.google.com/github/efisher-teach/efisher_teach/blob/main/notebooks/"
 DROPPED = ("ef.guesses()", "ef.environment()")  # say something about a kernel only
-LATE = ("explorer", "cards", "environment")  # what the package imports late, pdoc finds only by its name
+WAY = re.compile(
+    r"\n(?:---\n)?(?:Previous|Next): \[.*\n?$"
+)  # of a notebook to its neighbours: pages have their own
 SITE = TEMPLATES.overlay(loader=FileSystemLoader(HERE))
-SITE.globals["code_style"] = lambda style: Markup(HtmlFormatter(style=style).get_style_defs(".highlight"))
 PARTS = SITE.get_template("parts.html").module
 
 
-def run(path: Path) -> nbformat.NotebookNode:
-    """Run a notebook; its figures and questions become HTML that the scripts of the page bring to life."""
-    book = nbformat.read(path, as_version=4)
-    NotebookClient(
+class Page(NamedTuple):
+    """What the contents say of a page: its file without the ending, and its title; of a notebook, more."""
+
+    name: str
+    title: str
+    number: str = ""
+    minutes: str = ""
+    shows: str = ""
+
+
+def notebooks() -> list[Page]:
+    """Read the notebooks' titles and minutes, and what the README says that they show."""
+    shown = dict(
+        re.findall(r"\]\(notebooks/(\w+)\.ipynb\) \| \d+ \| (.*?) \|", (ROOT / "README.md").read_text())
+    )
+    pages = []
+    for path in BOOKS:
+        first = nbformat.read(path, as_version=4).cells[0].source
+        minutes = re.search(r"\*\*(\d+) minutes", first)[1]
+        pages.append(Page(path.stem, heading(first), path.name[:2], minutes, shown.get(path.stem, "")))
+    return pages
+
+
+def heading(text: str) -> str:
+    """The title of a text, from its first line."""
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def rich(outputs: list) -> list:
+    """The outputs that may be widgets of ours."""
+    return [output for output in outputs if {"image/png", "text/html"} & output.get("data", {}).keys()]
+
+
+def handed_over(path: Path) -> list[list[dict]]:
+    """For each code cell of a notebook, up to the last figure or question: what its widgets give to a page."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    shows = [
+        cell.metadata.get("part") != "stub" and cell.source not in DROPPED and rich(cell.outputs)
+        for cell in cells
+    ]
+    cells = cells[: max((place + 1 for place, each in enumerate(shows) if each), default=0)]
+    return kept(path.stem, [cell.source for cell in cells], lambda: run(cells, path.parent))
+
+
+def run(cells: list, folder: Path) -> list[list[dict]]:
+    """Run cells in a fresh kernel. Gives, for each, what its widgets give to a page."""
+    book = nbformat.v4.new_notebook(cells=cells)
+    client = NotebookClient(
         book,
         timeout=300,
-        coalesce_streams=True,
-        store_widget_state=False,  # every figure a second time: the outputs have what the page needs
-        resources={"metadata": {"path": path.parent}},
-    ).execute(env=os.environ | {SWITCH: "1"})
-    figures = 0
-    for output in (output for cell in book.cells for output in cell.get("outputs", [])):
-        data = output.get("data", {})
-        data.pop(LIVE, None)
-        about = data.pop(MIME, {})
-        if "reply" in about:
-            figures += 1
-            for form in about["reply"]["forms"].values():
-                form["picture"] = in_256_colours(form["picture"])
-            picture, gate = in_256_colours(about["picture"]), about.get("gate", "")
-            figure = PARTS.figure(figures, gate, data["text/plain"], picture, about["reply"])
-            output.data = {"text/html": str(figure)}
-        elif "question" in about:
-            output.data = {"text/html": str(PARTS.question(about["question"], data["text/html"]))}
-    return book
+        store_widget_state=False,  # every figure a second time
+        resources={"metadata": {"path": folder}},
+    )
+    client.execute(env=os.environ | {SWITCH: "1"})
+    return [[slim(output.data.get(MIME, {})) for output in rich(cell.outputs)] for cell in book.cells]
 
 
-def in_256_colours(picture: str) -> str:
-    """Reduce a PNG, as base64, to what figures of lines and words have, and a third of the bytes."""
-    out = BytesIO()
-    image = Image.open(BytesIO(b64decode(picture))).convert("RGB")
+def slim(about: dict[str, Any]) -> dict[str, Any]:
+    """Reduce the pictures in what a figure hands over."""
+    if "reply" in about:
+        for holder in (about, *about["reply"]["forms"].values()):
+            holder["picture"] = b64encode(in_256_colours(b64decode(holder["picture"]))).decode()
+    return about
+
+
+def kept(name: str, source: list[str], make: Callable[[], Any]) -> Any:
+    """Make something that takes long, or take it as it was made last, from the same source by the same package."""
+    package = ROOT / "efisher_teach"
+    code = [path.read_bytes() for kind in ("py", "mplstyle") for path in sorted(package.rglob(f"*.{kind}"))]
+    of = sha256(repr((source, code, [version(each) for each in ("jax", "matplotlib")])).encode()).hexdigest()
+    path = KEPT / f"{name}.json"
+    if path.exists() and (last := json.loads(path.read_text()))["of"] == of:
+        return last["made"]
+    print(name, flush=True)
+    made = make()
+    KEPT.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}")
+    beside.write_text(json.dumps({"of": of, "made": made}))
+    beside.replace(path)
+    return made
+
+
+def in_256_colours(picture: bytes, width: int = 0, shape: float = 0) -> bytes:
+    """Reduce a PNG to what figures of lines and words have, and a third of the bytes; or to its top, so wide."""
+    out, image = BytesIO(), Image.open(BytesIO(picture)).convert("RGB")
+    if width:
+        side = int(image.width * 0.62)  # the first panel, in most figures
+        image = image.crop((0, 0, side, int(side / shape))).resize(
+            (width, int(width / shape)), Image.Resampling.LANCZOS
+        )
     image.quantize(256, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-    return b64encode(out.getvalue()).decode()
+    return out.getvalue()
 
 
-def trim(book: nbformat.NotebookNode, name: str) -> None:
-    """Leave out what needs a kernel, and say where there is one."""
+def figure(name: str, about: dict, words: str, assets: Path) -> str:
+    """A figure as HTML: its picture and its words, and what the scripts need to bring it to life in their place."""
+    reply = about["reply"]
+    (assets / f"{name}.png").write_bytes(b64decode(about["picture"]))
+    size = [round(side) for side in reply["forms"]["wide"]["size"]]
+    said = words.removeprefix(reply["title"]).lstrip(".? ")
+    return str(PARTS.figure(name, about.get("gate", ""), reply["title"], said, size, reply))
+
+
+def dress(book: nbformat.NotebookNode, given: list[list[dict]], path: Path, assets: Path) -> None:
+    """Put live figures and questions in the place of stored ones; leave out, or point to, what needs a kernel."""
+    count = 0
+    for cell, abouts in zip([cell for cell in book.cells if cell.cell_type == "code"], given):  # noqa: B905
+        for output, about in zip(rich(cell.outputs), abouts, strict=True):
+            if "reply" in about:
+                count += 1
+                html = figure(f"{path.stem}-{count}", about, output.data["text/plain"], assets)
+                output.data = {"text/html": html}
+            elif "question" in about:
+                output.data = {"text/html": str(PARTS.question(about["question"], output.data["text/html"]))}
+    tags = [cell.metadata.get("tags", []) for cell in book.cells]
     book.cells = [
         cell
-        for cell in book.cells
-        if cell.source not in DROPPED and "colab" not in cell.metadata.get("tags", [])
+        for cell, own in zip(book.cells, tags, strict=True)
+        if cell.source not in DROPPED and "colab" not in own
     ]
     for cell in book.cells:
         if cell.metadata.get("part") == "stub":
-            link = nbformat.v4.new_output("display_data", {"text/html": str(PARTS.checked(BINDER + name))})
+            link = nbformat.v4.new_output(
+                "display_data", {"text/html": str(PARTS.checked(BINDER + path.name))}
+            )
             cell.outputs = [output for output in cell.outputs if output.output_type == "stream"] + [link]
         elif cell.cell_type == "markdown":
-            cell.source = relink(cell.source)
+            cell.source = relink(WAY.sub("", cell.source))
 
 
 def relink(text: str) -> str:
@@ -112,72 +204,144 @@ def relink(text: str) -> str:
     return re.sub(r"\]\(([^)#]+)\)", new, text)
 
 
-def title(book: nbformat.NotebookNode) -> str:
-    """The title of a notebook, from its first line."""
-    return book.cells[0].source.partition("\n")[0].removeprefix("# ")
+class Writer:
+    """Writes pages that know of each other: the contents stand beside each, and lead to the one before and the next."""
 
+    def __init__(self, out: Path):
+        self.out, self.assets = out, out / "assets"
+        self.books = notebooks()
+        self.papers = [Page(path.stem, heading(path.read_text())) for path in PAPERS]
+        self.way = [Page("index", "The course"), *self.books, *self.papers]
+        hidden = ("exclude_anchor_links", "exclude_input_prompt", "exclude_output_prompt")
+        config = Config({"HTMLExporter": dict.fromkeys(hidden, True)})
+        self.exporter = HTMLExporter(template_name="basic", config=config)
 
-def write_page(path: Path, heading: str, body: str, around: str = "") -> None:
-    """Write a whole page about `body`, which is HTML."""
-    parts = {"title": heading, "body": Markup(body), "around": around, "live": 'class="ef-' in body}
-    path.write_text(SITE.get_template("page.html").render(parts), encoding="utf-8")
+    def around(self, name: str) -> dict[str, Any]:
+        """What a page shows about its text."""
+        place = [page.name for page in self.way].index(name)
+        before, after = (self.way[i] if 0 <= i < len(self.way) else None for i in (place - 1, place + 1))
+        return self.course() | {"root": "", "name": name, "before": before, "after": after}
 
+    def course(self) -> dict[str, Any]:
+        """What every page shows."""
+        return {"books": self.books, "papers": self.papers, "home": HOME}
 
-def write_assets(out: Path) -> None:
-    """Put the pictures, the style and MathJax into the site."""
-    assets = out / "assets"
-    shutil.copytree(ROOT / "docs" / "images", assets)
-    shutil.copy(files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js", assets / "mathjax.js")
-    shutil.copy(HERE / "site.css", assets)
+    def page(self, name: str, title: str, body: str, links: str = "") -> None:
+        """Write a whole page about `body`, which is HTML."""
+        body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
+        body = re.sub(r"<h2>(.*?)</h2>", lambda found: f'<h2 id="{slug(found[1])}">{found[1]}</h2>', body)
+        sections = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', body)
+        body = body.replace("<table", '<table tabindex="-1"')  # until the script finds which ones scroll
+        parts = {"title": title, "body": Markup(body), "sections": sections, "links": links}
+        html = SITE.get_template("page.html").render(parts | self.around(name))
+        (self.out / f"{name}.html").write_text(html, encoding="utf-8")
 
+    def materials(self) -> None:
+        """Put pictures, styles, scripts and MathJax into the site."""
+        shutil.copytree(ROOT / "docs" / "images", self.assets)
+        mathjax = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
+        shutil.copy(mathjax, self.assets / "mathjax.js")
+        shutil.copy(HERE / "look.js", self.assets)
+        styles = [static(name) for name in ("explorer.css", "lesson.css")]
+        (self.assets / "site.css").write_text("\n".join([*styles, (HERE / "site.css").read_text()]))
+        # Not as modules: from a disk, a browser loads none.
+        script = (HERE / "site.js").read_text()
+        for name in ("explorer.js", "lesson.js"):
+            script = script.replace(f"/* {name} */", re.sub(r"(?m)^export default .*", "", static(name)))
+        (self.assets / "site.js").write_text(script)
+        for path in BOOKS:
+            outputs = [
+                output
+                for cell in nbformat.read(path, as_version=4).cells
+                for output in cell.get("outputs", [])
+            ]
+            first = next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {}))
+            (self.assets / f"{path.stem}.png").write_bytes(in_256_colours(b64decode(first), 480, 1.5))
 
-def write_notebook(out: Path, path: Path) -> None:
-    """Run a notebook, and write its page."""
-    print(path.name, flush=True)
-    book = run(path)
-    trim(book, path.name)
-    hidden = ("exclude_anchor_links", "exclude_input_prompt", "exclude_output_prompt")
-    exporter = HTMLExporter(
-        template_name="basic", config=Config({"HTMLExporter": dict.fromkeys(hidden, True)})
-    )
-    body, _ = exporter.from_notebook_node(book)
-    links = PARTS.run_it(BINDER + path.name, COLAB + path.name)
-    write_page(out / f"{path.stem}.html", title(book), body, links)
-
-
-def write_contents(out: Path) -> None:
-    """Write the page that leads to all notebooks."""
-    books = []
-    for path in BOOKS:
+    def notebook(self, path: Path, given: list[list[dict]]) -> None:
+        """Write the page of a notebook."""
         book = nbformat.read(path, as_version=4)
-        minutes = re.search(r"\*\*(\d+) minutes", book.cells[0].source)[1]
-        about = {"page": f"{path.stem}.html", "number": path.name[:2], "title": title(book)}
-        books.append(about | {"minutes": minutes})
-    index = SITE.get_template("index.html").render(books=books, home=HOME)
-    write_page(out / "index.html", "What is the empirical Fisher for?", index)
+        title = heading(book.cells[0].source)
+        dress(book, given, path, self.assets)
+        body, _ = self.exporter.from_notebook_node(book)
+        self.page(path.stem, title, body, PARTS.run_it(BINDER + path.name, COLAB + path.name))
+
+    def paper(self, path: Path) -> None:
+        """Write the page of a paper."""
+        text = relink(path.read_text())
+        self.page(path.stem, heading(text), markdown2html(text))
+
+    def front(self) -> None:
+        """Write the page that leads to all others; one figure on it is live."""
+        about = kept("index", [inspect.getsource(each) for each in (first_figure, one_plane)], first_figure)
+        live = figure("index-1", about, about["words"], self.assets)
+        html = SITE.get_template("index.html").render(self.around("index") | {"figure": Markup(live)})
+        self.page("index", "What is the empirical Fisher for?", html)
+
+    def reference(self) -> None:
+        """Write the reference of the library: all that `import efisher_teach` offers, and the modules behind it."""
+        for name in ef.__all__:
+            setattr(ef, name, getattr(ef, name))  # what the package imports late is there now
+        os.environ["PDOC_SUBMODULES"] = "1"  # modules are public names too
+        behind = [each.__name__ for name in ef.__all__ if inspect.ismodule(each := getattr(ef, name))]
+        pdoc.render.configure(docformat="google", search=False, show_source=False, template_directory=HERE)
+        pdoc.render.env.globals.update(
+            self.course() | {"name": "api", "before": self.papers[-1], "after": None}
+        )
+        pdoc.pdoc("efisher_teach", *behind, output_directory=self.out / "api")
 
 
-def write_reference(out: Path) -> None:
-    """Write the reference of the library."""
-    modules = ["efisher_teach", *(f"efisher_teach.browser.{name}" for name in LATE)]
-    command = [sys.executable, "-m", "pdoc", "--docformat", "google", "-o", out / "api", *modules]
-    subprocess.run(command, check=True)
+def slug(text: str) -> str:
+    """The name of a section in an address."""
+    return re.sub(r"\W+", "-", re.sub(r"<.*?>", "", text)).strip("-")
+
+
+def first_figure() -> dict[str, Any]:
+    """The live figure of the front page: the plane of `the_best_step` alone, for the first glance."""
+    whole = the_best_step(ef.descend(ef.breast_cancer(), steps=6, learning_rate=0.5))
+    scene: Scene = whole._replace(
+        title="Every step on the ellipse has the same cost. Which one lowers the loss most?",
+        marks={name: mark for name, mark in whole.marks.items() if mark.panel == "A"},
+        mosaic=("A", "A"),
+        size=(6.2, 4.7),
+        narrow=(3.6, 3.0),
+        still=one_plane,
+        axes=(whole.axes[0]._replace(default=-75.0),),
+        words="Turned {turn} from the step along −g, your step makes {score:.1f} % of the best decrease of the loss.",
+        presets=(),
+    )
+    explorer = ef.Explorer(scene)
+    return slim(explorer.for_page()) | {"words": explorer.words}
+
+
+def one_plane(panels: Any, background: Any) -> None:
+    """Draw contours of the loss, and say which arrow is which."""
+    plane, reach, grid = panels["A"], background["reach"], background["grid"]
+    contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
+    plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
+    centre(plane, reach, 1.24, xlabel="Δθ₁", ylabel="Δθ₂")
+    steps = (
+        ("empirical Fisher", EMPIRICAL_FISHER),
+        ("gradient descent", DESCENT),
+        ("yours: drag it", CANDIDATE),
+    )
+    key(plane, "lower left", *steps)
 
 
 def build(out: Path, only: list[str]) -> None:
     """Write the site: all pages, or those whose names begin with one of `only`, for a look at it."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    write_assets(out)
-    for path in BOOKS:
-        if not only or path.name.startswith(tuple(only)):
-            write_notebook(out, path)
+    writer = Writer(out)
+    writer.materials()
+    chosen = [path for path in BOOKS if not only or path.name.startswith(tuple(only))]
+    with ThreadPoolExecutor(2) as pool:  # each waits for a kernel
+        for path, given in zip(chosen, pool.map(handed_over, chosen), strict=True):
+            writer.notebook(path, given)
     for path in PAPERS:
-        text = relink(path.read_text())
-        write_page(out / f"{path.stem}.html", text.partition("\n")[0][2:], markdown2html(text))
-    write_contents(out)
-    if not only:
-        write_reference(out)
+        writer.paper(path)
+    writer.front()
+    writer.reference()
 
 
 if __name__ == "__main__":

@@ -351,7 +351,7 @@ class Touch:
         self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
 
-def barriers(page: Page, *looks: tuple[int, str]) -> list[str]:
+def barriers(page: Page, *looks: tuple[int, str], rules: tuple[str, ...] = ()) -> list[str]:
     """What axe-core calls serious or critical, in some widths and themes: by default in two that share neither."""
     found = []
     for width, scheme in looks or ((390, "dark"), (1500, "light")):
@@ -359,6 +359,7 @@ def barriers(page: Page, *looks: tuple[int, str]) -> list[str]:
         page.emulate_media(color_scheme=scheme)
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         options = {"resultTypes": ["violations"], "preload": False}  # the styles are in the page
+        options["rules"] = {rule: {"enabled": True} for rule in rules}
         for rule in Axe().run(page, options=options).response["violations"]:
             for node in rule["nodes"] if rule["impact"] in ("serious", "critical") else []:
                 found.append(f"{width} {scheme} {rule['id']}, {rule['help']}: {node['html'][:200]}")

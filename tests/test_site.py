@@ -1,15 +1,20 @@
 """The pages without a server, in a real Chromium with the network cut: they show what the notebooks show, and move.
 
-They shut nobody out: axe-core reads them, narrow and wide, light and dark.
+They shut nobody out: axe-core reads them, narrow and wide, light and dark; they bear large letters, paper, a browser
+that keeps nothing, and one that runs no scripts.
 """
 
 import importlib.util
 import re
+import statistics
+import warnings
 from pathlib import Path
 
 import lab
 import nbformat
 import pytest
+
+import efisher_teach as ef
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
@@ -24,10 +29,12 @@ BUILT = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The papers, the contents, and one notebook."""
+    """The front page, the papers, the reference, and one notebook."""
     lab.chromium()
     out = tmp_path_factory.mktemp("site")
-    build.build(out, ["03"])
+    with warnings.catch_warnings(record=True) as told:
+        build.build(out, ["03"])
+    assert not [each for each in told if "pdoc" in each.filename]
     return out
 
 
@@ -42,7 +49,8 @@ def window():
 def opened(request, site, window):
     """A page from disk. Nothing may go wrong in it."""
     if not (site / f"{request.param}.html").exists():
-        build.write_notebook(site, ROOT / "notebooks" / f"{request.param}.ipynb")
+        path = ROOT / "notebooks" / f"{request.param}.ipynb"
+        build.Writer(site).notebook(path, build.handed_over(path))
     page = window.context.browser.new_page(viewport={"width": 1500, "height": 1000}, offline=True)
     troubles = lab.listen(page, from_disk=True)
     page.goto((site / f"{request.param}.html").as_uri())
@@ -114,24 +122,198 @@ def test_notebooks_shut_nobody_out(opened):
 
 def test_pages_are_small_and_lead_on(site):
     pages = {path.name: path.read_text() for path in site.glob("*.html")}
-    to_come = {f"{path.stem}.html" for path in build.BOOKS} | {"api/index.html"}
+    to_come = {f"{path.stem}.html" for path in build.BOOKS}
     for name, text in pages.items():
         assert len(text.encode()) < 3_000_000, name
+        assert "0%|" not in text, f"{name} has a bar that stands still"
         assert "widget-state" not in text, f"{name} has its figures twice: once more as the state of widgets"
         for link in re.findall(r'<a [^>]*href="([^"#]+)', text):
             assert link.startswith("https://") or link in to_come or (site / link).exists(), f"{name}: {link}"
-        without_scripts = re.sub(r"<script type=.*?</script>", "", text, flags=re.DOTALL)
-        for source in re.findall(r'src="([^"]+)"', without_scripts):
-            assert source.startswith("data:") or (site / source).exists(), f"{name}: {source}"
-    assert len(re.findall(r"<li><a ", pages["index.html"])) == len(build.BOOKS) == 11
+        without_data = re.sub(r"<script type=.*?</script>", "", text, flags=re.DOTALL)
+        for source in re.findall(r'src="([^"]+)"', without_data):
+            assert (site / source).exists(), f"{name}: {source}"
+        assert 'rel="prev"' in text or name == "index.html", name
+        for book in build.BOOKS:
+            assert f'<li data-page="{book.stem}"><a href="{book.stem}.html"' in text, (
+                f"{name} lacks {book.stem}"
+            )
+    cards = pages["index.html"].partition('<ol class="cards">')[2]
+    assert len(re.findall(r"<img .*?<span>\d+ min</span><p>\S", cards)) == len(build.BOOKS) > 10
 
 
-def test_contents_and_papers_work_and_shut_nobody_out(site, window):
+def test_the_reference_has_every_public_name(site):
+    page = (site / "api" / "efisher_teach.html").read_text()
+    assert {*ef.__all__} - {*re.findall(r'<section id="(\w+)"', page)} == set()
+
+
+def test_readme_leads_to_the_site():
+    """By its first link and by its first picture, to where GitHub serves the pages of the repository."""
+    owner, name = build.HOME.split("/")[-2:]
+    readme = (ROOT / "README.md").read_text()
+    link = re.search(r"\]\((http.*?)\)", readme)[1]
+    picture = re.search(r"\[!\[.*?\]\(docs/.*?\)\]\((.*?)\)", readme)[1]
+    assert link == picture == f"https://{owner}.github.io/{name}/"
+
+
+def test_front_page_and_papers_work_and_shut_nobody_out(site, window):
     troubles = lab.listen(window, from_disk=True)
-    for name in ("index", *(path.stem for path in build.PAPERS)):
+    for name in ("index", *(path.stem for path in build.PAPERS), "api/efisher_teach"):
         window.goto((site / f"{name}.html").as_uri())
         for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
             window.emulate_media(color_scheme=scheme)
             assert window.evaluate("getComputedStyle(document.body).backgroundColor") == paper
         assert lab.barriers(window) == [], name
     assert troubles == []
+
+
+LOOKS = [(width, scheme) for width in (390, 1366) for scheme in ("light", "dark")]
+
+
+@pytest.mark.parametrize("name", ["index", "03_the_best_step"])
+def test_targets_are_large_enough_for_a_thumb(site, window, name):
+    window.goto((site / f"{name}.html").as_uri())
+    lab.guess_all(window)
+    assert lab.barriers(window, *LOOKS, rules=("target-size",)) == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
+def test_the_first_screen_has_a_figure_to_drag(site, window, width, height):
+    window.set_viewport_size({"width": width, "height": height})
+    window.goto((site / "index.html").as_uri())
+    explorer = window.locator(".ef-explorer[data-serial]")
+    explorer.wait_for(timeout=20_000)
+    for part in ("canvas", ".ef-axis input"):
+        box = explorer.locator(part).bounding_box()
+        assert box["y"] + box["height"] <= height
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= width
+    before = lab.read(explorer)
+    for _ in lab.drag(explorer.locator(".ef-axis input"), moves=3):
+        pass
+    assert lab.read(explorer)["pixels"] != before["pixels"]
+
+
+MEASURE = """() => [...document.querySelectorAll("main p")].filter((p) => !p.querySelector("mjx-container, code"))
+  .map((p) => [p.textContent.length, p.getClientRects()[0].height / parseFloat(getComputedStyle(p).lineHeight)])
+  .filter(([, lines]) => lines > 2.5).map(([letters, lines]) => letters / (Math.round(lines) - 0.5))"""
+
+
+def test_text_is_as_wide_as_eyes_like_it_and_code_is_never_cut(opened):
+    opened.set_viewport_size({"width": 1366, "height": 768})
+    assert 60 <= statistics.median(opened.evaluate(MEASURE)) <= 75
+    left, right = opened.evaluate(
+        """() => {
+            const [room, text] = [".room", "main"].map((each) => document.querySelector(each).getBoundingClientRect());
+            return [text.left - room.left, room.right - text.right];
+        }"""
+    )
+    assert abs(left - right) <= 1
+    for width in (390, 1366):
+        opened.set_viewport_size({"width": width, "height": 768})
+        signs = opened.locator("pre").evaluate_all(
+            """(pres) => pres.filter((pre) => pre.scrollWidth > pre.clientWidth)
+                .map((pre) => [getComputedStyle(pre).overflowX, getComputedStyle(pre).backgroundAttachment])"""
+        )
+        assert all(scrolls == "auto" and "scroll" in shadow for scrolls, shadow in signs)
+        assert signs or width > 390
+
+
+def test_contents_are_a_drawer_for_keys_where_there_is_no_room(site, window):
+    window.set_viewport_size({"width": 390, "height": 844})
+    window.goto((site / "03_the_best_step.html").as_uri())
+    contents, button = window.locator("#contents"), window.locator(".bar .menu")
+    assert not contents.is_visible()
+    button.focus()
+    for key, is_open in (("Enter", True), ("Escape", False), ("Enter", True)):
+        window.keyboard.press(key)
+        assert contents.is_visible() == is_open
+        assert window.evaluate("document.activeElement.matches('.bar .menu')")
+    for _ in range(3):
+        window.keyboard.press("Tab")
+    assert window.evaluate("document.activeElement.closest('#contents') !== null")
+    contents.get_by_role("link", name="Exercises").click()
+    assert not contents.is_visible()
+    assert window.url.endswith("#Exercises")
+    window.set_viewport_size({"width": 1366, "height": 768})
+    assert contents.is_visible()
+    assert not button.is_visible()
+
+
+NO_MEMORY = "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('no'); } })"
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_look_and_progress_hold_over_pages_or_are_forgotten(site, window, forgets):
+    context = window.context.browser.new_context(offline=True, color_scheme="light")
+    page = context.new_page()
+    if forgets:
+        page.add_init_script(NO_MEMORY)
+    troubles = lab.listen(page, from_disk=True)
+    dark = "getComputedStyle(document.body).backgroundColor === 'rgb(23, 24, 26)'"
+    page.goto((site / "03_the_best_step.html").as_uri())
+    page.get_by_label("Colours").select_option("dark")
+    assert page.evaluate(dark)
+    page.goto((site / "index.html").as_uri())
+    assert page.evaluate(dark) != forgets
+    progress = page.locator(".cards .progress")
+    assert progress.all_text_contents() == ([] if forgets else ["begun"])
+    assert ("Go on with 03" in page.locator(".start").inner_text()) != forgets
+    page.goto((site / "03_the_best_step.html").as_uri())
+    page.keyboard.press("End")
+    page.locator(".way").scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    page.locator(".way a[rel=prev]").scroll_into_view_if_needed()
+    page.goto((site / "index.html").as_uri())
+    assert progress.all_text_contents() == ([] if forgets else ["read"])
+    page.get_by_label("Colours").select_option("")
+    assert not page.evaluate(dark)
+    assert troubles == []
+    context.close()
+
+
+POLICY = {"Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'"}
+
+
+@pytest.mark.parametrize("scripts", [False, True])
+def test_without_scripts_or_under_a_strict_policy_there_are_pictures_with_words(site, window, scripts):
+    context = window.context.browser.new_context(java_script_enabled=scripts)
+    page = context.new_page()
+
+    def serve(route):
+        route.fulfill(path=site / route.request.url.partition("test/")[2], headers=POLICY)
+
+    page.route("https://course.test/**", serve)
+    page.goto("https://course.test/03_the_best_step.html")
+    if scripts:
+        lab.guess_all(page)
+    for figure in page.locator(".ef-page").all():
+        figure.scroll_into_view_if_needed()
+        picture = figure.locator("> img")
+        assert lab.until(lambda: picture.evaluate("(image) => image.naturalWidth") > 500)  # noqa: B023
+        assert picture.is_visible()
+        assert len(figure.locator("figcaption").inner_text()) > 80
+    assert "system-ui" in page.locator(".bar").evaluate("(bar) => getComputedStyle(bar).fontFamily")
+    context.close()
+
+
+def test_pages_bear_paper_large_letters_and_the_other_direction(site, window):
+    """Paper: text, figures and words, and nothing to press. 400 %: a window of 320 pixels, 180 high."""
+    page = window.context.browser.new_page(offline=True, viewport={"width": 1366, "height": 768})
+    for name in ("index", "03_the_best_step", "teaching", "api/efisher_teach"):
+        page.goto((site / f"{name}.html").as_uri())
+        for width, height in ((320, 180), (1366, 768)):
+            page.set_viewport_size({"width": width, "height": height})
+            for direction in ("rtl", "ltr"):
+                page.evaluate("(way) => (document.documentElement.dir = way)", direction)
+                assert page.evaluate("document.scrollingElement.scrollWidth") <= width, (name, direction)
+                assert page.locator("#text").evaluate("(text) => getComputedStyle(text).direction") == "ltr"
+    page.goto((site / "03_the_best_step.html").as_uri())
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 690, "height": 1000})
+    for chrome in (".bar", "#contents", ".way", ".ef-ask >> nth=0", ".ef-closed >> nth=0"):
+        assert not page.locator(chrome).is_visible()
+    for figure in page.locator(".ef-page").all():
+        assert figure.is_visible()
+        assert figure.locator("figcaption, .ef-words").first.is_visible()
+    cut = "(pres) => pres.filter((pre) => pre.scrollWidth > pre.clientWidth).length"
+    assert page.locator("pre").evaluate_all(cut) == 0
+    page.close()
