@@ -192,8 +192,9 @@ def test_the_first_screen_has_a_figure_to_drag(site, window, width, height):
     assert lab.read(explorer)["pixels"] != before["pixels"]
 
 
-MEASURE = """() => [...document.querySelectorAll("main p")].filter((p) => !p.querySelector("mjx-container, code"))
-  .map((p) => [p.textContent.length, p.getClientRects()[0].height / parseFloat(getComputedStyle(p).lineHeight)])
+MEASURE = """() => [...document.querySelectorAll(".text_cell_render > p")]
+  .filter((p) => !p.querySelector("mjx-container, code"))
+  .map((p) => [p.textContent.length, p.offsetHeight / parseFloat(getComputedStyle(p).lineHeight)])
   .filter(([, lines]) => lines > 2.5).map(([letters, lines]) => letters / (Math.round(lines) - 0.5))"""
 
 
@@ -210,7 +211,7 @@ def test_text_is_as_wide_as_eyes_like_it_and_code_is_never_cut(opened):
     for width in (390, 1366):
         opened.set_viewport_size({"width": width, "height": 768})
         signs = opened.locator("pre").evaluate_all(
-            """(pres) => pres.filter((pre) => pre.scrollWidth > pre.clientWidth)
+            """(blocks) => blocks.filter((pre) => pre.scrollWidth > pre.clientWidth)
                 .map((pre) => [getComputedStyle(pre).overflowX, getComputedStyle(pre).backgroundAttachment])"""
         )
         assert all(scrolls == "auto" and "scroll" in shadow for scrolls, shadow in signs)
@@ -314,6 +315,6 @@ def test_pages_bear_paper_large_letters_and_the_other_direction(site, window):
     for figure in page.locator(".ef-page").all():
         assert figure.is_visible()
         assert figure.locator("figcaption, .ef-words").first.is_visible()
-    cut = "(pres) => pres.filter((pre) => pre.scrollWidth > pre.clientWidth).length"
+    cut = "(blocks) => blocks.filter((pre) => pre.scrollWidth > pre.clientWidth).length"
     assert page.locator("pre").evaluate_all(cut) == 0
     page.close()
