@@ -55,8 +55,12 @@ def tried(touch: Callable[[], Any], answer: Any = None) -> Any:
 def _limited(touch):
     out: Any = _Shortened(sys.stdout)
     errors: Any = _Shortened(sys.stderr)
-    with redirect_stdout(out), redirect_stderr(errors), _alarm():
-        return _inside(touch)
+    deepest = sys.getrecursionlimit()
+    try:
+        with redirect_stdout(out), redirect_stderr(errors), _alarm():
+            return _inside(touch)
+    finally:
+        sys.setrecursionlimit(deepest)
 
 
 def _inside(touch):

@@ -226,7 +226,7 @@ def _text(value):
     if not isinstance(value, np.ndarray):
         return repr(value[:200] if isinstance(value, str) else value)
     if not value.ndim:
-        return f"{float(value):.4g}"
+        return str(value) if value.dtype == bool else f"{float(value):.4g}"
     if value.ndim > 3:
         return f"of shape {value.shape}"
     short = {"precision": 3, "suppress_small": True, "threshold": 30, "edgeitems": 2}
