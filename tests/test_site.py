@@ -10,6 +10,7 @@ import statistics
 import warnings
 from pathlib import Path
 
+import gallery
 import lab
 import nbformat
 import pytest
@@ -286,13 +287,17 @@ def test_without_scripts_or_under_a_strict_policy_there_are_pictures_with_words(
     page.goto("https://course.test/03_the_best_step.html")
     if scripts:
         lab.guess_all(page)
+    assert "system-ui" in page.locator(".bar").evaluate("(bar) => getComputedStyle(bar).fontFamily")
     for figure in page.locator(".ef-page").all():
         figure.scroll_into_view_if_needed()
         picture = figure.locator("> img")
         assert lab.until(lambda: picture.evaluate("(image) => image.naturalWidth") > 500)  # noqa: B023
         assert picture.is_visible()
         assert len(figure.locator("figcaption").inner_text()) > 80
-    assert "system-ui" in page.locator(".bar").evaluate("(bar) => getComputedStyle(bar).fontFamily")
+    gallery.explorer("the_best_step").to_html(site / "alone.html")
+    page.goto("https://course.test/alone.html")
+    assert page.locator("img").get_attribute("alt") in gallery.shown("the_best_step")[0].title
+    assert page.locator("main p").inner_text() == gallery.explorer("the_best_step").words
     context.close()
 
 

@@ -194,10 +194,12 @@ class Explorer(anywidget.AnyWidget):
         path.write_bytes(self._as_file(kind))
 
     def to_html(self, path: str | Path) -> None:
-        """Write a page with this explorer: its axes are live, with no kernel and no request to any host."""
-        page = TEMPLATES.get_template("page.html").render(
-            title=self.scene.title, reply=self.for_page()["reply"]
-        )
+        """Write a page with this explorer: its axes are live, with no kernel and no request to any host.
+
+        Where no script runs, it is the picture and its words.
+        """
+        about = self.for_page() | {"title": self.scene.title, "words": self.words}
+        page = TEMPLATES.get_template("page.html").render(about)
         Path(path).write_text(page, encoding="utf-8")
 
     def for_page(self) -> dict[str, Any]:
