@@ -62,18 +62,6 @@ def _reach(G):
     return np.linalg.pinv(np.asarray(G)) @ np.ones(len(G))
 
 
-def _normal_equations(G, damping, learning_rate):
-    G = np.asarray(G)
-    return -learning_rate * np.linalg.inv(G.T @ G / len(G) + damping * np.eye(G.shape[1])) @ G.mean(0)
-
-
-def _dual_rate(G, damping, budget):
-    n = len(G)
-    K = np.asarray(G @ G.T) / n
-    changes = n * K @ np.linalg.solve(K + damping * np.eye(n), np.ones(n) / n)
-    return (budget / np.mean(changes**2)) ** 0.5
-
-
 def _looped_promises(G, unseen, dampings, budget):
     best = None
     for damping in dampings:
@@ -260,15 +248,11 @@ STYLES = {
     "tight": (lambda: [[2.0], [0.0]], lambda: np.array([[1.0, 0], [0, 1], [0, 0]])),
     # damping
     "damping_for_sums": (lambda damping, n: damping * n, lambda damping, n: jnp.sum(jnp.full(n, damping))),
-    "ridge_step": (
-        _normal_equations,
-        lambda G, damping, learning_rate: (
-            ef.empirical_fisher_step(G, damping=damping, learning_rate=learning_rate).delta
+    "enforced_length": (
+        lambda theta, damping, budget: (budget / theta**2) ** 0.5,
+        lambda theta, damping, budget: np.linalg.norm(
+            ef.empirical_fisher_step(jnp.array([[theta]]), damping=damping, budget=budget).delta
         ),
-    ),
-    "exact_rate": (
-        _dual_rate,
-        lambda G, damping, budget: ef.empirical_fisher_step(G, damping=damping, budget=budget).learning_rate,
     ),
     "choose_damping": (
         _looped_promises,
@@ -280,10 +264,6 @@ STYLES = {
     "settles": (
         lambda learning_rate, damping: abs(1 - learning_rate / damping) < 1,
         lambda learning_rate, damping: np.bool_(learning_rate / damping < 2),
-    ),
-    "longest_step": (
-        lambda damping, learning_rate: np.array([0.6, 0.8]) * damping**0.5,
-        lambda damping, learning_rate: [damping**0.5],
     ),
     # other_coordinates
     "pull_back": (_looped_pull_back, lambda g, C, J: [g @ J, jnp.einsum("aj,ab,bk->jk", J, C, J)]),

@@ -19,13 +19,16 @@ def test_every_reading_of_the_step(case):
     for i in range(20, 161, 28):
         epsilon, at = case.scene.axes[0].values[i], case.table.at((i,))
         u = oracles.direction(G, epsilon)
-        delta, rate = gallery.spend(G, u, c), np.sqrt(c / gallery.cost(G, u))
+        delta = gallery.spend(G, u, c)
         length, kept = np.linalg.norm(delta), eigenvalues / (eigenvalues + epsilon)
         true, unseen = gallery.changes(problem, delta), gallery.changes(held_out, delta).mean()
         naive, constant = gallery.cost(G, u) / (g @ u), gallery.cost(G, u) / rho
         # float32 sees a singular value to 1e-7 of the largest: at ε = 1e-6 the smallest kept ones to 1e-3
         agree(at, rtol=3e-3, length=length, length_dot=[epsilon, length])
-        agree(at, rtol=3e-3, bound=rate * np.sqrt(rho / epsilon) / 2)
+        agree(at, rtol=3e-3, bound=np.sqrt(c / epsilon) / 2)  # of the constant η = √(c/ρ)
+        constant_length = np.sqrt(c / rho) * np.linalg.norm(u)
+        agree(at, rtol=3e-3, constant_length=constant_length, constant_dot=[epsilon, constant_length])
+        agree(at, rtol=1e-2, shadow=gallery.cost(G, plane @ (plane.T @ delta)) / c)
         agree(at, rtol=3e-3, naive_spent=100 * naive, constant_spent=100 * constant)
         agree(at, rtol=3e-3, spent=np.stack([[epsilon] * 3, [1, naive, constant]], axis=1))
         agree(at, atol=2e-4, actual=true.mean(), unseen=unseen, predicted=np.mean(G @ delta))
@@ -54,6 +57,7 @@ def test_curves_over_all_dampings_pass_through_their_dots(case):
     arrays, dampings = case.arrays, case.scene.axes[0].values
     np.testing.assert_allclose(arrays["lengths"], arrays["length_dot"], rtol=1e-3)
     np.testing.assert_allclose(arrays["bounds"][:, 1], arrays["bound"], rtol=1e-3)
+    np.testing.assert_allclose(arrays["constant_lengths"], arrays["constant_dot"], rtol=1e-3)
     np.testing.assert_allclose(arrays["path"], arrays["step"][:, 1], atol=1e-3 * np.abs(arrays["path"]).max())
     for row, name in enumerate(("exact", "naive", "constant")):
         np.testing.assert_allclose(arrays[name], arrays["spent"][:, row], rtol=1e-3)
@@ -65,7 +69,13 @@ def test_curves_over_all_dampings_pass_through_their_dots(case):
 
 def test_bound_and_what_is_monotone_in_damping(case):
     arrays = case.arrays
-    assert (arrays["length"] <= arrays["bound"] * (1 + 1e-5)).all()
+    assert (arrays["constant_length"] <= arrays["bound"] * (1 + 1e-5)).all()
+    assert arrays["length"][-1] > 2 * arrays["bound"][-1]  # a budget that is enforced knows no such bound
+    assert (
+        (arrays["shadow"] > 1 - 1e-3).all()
+        if len(case.g) > 2
+        else np.allclose(arrays["shadow"], 1, rtol=1e-2)
+    )
     for name, sign in (("length", -1), ("turn", -1), ("predicted", 1), ("kept_least", -1)):
         slack = 1e-3 if name == "turn" else 1e-4  # an angle near 0 is the root of a rounding error
         assert (np.diff(arrays[name]) * sign >= -slack * np.abs(arrays[name]).max()).all(), name

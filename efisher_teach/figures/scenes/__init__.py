@@ -3,6 +3,7 @@
 from efisher_teach.figures.paint import paint
 from efisher_teach.figures.scene import Axis, Handle, Orbit, Preset, Scene
 from efisher_teach.figures.scenes.a_real_network import a_real_network
+from efisher_teach.figures.scenes.a_whole_run import a_whole_run
 from efisher_teach.figures.scenes.bug_hunt import bug_hunt
 from efisher_teach.figures.scenes.damping import damping
 from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
@@ -26,6 +27,7 @@ __all__ = [
     "Scene",
     "Table",
     "a_real_network",
+    "a_whole_run",
     "bug_hunt",
     "damping",
     "every_example_pulls",

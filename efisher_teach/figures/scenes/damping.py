@@ -1,8 +1,8 @@
 """Damping: what ε does to one step of a fixed cost, from -C⁺g (ε = 0) to the direction of -g (ε = ∞).
 
-Six views of one step: on the ellipse, as a filter λ/(λ + ε) of C's eigendirections, by its length and the bound on
-it, in the change it asks of each example, in the loss that the linear model promises beside the loss one gets, and in
-the budget that three rules for η spend.
+Six views of one step: its shadow on the ellipse, as a filter μ/(μ + ε) of C's eigendirections, by its length beside
+that of a constant η and the bound on that, in the change it asks of each example, in the loss that the linear model
+promises beside the loss one gets, and in the budget that three rules for η spend.
 """
 
 import jax
@@ -31,6 +31,7 @@ MARKS = {
     "filter": line("B", ink.EMPIRICAL_FISHER),
     "half": line("B", ink.FAINT, 1.2),
     "bounds": line("C", ink.CONSTRAINT, 1.2),
+    "constant_lengths": line("C", ink.OTHER, 1.8, dashes=(1, 1.5)),
     "lengths": line("C", ink.EMPIRICAL_FISHER),
     "bars": polygons("D", ink.DATA),
     "promised": line("E", ink.CONSTRAINT, 1.8),
@@ -39,6 +40,7 @@ MARKS = {
     "spent": dots("F", ink.EMPIRICAL_FISHER, 7),
     "path": line("A", ink.EMPIRICAL_FISHER, 1.4, dashes=(4, 2)),
     "kept": dots("B", ink.EMPIRICAL_FISHER, 8),
+    "constant_dot": dots("C", ink.OTHER, 7),
     "length_dot": dots("C", ink.EMPIRICAL_FISHER, 9),
     "promised_dot": dots("E", ink.CONSTRAINT, 8),
     "true_dot": dots("E", ink.TRUTH, 8),
@@ -92,11 +94,12 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "At ε = {damping} the step is {length:.3f} long (bound {bound:.3f}), {turn:.0f}° from −g, and keeps "
-    "{kept_least:.0f} % to {kept_most:.0f} % of the undamped components. The linear model promises a mean loss change "
-    "of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the "
-    "training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would spend "
-    "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
+    "At ε = {damping} the step is {length:.3f} long, {turn:.0f}° from −g, and keeps {kept_least:.0f} % to "
+    "{kept_most:.0f} % of the undamped components; with a constant η it would be {constant_length:.3f} long, and "
+    "{bound:.3f} at most. Its shadow in the plane of the ellipse would cost {shadow:.2f} c. The linear model promises "
+    "a mean loss change of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; "
+    "{worse:.0f} % of the training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would "
+    "spend {naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
 )
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7},
@@ -143,11 +146,13 @@ def respond(data, state):
     spent = jnp.stack([jnp.ones_like(naive), naive, constant])
     now = spent[:, jnp.argmin(jnp.abs(dampings - damping))]
 
-    def bound(path, damping):
-        return path.learning_rate * jnp.sqrt(path.agreement / damping) / 2
+    def bound(damping):
+        return undamped.learning_rate * jnp.sqrt(undamped.agreement / damping) / 2
 
     unseen = plane.held_out(problem)
     actual, actual_unseen = (plane.changes(each, step.delta) for each in (problem, unseen))
+    constant_lengths = undamped.learning_rate * jnp.sqrt(square)
+    constant_length = constant_lengths[jnp.argmin(jnp.abs(dampings - damping))]
     predicted, length, rms = jnp.mean(step.predicted_changes), jnp.linalg.norm(step.delta), jnp.sqrt(budget)
     stretch, scale = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
     true, held_out = (
@@ -164,15 +169,18 @@ def respond(data, state):
         **plane.over(scale, filter=scale / (scale + damping)),
         "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
         **plane.over(eigenvalues, kept=kept),
-        **plane.over(dampings, lengths=jnp.linalg.norm(path.delta, axis=1), bounds=bound(path, dampings)),
+        **plane.over(dampings, lengths=jnp.linalg.norm(path.delta, axis=1), bounds=bound(dampings)),
+        **plane.over(dampings, constant_lengths=constant_lengths),
         **plane.over(dampings, exact=spent[0], naive=naive, constant=constant),
-        **plane.over(damping, spent=now, length_dot=length),
+        **plane.over(damping, spent=now, length_dot=length, constant_dot=constant_length),
         "bars": plane.rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
         **plane.over(places, changes=actual[:SHOWN] / rms),
         **plane.over(stretch, promised=stretch * predicted, true=true, held_out=held_out),
         **plane.over(1.0, promised_dot=predicted, true_dot=means["actual"], held_out_dot=means["unseen"]),
         "length": length,
-        "bound": bound(step, damping),
+        "constant_length": constant_length,
+        "bound": bound(damping),
+        "shadow": jnp.mean(dot(G, dot(basis, dot(step.delta, basis))) ** 2) / budget,
         "turn": plane.turn_of(step.delta, -g),
         "cost": jnp.sqrt(step.budget_spent),
         **plane.percent(kept_least=jnp.min(kept), kept_most=jnp.max(kept), worse=jnp.mean(actual > 0)),
@@ -185,15 +193,16 @@ def still(panels, background):
     steps, kept, length, each, loss, spent = (panels[letter] for letter in "ABCDEF")
     ends = DAMPINGS[[0, -1]]
     centre(steps, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
-    steps.set_title("The step on the ellipse")
+    steps.set_title("The ellipse, and the step's shadow")
     key(steps, "lower left", ("−C⁺g: ε = 0", ink.UNDAMPED), ("−g: ε = ∞", ink.DESCENT))
     key(steps, "lower right", ("the step at ε", ink.EMPIRICAL_FISHER))
 
-    set_up(kept, log="x", xlim=ends, ylim=(0, 1.05), xlabel="eigenvalue λ of C")
-    kept.set_title("What is kept: λ/(λ + ε)")
+    set_up(kept, log="x", xlim=ends, ylim=(0, 1.05), xlabel="eigenvalue μ of C")
+    kept.set_title("What is kept: μ/(μ + ε)")
     set_up(length, log="xy", xlim=ends, ylim=background["length_limits"], xlabel="damping ε")
     length.set_title("Length of the step")
-    key(length, "lower left", ("bound η√ρ/(2√ε)", ink.CONSTRAINT))
+    constant = ("constant η (dotted)", ink.OTHER), ("its bound η√ρ/(2√ε)", ink.CONSTRAINT)
+    key(length, "upper right", ("c enforced", ink.EMPIRICAL_FISHER), *constant)
 
     set_up(each, zero=True, xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
     each.set(xlabel=f"{SHOWN} of the examples", title="Change of each loss, in √c")

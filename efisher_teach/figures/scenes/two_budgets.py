@@ -98,10 +98,11 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
 
 WORDS = (
     "With c = {budget} and r = {radius} the best step spends {cost_used:.0f} % of c and {length_used:.0f} % of r²; a "
-    "budget that is not used up has no price. It promises {decrease:.4f} less mean loss, {by_budget:.0f} % of it owed "
-    "to c and {by_radius:.0f} % to r: the prices are λ₁ = {of_budget:.3f} of c and λ₂ = {of_radius:.4f} of r². So ε = "
-    "λ₂/λ₁ = {of_radius:.4f}/{of_budget:.3f} and η = 1/(2λ₁) = 1/(2 × {of_budget:.3f}). Here c/r² = {wanted:.3g}; ε is "
-    "0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = {highest:.3g}."
+    "budget that is not used up has the multiplier 0. The step promises {decrease:.4f} less mean loss, "
+    "{by_budget:.0f} % of it owed to c and {by_radius:.0f} % to r: the multipliers are λ₁ = {of_budget:.3f} of c and "
+    "λ₂ = {of_radius:.4f} of r². So ε = λ₂/λ₁ = {of_radius:.4f}/{of_budget:.3f} and η = 1/(2λ₁) = 1/(2 × "
+    "{of_budget:.3f}). Here c/r² = {wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = "
+    "{highest:.3g}."
 )
 
 

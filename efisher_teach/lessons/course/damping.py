@@ -1,10 +1,10 @@
-"""Notebook 04: what ε solves, how it is scaled, how long a step can be, and how to choose it."""
+"""Notebook 04: what ε solves, how it is scaled, what bounds a step and what does not, and how to choose ε."""
 
 import jax.numpy as jnp
 import numpy as np
 
 import efisher_teach as ef
-from efisher_teach.lessons.exercise import direction, exercise, positive, readable, rows
+from efisher_teach.lessons.exercise import exercise, positive
 from efisher_teach.lessons.question import ask
 
 ask(
@@ -30,10 +30,17 @@ ask(
     "well.",
     answer=3,
 )
-
-
-def _damped(rng, size):
-    return rows(rng, size), positive(rng, 0.02, 0.5), positive(rng, 0.02, 0.5)
+ask(
+    "a whole run",
+    "A linear regression without noise: one θ fits every example. Each step spends the same c, with a large damping, "
+    "ε = 10. What does the loss do in the end?",
+    "It falls to zero.",
+    "It levels off, at a height that c decides.",
+    "It falls, and then rises above where it began.",
+    because="It falls, and then it explodes. Near the optimum all gradients vanish, so that C does, and a step must be "
+    "long to change the losses by as much as before. ε turns it towards −g; there it is hardly shorter.",
+    answer=3,
+)
 
 
 @exercise(
@@ -57,56 +64,26 @@ def damping_for_sums(damping, n):
 
 
 @exercise(
-    2, "The damped step as ridge regression: use `jnp.linalg.lstsq` only, with neither $C$ nor $g$.",
-    ("n rows ask for a decrease of η each, p rows ask the step to stay at 0.",
-     "The objective is a mean over the examples and a sum over the parameters. Multiply all by n: what stands "
-     "before ‖Δ‖²?",
-     "Stack G on √(nε) I, and n times −η on p zeros."),
-    _damped,
-    parts=lambda G, damping, eta: (G, damping, eta, len(G)), mistakes=lambda G, damping, eta, n: {
-        "Ascent: each example is asked for an increase of η. The wish is −η.": eta * direction(G, damping),
-        "ε was not scaled by n: n rows stand for a sum, so the penalty needs nε.": -eta * direction(G, damping / n),
-        "The root of ε is missing: least squares squares its rows.": -eta * direction(G, n * damping**2),
-        "√n ε instead of √(nε): only n is under the root.": -eta * direction(G, damping**2),
-        "There is no damping in it: this is the least-squares step at ε = 0.": -eta * jnp.linalg.pinv(G) @ jnp.ones(n),
-        "Each example is asked for a decrease of 1: η is missing.": -direction(G, damping),
+    1, "One example, $\\ell=\\theta^2/2$, and $\\Delta^\\top C\\Delta=c$ is enforced. How long is the damped step from "
+    "$\\theta$?",
+    ("There is one parameter: g is θ, and C is θ².",
+     "CΔ² = c, whatever direction ε gives to the step.",
+     "√c/|θ|: ε does not stand in it."),
+    lambda rng, size: ((-1) ** size * positive(rng, 0.01, 2), positive(rng, 0.01, 2), positive(rng, 0.004, 0.05)),
+    mistakes=lambda theta, damping, budget: {
+        "This is the length for η = √c, which ε does bound. Enforcing c makes η grow until the budget is spent.":
+            np.sqrt(budget) * abs(theta) / (theta**2 + damping),
+        "ε is in the direction only: ΔᵀCΔ has no ε in it.": np.sqrt(budget / (theta**2 + damping)),
+        "This is the change of the loss, √c. The step is that, by the slope.": np.sqrt(budget),
+        "The root is missing: the cost grows with the square of the step.": budget / theta**2,
+        "This has the sign of the step. A length has none.": -np.sqrt(budget) / theta,
+        "The slope is |θ|, not θ²: C is its square already.": np.sqrt(budget) / theta**2,
     },
+    why="At $c=0.01$ and $\\theta=0.001$ the step is 100 long, for every $\\varepsilon$.",
 )  # fmt: skip
-def ridge_step(G, damping, learning_rate):
-    """Return −η (C + εI)⁻¹g (p,), for G (n, p), by least squares."""
-    n, p = G.shape
-    wish = jnp.concatenate([-learning_rate * jnp.ones(n), jnp.zeros(p)])
-    return jnp.linalg.lstsq(jnp.vstack([G, jnp.sqrt(n * damping) * jnp.eye(p)]), wish)[0]
-
-
-def _parts(G, damping, budget):
-    u = direction(G, damping)
-    return G, G.mean(axis=0), budget, u, jnp.mean((G @ u) ** 2)
-
-
-@exercise(
-    2, "With damping, $\\eta=\\sqrt{c/\\rho}$ spends too little. Find the $\\eta$ for which the damped step costs "
-    "*exactly* $c$.",
-    ("Take the direction u = (C + εI)⁻¹g. What does −ηu cost?",
-     "η² uᵀCu = c. Without C: uᵀCu is the mean of the squares of G u.",
-     "η = √(c / mean((G u)²)); or, with gᵀu − ε‖u‖² for uᵀCu."),
-    lambda rng, size: (*_damped(rng, size)[:2], positive(rng, 0.004, 0.05)),
-    parts=_parts, mistakes=lambda G, g, c, u, cost: {
-        "This is √(c/gᵀu): it spends c in the metric C + εI, and less than c in losses.": jnp.sqrt(c / (g @ u)),
-        "This is the undamped rate √(c/ρ): the damped direction costs less, so it may go further.":
-            jnp.sqrt(c / (jnp.linalg.pinv(G) @ jnp.ones(len(G)) @ g)),
-        "The root is missing: the cost grows with η².": c / cost,
-        "Upside down: a larger budget must give a larger η.": jnp.sqrt(cost / c),
-        "1/n is missing: the cost is the mean of the squares, not their sum.": jnp.sqrt(c / jnp.sum((G @ u) ** 2)),
-        "This makes the step √c long. The budget is of losses, not of length.": jnp.sqrt(c) / jnp.linalg.norm(u),
-    },
-    why="The two forms agree because $C=(C+\\varepsilon I)-\\varepsilon I$, so $u^\\top Cu=g^\\top "
-    "u-\\varepsilon\\lVert u\\rVert^2$.",
-)  # fmt: skip
-def exact_rate(G, damping, budget):
-    """Return η such that −η (C + εI)⁻¹g costs the budget, for G (n, p)."""
-    u = jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.mean(axis=0))
-    return jnp.sqrt(budget / jnp.mean((G @ u) ** 2))
+def enforced_length(theta, damping, budget):
+    """Return how long the step of this budget is, for the loss θ²/2."""
+    return jnp.sqrt(budget) / jnp.abs(theta)
 
 
 def _promises(G, unseen, dampings, budget):
@@ -147,7 +124,7 @@ def _samples(rng, size):
     },
 )  # fmt: skip
 def choose_damping(G, unseen, dampings, budget):
-    """Return the best of dampings (m,) for unseen gradients (k, p), where each step costs the budget on G (n, p)."""
+    """Return the best of dampings (m,), for steps from G (n, p) and unseen rows (k, p)."""
     steps = ef.damping_path(G, dampings, budget=budget).delta
     return dampings[jnp.argmin(steps @ unseen.mean(axis=0))]
 
@@ -172,26 +149,3 @@ def choose_damping(G, unseen, dampings, budget):
 def settles(learning_rate, damping):
     """Return True if the damped update of θ²/2 settles at 0, else False."""
     return learning_rate < 2 * damping
-
-
-def _longest(g, damping, learning_rate):
-    g, bound = readable(g, "p"), learning_rate / (2 * np.sqrt(damping))
-    length = learning_rate * np.linalg.norm(g) / (g @ g + damping)
-    return bool(length > 0.999 * bound) or f"the step is {length:.4g} long, the bound is {bound:.4g}"
-
-
-@exercise(
-    3, "No step is longer than $\\eta/(2\\sqrt\\varepsilon)$. Show that the bound is reached: give the gradient $g$ "
-    "of a single example whose damped step $-\\eta\\,g/(\\lVert g\\rVert^2+\\varepsilon)$ is exactly that long.",
-    ("Write s = ‖g‖. The step is η s/(s² + ε) long: which s makes it longest?",
-     "The derivative by s vanishes where s² = ε.",
-     "Any g with ‖g‖ = √ε, such as one number."),
-    lambda rng, size: (positive(rng, 0.001, 1), positive(rng, 0.01, 1)),
-    accepts=_longest,
-    why="For many examples with orthogonal gradients the same happens at $\\lVert "
-    "g_i\\rVert=\\sqrt{n\\varepsilon}$: damping chooses which gradient length has the most to say. Smaller "
-    "ones are filtered out, larger ones decay like $1/\\lVert g_i\\rVert$.",
-)  # fmt: skip
-def longest_step(damping, learning_rate):
-    """Return a gradient g (p,) of a single example whose damped step reaches the bound."""
-    return jnp.array([jnp.sqrt(damping)])
