@@ -292,7 +292,8 @@ def test_half_a_screen_gets_the_narrow_form(live, views):
     before, figure = lab.read(views[0]), views[0].locator(".ef-figure")
     live.page.set_viewport_size({"width": 800, "height": 1000})
     try:
-        assert lab.until(lambda: (box := figure.bounding_box()) and box["height"] > 1.5 * box["width"])
+        drawn = lambda: (box := figure.bounding_box()) and box["height"] > 1.5 * box["width"]  # noqa: E731
+        assert lab.until(drawn, 60)  # the kernel draws four explorers anew
         assert lab.read(views[0])["words"] == before["words"]
         assert lab.press(views[0], slider_of(views[0]), "Home")["state"] == [0]
         figure.evaluate("(node) => node.scrollIntoView()")

@@ -136,7 +136,7 @@ class Explorer(anywidget.AnyWidget):
         return self.shown.say(self.indices)
 
     def restore(self, **state: Any) -> None:
-        """Set axes and controls by name; "Copy state" below the figure gives the line that restores what it shows.
+        """Set axes and controls by name; the button "Copy state" gives the line that restores what is shown.
 
         Raises:
             ValueError: A name is neither an axis nor a control.
