@@ -293,8 +293,10 @@ STYLES = {
     ),
     "logistic_fisher": (_both_labels, _as_a_hessian),
     "which_is_which": (
-        lambda: {"D": "Hessian", "C": "none of them", "B": "empirical Fisher", "A": "Fisher"},
-        lambda: dict(zip("ABCD", ("Fisher", "empirical Fisher", "none of them", "Hessian"), strict=True)),
+        lambda: {4: "Hessian", 3: "none of them", 2: "empirical Fisher", 1: "Fisher"},
+        lambda: dict(
+            zip(range(1, 5), ("Fisher", "empirical Fisher", "none of them", "Hessian"), strict=True)
+        ),
     ),
     "longer_when_centred": (
         _both_steps,

@@ -1,6 +1,6 @@
 """The arrow cloud: each example pulls its own way, −gᵢ. The mean hides how far apart they pull; C does not.
 
-Two averages of one cloud: the arrow −g, and the ellipse vᵀC⁻¹v = 1 of the second moment C, with its semi-axes √λ along
+Two averages of one cloud: the arrow −g, and the ellipse vᵀC⁻¹v = 1 of the second moment C, with its semi-axes √μ along
 C's eigenvectors. A gradient that grows moves the mean in proportion, and C by its square. A flipped label turns an
 arrow round, which the mean cannot but notice; C sees lengths and axes only.
 """
@@ -206,12 +206,14 @@ def still(panels, background):
     set_up(along, zero=True, xlim=(0, count + 1), ylim=(-limit, limit))
     along.set_xticks([background["longest"]], ["longest"])
     along.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
-    key(along, "upper right", ("mean |g|", DESCENT))
+    key(along, "lower left", ("|g|, length of the mean", DESCENT))
 
     lengths.set(xlim=background["noises"][-1] * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
-    lengths.set(xlabel="flipped labels", title="Two averages of the lengths")
+    lengths.set(xlabel="flipped labels", title="|g|, and RMS of |gᵢ|")
     lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    key(lengths, "upper right", ("√tr C = √E|gᵢ|²", EMPIRICAL_FISHER), ("mean |g|", DESCENT))
+    key(
+        lengths, "upper right", ("√tr C, RMS of |gᵢ|", EMPIRICAL_FISHER), ("|g|, length of the mean", DESCENT)
+    )
 
 
 def _cloud(data):

@@ -232,7 +232,7 @@ def still(panels, background):
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
     by_damping.set(xlim=(DAMPINGS[0] / 1.3, DAMPINGS[-1] * 1.3), xlabel="damping ε", title="… and against ε")
     by_damping.axvline(background["smallest"], color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
-    label(by_damping, background["smallest"], GAPS[1], "smallest λ ", CONSTRAINT, ha="right", va="top")
+    label(by_damping, background["smallest"], GAPS[1], "smallest μ ", CONSTRAINT, ha="right", va="top")
     key(by_damping, "lower left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
 
 

@@ -1,7 +1,7 @@
 """Solid: the ellipsoid Δᵀ(C + εI)Δ = c of three parameters, and the plane that touches it at the best step.
 
 Where C is blind to a direction, ε = 0 leaves a cylinder: along null(C) a step costs nothing and brings nothing. Damping
-closes it: the semi-axes √(c/(λ + ε)) end at √(c/ε), and far above every λ the ellipsoid is a ball, where the best step
+closes it: the semi-axes √(c/(μ + ε)) end at √(c/ε), and far above every μ the ellipsoid is a ball, where the best step
 is the one along −g.
 """
 
@@ -91,7 +91,7 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "At ε = {damping} the semi-axes √(c/(λ + ε)) are {longest:.3f}, {middle:.3f} and {shortest:.3f} long; the view "
+    "At ε = {damping} the semi-axes √(c/(μ + ε)) are {longest:.3f}, {middle:.3f} and {shortest:.3f} long; the view "
     "ends at {reach:.2f}. Seen from {azimuth} round and {elevation} above, a plane of equal gᵀΔ touches the ellipsoid "
     "at the best step: {length:.3f} long, {turn:.0f}° from −g. It promises {decrease:.4f} less mean loss, the step "
     "along −g of the same cost {descent_decrease:.4f}. Of the cost, √c = {cost:.3f}, {spent:.1f} % goes into the "
@@ -176,10 +176,10 @@ def still(panels, background):
     space.spines[:].set(visible=True, color=FAINT)
     best = ("best step, and the plane it reaches", EMPIRICAL_FISHER)
     key(space, "lower left", best, ("along −g, for the same cost", DESCENT))
-    key(space, "upper left", ("Δθ₁ •  Δθ₂ ••  Δθ₃ •••", OTHER))
+    key(space, "upper left", ("Δ₁ •  Δ₂ ••  Δ₃ •••", OTHER))
 
     set_up(semi, log="xy", xlim=DAMPINGS[[0, -1]], ylim=background["lengths"], xlabel="damping ε")
-    semi.set_title("Semi-axes √(c/(λ + ε))")
+    semi.set_title("Semi-axes √(c/(μ + ε))")
     semi.axhline(reach, color=FAINT, lw=1)
     label(semi, DAMPINGS[0] * 1.4, reach, "the view ends here", OTHER, va="bottom")
     key(semi, "lower left", ("semi-axes", CONSTRAINT), ("best step (dashed)", EMPIRICAL_FISHER))

@@ -2,7 +2,7 @@
 
 A candidate step runs round the ellipse. The level line of the linear model through its tip cuts the ellipse, except
 at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C⁺g, and no candidate scores above it.
-What it gains, against the budget c, has the slope λ: the multiplier is the price of c.
+What it gains, against the budget c, has the slope λ: the multiplier is the value of one more unit of c.
 """
 
 import jax
@@ -82,8 +82,8 @@ def the_best_step(problem: Problem, *, budget: float = 0.01) -> Scene:
 WORDS = (
     "Turned {turn} from the step along −g, the candidate makes {score:.1f} % of the best decrease: a mean loss "
     "change of {predicted:+.4f} to first order, {actual:+.4f} in truth. The Lagrange step makes {best_predicted:+.4f}, "
-    "the step along −g {descent_score:.1f} % of it. All of them spend √c = {cost:.3f}; a little more c would lower the "
-    "loss by λ = {multiplier:.2f} times as much."
+    "the step along −g {descent_score:.1f} % of it. All of them spend √c = {cost:.3f}; the next bit of c would lower "
+    "the loss by λ = {multiplier:.2f} times that bit."
 )
 PRESETS = (
     Preset("Downhill", {"turn": 0.0}, "The steepest way down is not the best buy.",
@@ -148,7 +148,7 @@ def still(panels, background):
     reach, grid = background["reach"], background["grid"]
     contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
     plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
-    centre(plane, reach, ASPECT, xlabel="Δθ₁", ylabel="Δθ₂")
+    centre(plane, reach, ASPECT, xlabel="Δ₁", ylabel="Δ₂")
     plane.set_title("Steps of equal cost, over contours of the loss")
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
     steps = ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT), ("candidate: drag it", CANDIDATE)

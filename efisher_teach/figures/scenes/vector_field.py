@@ -2,7 +2,8 @@
 
 The reader drags the start. The natural gradient goes straight to the optimum; the empirical Fisher may first turn away
 from it, since C grows with the square of the residuals and is then not the curvature of anything. In these flows,
-dθ/dt = −F⁻¹g, −C⁻¹g and −g, no step size and no damping can be blamed.
+dθ/dt = −F⁻¹g, −C⁻¹g and −g, no step size and no damping can be blamed. As in the authors' code, g and F contain a
+weak prior on θ, and C does not.
 """
 
 from functools import partial
@@ -96,23 +97,23 @@ def vector_field(*, noise: float = 1.0) -> Scene:
 
 
 WORDS = (
-    "From intercept {intercept} and slope {slope} the empirical Fisher flows {length:.2f} far to the optimum and turns "
-    "by {turning:.0f}° in all; the natural gradient flows {natural_length:.2f} far, straight, and gradient descent "
-    "{descent_length:.2f} far, turning by {descent_turning:.0f}°. At the start the cosine of the first two is "
-    "{cosine:+.3f}; there g is {gradient:.2f} long and C⁻¹g only {step:.3f}."
+    "From intercept {intercept} and slope {slope} the path of the empirical Fisher to the optimum is {length:.2f} long "
+    "and turns by {turning:.0f}° in all; that of the natural gradient is {natural_length:.2f} long and straight, that "
+    "of gradient descent {descent_length:.2f} long, turning by {descent_turning:.0f}°. At the start the cosine of the "
+    "first two is {cosine:+.3f}; there g is {gradient:.2f} long and C⁻¹g only {step:.3f}."
 )
 PRESETS = (
     Preset("Away", {"intercept": 2.0, "slope": 4.5},
            "Only the slope is wrong, and the empirical Fisher moves the intercept.",
            "Which way will C⁻¹g point from here: along the natural gradient, or away from it?"),
     Preset("Detour", {"intercept": 1.0, "slope": 0.0},
-           "Nearly three times the way, for the same end.",
+           "Nearly three times the distance, to the same end.",
            "Where on the map are the detours longest?"),
     Preset("Late", {"intercept": 4.5, "slope": 3.0},
            "They set out nearly side by side, and part later.",
            "Does a good cosine at the start promise a short way?"),
     Preset("Agreed", {"intercept": -0.5, "slope": 3.0},
-           "From here both take nearly the same way.",
+           "From here both take nearly the same path.",
            "Near the optimum of a model with the right noise, what is C?"),
 )  # fmt: skip
 
@@ -181,7 +182,7 @@ def still(panels, background):
     shades = angle.contourf(grid, grid, background["cosine"], levels=levels, cmap="Greys_r")
     angle.figure.colorbar(shades, ax=angle, ticks=levels, format="{x:g}", pad=0.02)
     angle.set_title("Cosine of −C⁻¹g and −F⁻¹g")
-    left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3), xlabel="way gone")
+    left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3), xlabel="distance travelled")
     left.set_title("Distance left to the optimum")
 
 

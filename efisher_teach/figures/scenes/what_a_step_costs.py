@@ -59,7 +59,7 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         budget: c, in (0, 0.04]: the view has room for that much.
 
     Returns:
-        A `Scene` with the axes "turn" (degrees from -g) and "length" (‖Δθ‖, up to the longest step of cost 0.04).
+        A `Scene` with the axes "turn" (degrees from -g) and "length" (‖Δ‖, up to the longest step of cost 0.04).
 
     Raises:
         ValueError: params is not (2,); C is singular; budget out of range.
@@ -96,7 +96,7 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         title="What should a step cost?",
         axes=(
             Axis("turn", "turn from −g", TURNS, 32.0, degrees),
-            Axis("length", "length ‖Δθ‖", lengths, lengths[11], lambda value: f"{value:.2f}"),
+            Axis("length", "length ‖Δ‖", lengths, lengths[11], lambda value: f"{value:.2f}"),
         ),
         data=data | {"longest": jnp.asarray(longest, float)},
         background=background,
@@ -193,7 +193,7 @@ def still(panels, background):
     contours = steps.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
     steps.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
-    centre(steps, grid[[-1, -1]], 1.0, xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, over their cost √(ΔᵀCΔ)")
+    centre(steps, grid[[-1, -1]], 1.0, xlabel="Δ₁", ylabel="Δ₂", title="Steps, over their cost √(ΔᵀCΔ)")
     key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 

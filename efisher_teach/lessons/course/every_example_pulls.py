@@ -8,20 +8,20 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "left in the mean",
-    "60 tumours, a model with two parameters, half-way fitted. Of the mean of ‖gᵢ‖², over the gradients of the 60 "
-    "losses, how many % are left in ‖g‖², the square of their mean?",
-    because="7 %. Most of what the single examples want cancels in the mean. The mean is not wrong about the mean "
-    "loss; it just says little about the 60.",
+    "60 tumours, and a model with two parameters that is half trained. Take the mean of ‖gᵢ‖² over the 60 gradients. "
+    "How many % of it are left in ‖g‖², the squared length of the mean gradient?",
+    because="7 %. Most of what the single examples want cancels in the mean. The mean gradient is right about the mean "
+    "loss, but it says little about the 60 losses behind it.",
     answer=7,
     within=5,
     unit="%",
 )
 ask(
     "the longest of sixty",
-    "One of the 60 gradients is the longest. How many % of the mean of ‖gᵢ‖², which is the trace of C, come from this "
-    "one alone?",
-    because="79 %. It is seven times as long as the root mean square of all, and lengths count squared: it weighs as "
-    "much as 47 average examples. C listens to the loud.",
+    "The trace of C is the mean of ‖gᵢ‖² over the 60 gradients. How many % of it come from the longest gradient "
+    "alone?",
+    because="79 %. It is seven times as long as the root mean square of all 60, and lengths count squared: it weighs "
+    "as much as 47 average examples. C listens to the loud.",
     answer=79,
     within=12,
     unit="%",
@@ -33,8 +33,8 @@ ask(
     "It shrinks: gradients that point against each other cancel.",
     "Nothing.",
     "It grows: wrong labels make large gradients.",
-    because="Nothing at all. At θ = 0 every prediction is ½, so that gᵢ is −xᵢ/2 or +xᵢ/2, as the label is 1 or 0. A "
-    "flipped label turns gᵢ right round, and gᵢgᵢᵀ does not see that. The mean does: it shrinks from 0.43 to 0.06.",
+    because="Nothing at all. At θ = 0 every prediction is ½, so gᵢ is −xᵢ/2 if the label is 1, and +xᵢ/2 if it is 0. "
+    "A flipped label turns gᵢ right round, and gᵢgᵢᵀ does not see that. The mean does: it shrinks from 0.43 to 0.06.",
     answer=2,
 )
 
@@ -57,7 +57,7 @@ ask(
     },
 )  # fmt: skip
 def logistic_gradients(theta, X, y):
-    """Return G (n, p): row i is the gradient of example i at theta (p,), for X (n, p) and labels y (n,) in {0, 1}."""
+    """Return G (n, p), a gradient a row, for theta (p,), X (n, p), y (n,) in {0, 1}."""
     residual = 1 / (1 + jnp.exp(-X @ theta)) - y
     return residual[:, None] * X
 

@@ -17,28 +17,28 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "the longest ellipse",
-    "A line has been fitted to data, and θ is at the optimum. The model believes in noise of size 1; the data have "
-    "only half as much. Each matrix M has an ellipse of steps with ΔᵀMΔ = 1. Which of the three is the longest?",
-    "None: at the optimum the three matrices agree.",
+    "A line has been fitted to data: θ is nearly at the optimum. The model believes in noise of size 1; the data have "
+    "only half as much. For each matrix M the steps with ΔᵀMΔ = 1 form an ellipse. Which ellipse is the longest?",
+    "None: near the optimum the three matrices agree.",
     "That of the empirical Fisher.",
     "That of the Fisher.",
     "That of the Hessian.",
     because="That of the empirical Fisher, twice as long as the others. C is 0.25 times the Fisher here, in every "
-    "direction: the residuals, whose squares make C, are half as large as the model believes. So −C⁻¹g is four times "
-    "as long as the natural gradient. That the three agree at the optimum is true of a model that is right, its noise "
+    "direction: the residuals, whose squares make C, are half as large as the model believes, at every x. So −C⁻¹g is "
+    "four times as long as the natural gradient. At the optimum the three agree only if the model is right, its noise "
     "included.",
     answer=2,
 )
 ask(
     "a slope that is wrong",
-    "Another line, and no x is negative. Its intercept is right, its slope is too steep: 4.5 instead of 2. Which way "
-    "does −C⁻¹g set out?",
-    "It lowers the slope, nothing else: straight to the optimum.",
+    "Another line, for data in which no x is negative. Its intercept is right, but its slope is 4.5 and should be 2. "
+    "In which direction does −C⁻¹g start?",
+    "It lowers the slope and nothing else: straight to the optimum.",
     "Nearly along −g: with 1000 examples C is a good metric.",
-    "It leaves the slope and moves the intercept, which was right.",
+    "It moves the intercept, which was right, and hardly touches the slope.",
     because="It moves the intercept, nearly at a right angle to where the optimum is, and even a bit away from it: "
-    "the cosine with the natural gradient is −0.150. Following it is a path of length 6.35, where 2.51 would do. "
-    "Below the figure you find out why.",
+    "the cosine with the natural gradient is −0.150. Whoever follows it walks 6.35 far, where 2.51 would do. "
+    "The text below the figure says why.",
     answer=3,
 )
 ask(
@@ -50,8 +50,8 @@ ask(
     "It gets longer, and keeps its direction.",
     "It gets shorter, and keeps its direction.",
     because="It keeps its direction, for any ε, and gets longer by the factor 1 + gᵀ(Σ + εI)⁻¹g: here by 3.54 without "
-    "damping. With the same budget c it is the same step. There is one trap, the pseudo-inverse where examples are "
-    "fewer than parameters: Σ⁺g is orthogonal to C⁺g.",
+    "damping. With the same budget c it is the same step. There is one trap, the pseudo-inverse: if the gradients are "
+    "linearly independent, and so ρ = 1, then Σ⁺g is orthogonal to C⁺g.",
     answer=3,
 )
 
@@ -87,16 +87,16 @@ def _slopes(rng, size):
     },
 )  # fmt: skip
 def step_in_one_dimension(slopes):
-    """Return the step, a number, for the derivatives (n,) of the losses by the only parameter."""
+    """Return the step, a number, for the derivatives (n,) of the losses."""
     return -slopes.sum() / jnp.sum(slopes**2)
 
 
 @exercise(
-    1, "A linear regression at its optimum, with many examples; the model believes in noise of size 1, the data have "
-    "noise of size $\\sigma$. How many times $F$ is $C$, and how many times as long as the natural gradient "
-    "$F^{-1}g$ is $C^{-1}g$, near the optimum?",
+    1, "A linear regression near its optimum, with many examples. The model believes in noise of size 1; the data have "
+    "noise of size $\\sigma$ that does not depend on $x$. How many times $F$ is $C$? And how many times as long as the "
+    "natural gradient $F^{-1}g$ is $C^{-1}g$?",
     ("C is the mean of r²xxᵀ, F that of xxᵀ. How large is r² at the optimum?",
-     "r² is σ² on average, whatever x is: so C = σ²F.",
+     "r² is σ² on average, whatever x is, so the mean of C is σ²F.",
      "And the inverse of a matrix that is σ² times as large is 1/σ² times as large."),
     lambda rng, size: ((0.5, 2.0, 0.1, positive(rng, 0.2, 0.8), positive(rng, 1.5, 5))[size],),
     mistakes=lambda sigma: {
@@ -108,33 +108,32 @@ def step_in_one_dimension(slopes):
         "They would agree if the model knew σ. It does not: its F is the mean of xxᵀ, whatever the noise is.":
             (1.0, 1.0),
     },
-    why="The two agree for a model that knows its noise: with the loss $r^2/2\\sigma^2$ the residuals enter as "
-    "$r/\\sigma^2$, and both matrices are $\\frac1{\\sigma^2}\\frac1n\\sum_ix_ix_i^\\top$.",
+    why="A model that knows its noise has the loss $r^2/2\\sigma^2$: then the two agree.",
 )  # fmt: skip
 def noise_ratio(sigma):
-    """Return (how many times F is C, how many times as long as F⁻¹g is C⁻¹g), for the noise σ of the data."""
+    """Return (how many times F is C, how many times as long as F⁻¹g is C⁻¹g)."""
     return sigma**2, 1 / sigma**2
 
 
 @exercise(
     2, "The Fisher of logistic regression, without sampling: for each $x_i$ the expectation over the labels that the "
     "*model* believes in. Mind what you do with `y`.",
-    ("The gradient of an example is (p − y)x. What is the mean of its square over y = 1, with probability p, and y "
+    ("The gradient of an example is (q − y)x. What is the mean of its square over y = 1, with probability q, and y "
      "= 0?",
-     "p(p − 1)² + (1 − p)p² can be written shorter.",
-     "It is p(1 − p). So F is the mean of p(1 − p)xxᵀ, and y does not occur."),
+     "q(q − 1)² + (1 − q)q² can be written shorter.",
+     "It is q(1 − q). So F is the mean of q(1 − q)xxᵀ, and y does not occur."),
     logistic,
     parts=lambda theta, X, y: (X, chance(theta, X), y), mistakes=lambda X, p, y: {
         "These are the observed labels: you computed the empirical Fisher. The Fisher does not look at y.":
             weighted(X, (p - y) ** 2),
         "1/n is missing: this is the sum over the examples.": len(X) * weighted(X, p * (1 - p)),
-        "p(1 − p) must not be squared: it is the mean square of p − y already.": weighted(X, (p * (1 - p)) ** 2),
+        "q(1 − q) must not be squared: it is the mean square of q − y already.": weighted(X, (p * (1 - p)) ** 2),
         "These are the labels the model finds likeliest. The Fisher takes the mean over both labels.":
             weighted(X, jnp.minimum(p, 1 - p) ** 2),
-        "The weight is p. It must be p(1 − p), the same for both labels.": weighted(X, p),
-        "The weight is p²: that is the gradient as if each y were 0.": weighted(X, p**2),
+        "The weight is q. It must be q(1 − q), the same for both labels.": weighted(X, p),
+        "The weight is q²: that is the gradient as if each y were 0.": weighted(X, p**2),
         "This is the standard deviation of the label; the weight is its variance.": weighted(X, jnp.sqrt(p * (1 - p))),
-        "This is one number, the mean of p(1 − p). Each xxᵀ has that weight.": jnp.mean(p * (1 - p)),
+        "This is one number, the mean of q(1 − q). Each xxᵀ has that weight.": jnp.mean(p * (1 - p)),
         "This is the mean of xxᵀ: the Fisher of linear regression.": X.T @ X / len(X),
     },
     properties={
@@ -143,20 +142,20 @@ def noise_ratio(sigma):
     },
 )  # fmt: skip
 def logistic_fisher(theta, X, y):
-    """Return F (p, p) at theta (p,), for the inputs X (n, p); the labels y (n,) are what was observed."""
-    p = 1 / (1 + jnp.exp(-X @ theta))
-    return (X.T * p * (1 - p)) @ X / len(X)
+    """Return F (p, p) at theta (p,), for inputs X (n, p) and observed labels y (n,)."""
+    q = 1 / (1 + jnp.exp(-X @ theta))
+    return (X.T * q * (1 - q)) @ X / len(X)
 
 
-KINDS = {"A": "Fisher", "B": "empirical Fisher", "C": "none of them", "D": "Hessian"}
+KINDS = {1: "Fisher", 2: "empirical Fisher", 3: "none of them", 4: "Hessian"}
 
 
 def _sorted(got):
     if not isinstance(got, dict) or {*got} != {*KINDS}:
-        return "a dictionary with 'A', 'B', 'C' and 'D' is expected"
+        return "a dictionary with 1, 2, 3 and 4 is expected"
     if unknown := [kind for kind in got.values() if kind not in KINDS.values()]:
         return f"{unknown[0]!r} is not one of: {', '.join(map(repr, sorted(KINDS.values())))}"
-    right = sum(got[letter] == kind for letter, kind in KINDS.items())
+    right = sum(got[number] == kind for number, kind in KINDS.items())
     return True if right == len(KINDS) else f"{right} of the 4 are right"
 
 
@@ -165,35 +164,36 @@ def _sorted(got):
     """Four snippets, as found in the wild, for a network that classifies. `gradients(y)` has one row for each example.
 
 ```python
-M = sum(G.T @ G / n for G in [gradients(model.sample(x)) for _ in range(100)]) / 100  # A
-M = sum(jnp.outer(row, row) for row in gradients(y)) / n                              # B
-M = jnp.outer(gradients(y).mean(axis=0), gradients(y).mean(axis=0))                   # C
-M = jax.jacfwd(jax.grad(mean_loss))(theta)                                            # D
+draws = [gradients(model.sample(x)) for _ in range(100)]
+M1 = sum(G.T @ G / n for G in draws) / 100
+M2 = sum(jnp.outer(row, row) for row in gradients(y)) / n
+M3 = jnp.outer(gradients(y).mean(axis=0), gradients(y).mean(axis=0))
+M4 = jax.jacfwd(jax.grad(mean_loss))(theta)
 ```
 
 Name each `"empirical Fisher"`, `"Fisher"`, `"Hessian"` or `"none of them"`.""",
     ("Ask each one: which labels do you look at? Is anything averaged before it is squared?",
-     "A draws its labels, a hundred times over. C averages first: of what rank is that?",
-     "A: labels of the model. B: observed labels. C: g gᵀ, of rank 1. D: the derivative of a derivative."),
+     "M1 draws its labels, a hundred times over. M3 averages first: of what rank is that?",
+     "M1: labels of the model. M2: observed labels. M3: g gᵀ, of rank 1. M4: the derivative of a derivative."),
     mistakes=lambda: {
-        "A and B the other way round: A draws its labels from the model, B takes those that were observed.":
-            KINDS | {"A": "empirical Fisher", "B": "Fisher"},
-        "A is no empirical Fisher: the model makes its labels. To draw samples does not make a matrix empirical.":
-            KINDS | {"A": "empirical Fisher"},
-        "B is no Fisher: its labels were observed. Many codes call it so.": KINDS | {"B": "Fisher"},
-        "C is no empirical Fisher: the mean of squares is not the square of the mean.":
-            KINDS | {"C": "empirical Fisher"},
-        "B and C the other way round: C squares the mean, B averages the squares.":
-            KINDS | {"B": "none of them", "C": "empirical Fisher"},
-        "C is no Hessian: it has only first derivatives, and rank 1.": KINDS | {"C": "Hessian"},
-        "D is the second derivative of the mean loss. For a curved model that is not the Fisher.":
-            KINDS | {"D": "Fisher"},
+        "M1 and M2 the other way round: M1 draws its labels from the model, M2 takes those that were observed.":
+            KINDS | {1: "empirical Fisher", 2: "Fisher"},
+        "M1 is no empirical Fisher: the model makes its labels. To draw samples does not make a matrix empirical.":
+            KINDS | {1: "empirical Fisher"},
+        "M2 is no Fisher: its labels were observed. Many programs call it so.": KINDS | {2: "Fisher"},
+        "M3 is no empirical Fisher: the mean of squares is not the square of the mean.":
+            KINDS | {3: "empirical Fisher"},
+        "M2 and M3 the other way round: M3 squares the mean, M2 averages the squares.":
+            KINDS | {2: "none of them", 3: "empirical Fisher"},
+        "M3 is no Hessian: it has only first derivatives, and rank 1.": KINDS | {3: "Hessian"},
+        "M4 is the second derivative of the mean loss. For a curved model that is not the Fisher.":
+            KINDS | {4: "Fisher"},
     },
     accepts=_sorted,
 )  # fmt: skip
 def which_is_which():
-    """Return {"A": …, "B": …, "C": …, "D": …}."""
-    return {"A": "Fisher", "B": "empirical Fisher", "C": "none of them", "D": "Hessian"}
+    """Return {1: …, 2: …, 3: …, 4: …}."""
+    return {1: "Fisher", 2: "empirical Fisher", 3: "none of them", 4: "Hessian"}
 
 
 def _centred(rng, size):
@@ -226,7 +226,7 @@ def _s(Sigma, g, damping):
     },
 )  # fmt: skip
 def longer_when_centred(Sigma, g, damping):
-    """Return ‖(Σ + εI)⁻¹g‖ / ‖(C + εI)⁻¹g‖, a number, for Sigma (p, p), g (p,) and ε."""
+    """Return ‖(Σ + εI)⁻¹g‖ / ‖(C + εI)⁻¹g‖, for Sigma (p, p), g (p,) and ε."""
     return 1 + g @ jnp.linalg.solve(Sigma + damping * jnp.eye(len(g)), g)
 
 
@@ -251,17 +251,15 @@ def _turns_away(got):
 
 @exercise(
     3, "Make it fail. Give the data of a linear regression with two parameters, such that at $\\theta=0$ the undamped "
-    "empirical-Fisher step goes *away* from the optimum: at more than a right angle to the natural gradient. Two "
-    "examples are enough.",
+    "empirical-Fisher step goes *away* from the optimum. Two examples are enough.",
     ("At θ = 0 the residuals are y. With two examples both steps solve a system: what do they want of each prediction?",
      "The natural gradient moves each prediction xᵀθ by y, the empirical Fisher by 1/y: equal decreases of y²/2.",
      "Two examples that are alike in x, one with a small y, the other with a large one: x = (1, 0) and (1, 1)."),
     accepts=_turns_away,
-    why="The optimum is $(1,2)$: both predictions should rise, the second one by 3. Equal decreases want it to rise by "
-    "⅓ only, less than the first by 1; so the slope has to fall. It is a descent step all the same: to first order "
-    "both losses fall, and $g^\\top C^{-1}g>0$ always. Measured by the Fisher, the angle of the two steps is never "
-    "more than a right one. That it is more in your coordinates is what notebook 05 warns of.",
+    why="The optimum is $(1,2)$: both predictions should rise, the second by 3. Equal decreases want it to rise by ⅓ "
+    "only, less than the first by 1, so the slope has to fall. To first order both losses fall all the same. "
+    "Angles depend on the coordinates (notebook 05): where $F$ measures them, this one is less than a right angle.",
 )  # fmt: skip
 def turn_away():
-    """Return X (n, 2) and y (n,) such that −C⁻¹g leads away from the least-squares solution, at θ = 0."""
+    """Return X (n, 2), y (n,) such that −C⁻¹g leads away from the optimum, at θ = 0."""
     return jnp.array([[1.0, 0.0], [1.0, 1.0]]), jnp.array([1.0, 3.0])

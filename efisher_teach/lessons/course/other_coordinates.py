@@ -19,8 +19,8 @@ ask(
     "No: only the true Fisher makes an invariant step.",
     because="No, however short the steps are. The two differ by 59.2 % of their length, because ε adds the same "
     "number to two matrices that have different units. Undamped, the second answer is right: what the curved chart "
-    "leaves between the two ends falls as η². The last one is a myth: any matrix M that becomes JᵀMJ makes such a "
-    "step, and C does.",
+    "leaves between the two ends falls as η². The last answer is a myth: every matrix M that turns into JᵀMJ makes "
+    "such a step, and C is one of them.",
     answer=3,
 )
 ask(
@@ -125,11 +125,11 @@ def _scalar(rng, size):
         "half of η leaves a quarter of the gap.":
             lambda answer, theta, g, C, eta: (answer(theta, g, C, eta / 2), answer(theta, g, C, eta) / 4),
     },
-    why="So a chart that bends costs $\\eta^2$, and nothing of first order. It is large where $\\theta$ is small: "
-    "there the square root is steep.",
+    why="So a chart that bends makes a gap of order $\\eta^2$, and none of first order. The gap is large where "
+    "$\\theta$ is small: there the square root is steep.",
 )  # fmt: skip
 def gap_of_the_square(theta, g, C, learning_rate):
-    """Return the θ reached by way of ψ minus the θ reached directly, for numbers θ > 0, g, C and η."""
+    """Return the θ reached by way of ψ minus the θ reached directly, all numbers."""
     return learning_rate**2 * g**2 / (4 * theta * C**2)
 
 
@@ -149,36 +149,36 @@ def _coin(rng, size):
 
 
 @exercise(
-    2, "A model says that a coin shows heads with probability $p$; a fraction $y$ of the tosses was heads. Take the "
-    "undamped empirical-Fisher step in $s=\\log\\frac p{1-p}$, all the way: what is the new $p$?",
-    ("In s the gradient of a toss is p − 1 if it was heads, p if it was tails. What are the mean and the mean square?",
-     "g = p − y, and C = y(p − 1)² + (1 − y)p².",
-     "s ← log(p/(1 − p)) − ηg/C, and then p = 1/(1 + e⁻ˢ)."),
+    2, "A model says that a coin shows heads with probability $q$; a fraction $y$ of the tosses was heads. Take the "
+    "undamped empirical-Fisher step in $s=\\log\\frac q{1-q}$, and go back: what is the new $q$?",
+    ("In s the gradient of a toss is q − 1 if it was heads, q if it was tails. What are the mean and the mean square?",
+     "g = q − y, and C = y(q − 1)² + (1 − y)q².",
+     "s ← log(q/(1 − q)) − ηg/C, and then q = 1/(1 + e⁻ˢ)."),
     _coin,
     mistakes=lambda p, y, learning_rate: {
-        "To first order only: this is p + JΔs, and also the step taken in p itself. Come back by 1/(1 + e⁻ˢ).":
+        "To first order only: this is q + JΔs, and also the step taken in q itself. Come back by 1/(1 + e⁻ˢ).":
             p - learning_rate * (p - y) * p * (1 - p) / _power(p, y),
-        "This is the new s. Come back to p.": jnp.log(p / (1 - p)) - learning_rate * (p - y) / _power(p, y),
-        "p(1 − p) is the mean square over tosses that the model makes: a natural gradient. C is that over the observed "
+        "This is the new s. Come back to q.": jnp.log(p / (1 - p)) - learning_rate * (p - y) / _power(p, y),
+        "q(1 − q) is the mean square over tosses that the model makes: a natural gradient. C is that over the observed "
         "tosses.": _by_logit(p, -learning_rate * (p - y) / (p * (1 - p))),
         "Gradient descent in s: it is not divided by C.": _by_logit(p, -learning_rate * (p - y)),
         "C is the mean of the squares, not the square of the mean.": _by_logit(p, -learning_rate / (p - y)),
         "Centred: y(1 − y) is the variance of the gradients. C is their mean square.":
             _by_logit(p, -learning_rate * (p - y) / (y * (1 - y))),
-        "Ascent: p must move towards y.": _by_logit(p, learning_rate * (p - y) / _power(p, y)),
-        "Δs was added to p: the step is a step of s.": p - learning_rate * (p - y) / _power(p, y),
+        "Ascent: q must move towards y.": _by_logit(p, learning_rate * (p - y) / _power(p, y)),
+        "Δs was added to q: the step is a step of s.": p - learning_rate * (p - y) / _power(p, y),
     },
     properties={
-        "however large η is, p stays between 0 and 1.":
+        "however large η is, q stays between 0 and 1.":
             lambda answer, p, y, eta: (np.clip(answer(p, y, 5.0), 0, 1), answer(p, y, 5.0)),
     },
-    why="The step taken in $p$ itself can leave $[0,1]$. So the choice of a chart is not idle: it cannot change "
+    why="The step taken in $q$ itself can leave $[0,1]$. So the choice of a chart matters: it cannot change "
     "where a short step goes, but it decides where a long one *can* go.",
 )  # fmt: skip
-def through_the_logit(p, y, learning_rate):
-    """Return the new p, for the number p, the fraction y of heads and η."""
-    g, C = p - y, y * (p - 1) ** 2 + (1 - y) * p**2
-    s = jnp.log(p / (1 - p)) - learning_rate * g / C
+def through_the_logit(q, y, learning_rate):
+    """Return the new q, for the number q, the fraction y of heads and η."""
+    g, C = q - y, y * (q - 1) ** 2 + (1 - y) * q**2
+    s = jnp.log(q / (1 - q)) - learning_rate * g / C
     return 1 / (1 + jnp.exp(-s))
 
 
@@ -212,7 +212,7 @@ def _solved(g, C, J, damping, eta, added):
     },
 )  # fmt: skip
 def repaired_step(g, C, J, damping, learning_rate):
-    """Return Δψ (p,), for g (p,), C (p, p) in θ and J (p, p), such that JΔψ is the damped step in θ."""
+    """Return Δψ (p,) such that JΔψ is the damped step in θ, for g (p,), C, J (p, p)."""
     metric = J.T @ C @ J + damping * J.T @ J
     return -learning_rate * jnp.linalg.solve(metric, J.T @ g)
 

@@ -21,8 +21,8 @@ ask(
     "how many lose",
     "The best step of cost c = 0.01 lowers the mean loss of 455 tumours. How many % of them get worse by it, to first "
     "order?",
-    because="6 %. The constraint counts the square of a change, up or down alike, so it forbids no loss to rise. What "
-    "bounds them is ρ: at most a fraction 1 − ρ can rise, here 28 %.",
+    because="6 %. The constraint counts the square of a change, so a rise is as good as a fall: it keeps no loss from "
+    "rising. What limits them is ρ: at most a fraction 1 − ρ can rise, here 28 %.",
     answer=6,
     high=50,
     within=3,
@@ -110,7 +110,7 @@ def one_example(g, budget):
     },
 )  # fmt: skip
 def lagrange_step(G, budget):
-    """Return the step (p,) that lowers the mean loss most among those with ΔᵀCΔ = budget, for G (n, p), n > p."""
+    """Return the best step (p,) with ΔᵀCΔ = budget, for G (n, p), n > p."""
     C, g = G.T @ G / len(G), G.mean(axis=0)
     direction = jnp.linalg.solve(C, g)
     return -jnp.sqrt(budget / (g @ direction)) * direction
@@ -135,7 +135,7 @@ def lagrange_step(G, budget):
     },
 )  # fmt: skip
 def two_blanks(rho, budget):
-    """Return (λ, the decrease of the mean loss to first order), for ρ and the budget c."""
+    """Return (λ, the first-order decrease of the mean loss), for ρ and the budget c."""
     return jnp.sqrt(rho / budget) / 2, jnp.sqrt(budget * rho)
 
 
@@ -182,7 +182,7 @@ def _tight(G):
 
 @exercise(
     3, "At most a fraction $1-\\rho$ of the examples does not improve, to first order. Show that no smaller bound "
-    "holds: give a $G$ where it is *exactly* $1-\\rho$, and not 0.",
+    "holds: give a $G$ where it is *exactly* $1-\\rho$, and $\\rho<1$.",
     ("One parameter is enough. Then ρ = g²/C, a ratio of mean² to mean of squares.",
      "Let the examples that do not improve have the gradient 0, and all others the same.",
      "With k ones and n − k zeros: ρ = (k/n)²/(k/n) = k/n."),
@@ -191,5 +191,5 @@ def _tight(G):
     "a fraction $\\frac{c(1-\\rho)}{c(1-\\rho)+c\\rho}=1-\\rho$ of them is 0 or more.",
 )  # fmt: skip
 def tight():
-    """Return G (n, p), n ≥ 2, where exactly the fraction 1 − ρ > 0 of the losses does not fall."""
+    """Return G (n, p), n ≥ 2, where exactly 1 − ρ > 0 of the losses do not fall."""
     return jnp.array([[1.0], [1.0], [0.0]])

@@ -10,25 +10,24 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "twice as far",
-    "A short step changes the losses, and first order is a little wrong about it: about the mean change E[Δℓ], where "
-    "it says gᵀΔθ, and about the mean square E[Δℓ²], where it says ΔθᵀCΔθ. Now the step is twice as long. By what "
-    "factors do the two errors grow?",
+    "To first order, a short step Δ changes the mean loss by gᵀΔ, and the mean square of the changes, E[Δℓ²], is ΔᵀCΔ. "
+    "Both are a little wrong. Now the step is twice as long. By what factors do the two errors grow?",
     "Both by 2.",
     "Both by 4.",
-    "That of the mean change by 4, that of the mean square by 8.",
-    "That of the mean change by 4, that of the mean square by 16.",
-    because="By 4 and by 8. Of a single loss, first order leaves out r, which grows as the length squared; so does "
-    "its mean. But in the square (a + r)² = a² + 2ar + r² the largest error is 2ar: a grows as the length, r as its "
-    "square, together as its cube. So each error grows by one power more than the quantity that it is an error of.",
+    "The error of the mean by 4, that of the mean square by 8.",
+    "The error of the mean by 4, that of the mean square by 16.",
+    because="By 4 and by 8. Call what first order leaves out of one loss r: it grows as the length squared, and so "
+    "does its mean. In the square (a + r)² = a² + 2ar + r² the largest error is 2ar. Here a grows as the length, r as "
+    "its square, so 2ar grows as its cube.",
     answer=3,
 )
 ask(
     "other units",
     "One of two measurements is written in a smaller unit: its numbers become ten times as large and its parameter a "
-    "tenth, so that the model predicts what it did before. A step Δθ is rewritten in the same way. "
+    "tenth, so that the model predicts what it did before. A step Δ is rewritten in the same way. "
     "What stays the same?",
-    "Its cost ΔθᵀCΔθ only.",
-    "Its length ‖Δθ‖ only.",
+    "Its cost ΔᵀCΔ only.",
+    "Its length ‖Δ‖ only.",
     "Both.",
     "Neither.",
     because="Its cost. It is counted in losses, and no loss notices the unit. The length changes: below, from 0.447 "
@@ -37,7 +36,7 @@ ask(
 )
 ask(
     "a step for nothing",
-    "A network with 2410 parameters sees 16 digits. Is there a step of length 1 that costs nothing, ΔθᵀCΔθ = 0?",
+    "A network with 2410 parameters sees 16 digits. Is there a step of length 1 that costs nothing, ΔᵀCΔ = 0?",
     "No: a step of length 1 must change something.",
     "Yes, but it changes these 16 losses a little, and those of other digits more.",
     "Yes, and it leaves these 16 losses as they are, though not those of other digits.",
@@ -128,7 +127,7 @@ def _is_root(B, G):
     "loss changes, to first order. Every $B$ with $B^\\top B=C$ is right, for instance a transposed Cholesky factor.",
 )  # fmt: skip
 def as_a_length(G):
-    """Return B (any number, p) with ‖BΔ‖² = ΔᵀCΔ for every Δ, for gradients G (n, p)."""
+    """Return B (any number, p) with ‖BΔ‖² = ΔᵀCΔ for every Δ, for G (n, p)."""
     return G / jnp.sqrt(len(G))
 
 
@@ -170,7 +169,7 @@ def _ellipse(rng, size):
     },
 )  # fmt: skip
 def semi_axes(C, budget):
-    """Return the semi-axes (p,) of ΔᵀCΔ = budget, the longest first, for an invertible C (p, p)."""
+    """Return the semi-axes (p,) of ΔᵀCΔ = budget, longest first, for C (p, p)."""
     return jnp.sqrt(budget / jnp.linalg.eigvalsh(C))
 
 
@@ -202,11 +201,12 @@ def _is_free(delta, G):
         "This is a column of Vt. The singular vectors are its rows.": jnp.linalg.svd(G)[2][:, -1],
     },
     accepts=_is_free,
-    why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear model it "
-    "is free to every order, since there each $g_i$ is a multiple of $x_i$, and no prediction moves. A network bends.",
+    why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear "
+    "model it is free to every order, if no $g_i$ is 0: then each $g_i$ is a multiple of $x_i$, so no prediction "
+    "moves. A network bends.",
 )  # fmt: skip
 def free_direction(G):
-    """Return a step (p,) that is not zero and costs nothing, for gradients G (n, p) with n < p."""
+    """Return a step (p,) that is not zero and costs nothing, for G (n, p), n < p."""
     return jnp.linalg.svd(G)[2][-1]
 
 
@@ -223,7 +223,7 @@ def _slope(x, y):
 
 
 @exercise(
-    2, "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, with an $a$ that nobody knows. Find $k$ "
+    2, "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, and $a$ is unknown. Find $k$ "
     "from scales and errors.",
     ("Take the logarithm: log(a sᵏ) = log a + k log s. What is this in a plot against log s?",
      "A line: k is its slope, and a moves it up and down only.",
@@ -269,9 +269,9 @@ def _terms(theta, X, y, delta):
 
 
 @exercise(
-    3, "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms. So you "
+    3, "For least squares, $\\ell_i=\\tfrac12(y_i-x_i^\\top\\theta)^2$, Taylor's series ends after two terms, so you "
     "can say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of the "
-    "mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. And see of which orders the terms are.",
+    "mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. Of which order is each term?",
     ("Expand ½(y − xᵀθ − xᵀΔ)². Which term is linear in Δ, and what is left?",
      "a = (xᵀθ − y)·xᵀΔ is linear, r = (xᵀΔ)²/2 is left. Now square the whole change, a + r.",
      "Left out are the mean of r, and the mean of 2ar + r²."),
@@ -295,6 +295,6 @@ def _terms(theta, X, y, delta):
     "derivative in it.",
 )  # fmt: skip
 def left_out(theta, X, y, delta):
-    """Return what first order leaves out of (E[Δℓ], E[Δℓ²]) under a step delta (p,), for X (n, p) and y (n,)."""
+    """Return what first order leaves out of (E[Δℓ], E[Δℓ²]) for the step delta (p,)."""
     first, rest = (X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2
     return rest.mean(), jnp.mean(2 * first * rest + rest**2)
