@@ -293,9 +293,10 @@ STYLES = {
     ),
     "logistic_fisher": (_both_labels, _as_a_hessian),
     "which_is_which": (
-        lambda: {4: "Hessian", 3: "none of them", 2: "empirical Fisher", 1: "Fisher"},
-        lambda: dict(
-            zip(range(1, 5), ("Fisher", "empirical Fisher", "none of them", "Hessian"), strict=True)
+        lambda: {"M4": "Hessian", "M3": "none of them", "M2": "empirical Fisher", "M1": "Fisher"},
+        lambda: (
+            dict.fromkeys(["M4"], "Hessian")
+            | {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them"}
         ),
     ),
     "longer_when_centred": (

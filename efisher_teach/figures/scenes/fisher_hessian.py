@@ -113,8 +113,8 @@ WORDS = (
     "With noise σ = {noise}, misfit {misfit}, at a distance of {distance} from the optimum, the empirical Fisher is "
     "{empirical_least:.3g} to {empirical_most:.3g} times the Fisher, depending on the direction (σ² = "
     "{variance:.2g}); its centred form {centred_least:.3g} to {centred_most:.3g} times, and the Hessian "
-    "{hessian_least:.2f} to {hessian_most:.2f} times. The step −C⁻¹g points {angle:.0f}° beside the natural gradient "
-    "−F⁻¹g, and is {ratio:.3g} times as long."
+    "{hessian_least:.2f} to {hessian_most:.2f} times. The step −C⁻¹g points {angle:.0f}° away from the natural "
+    "gradient −F⁻¹g, and is {ratio:.3g} times as long."
 )
 PRESETS = (
     Preset("Well specified", {"noise": 1.0, "misfit": 0.0, "distance": 0.01},

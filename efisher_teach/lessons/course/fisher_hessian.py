@@ -147,15 +147,15 @@ def logistic_fisher(theta, X, y):
     return (X.T * q * (1 - q)) @ X / len(X)
 
 
-KINDS = {1: "Fisher", 2: "empirical Fisher", 3: "none of them", 4: "Hessian"}
+KINDS = {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them", "M4": "Hessian"}
 
 
 def _sorted(got):
     if not isinstance(got, dict) or {*got} != {*KINDS}:
-        return "a dictionary with 1, 2, 3 and 4 is expected"
+        return "a dictionary with 'M1', 'M2', 'M3' and 'M4' is expected"
     if unknown := [kind for kind in got.values() if kind not in KINDS.values()]:
         return f"{unknown[0]!r} is not one of: {', '.join(map(repr, sorted(KINDS.values())))}"
-    right = sum(got[number] == kind for number, kind in KINDS.items())
+    right = sum(got[name] == kind for name, kind in KINDS.items())
     return True if right == len(KINDS) else f"{right} of the 4 are right"
 
 
@@ -177,23 +177,23 @@ Name each `"empirical Fisher"`, `"Fisher"`, `"Hessian"` or `"none of them"`.""",
      "M1: labels of the model. M2: observed labels. M3: g gᵀ, of rank 1. M4: the derivative of a derivative."),
     mistakes=lambda: {
         "M1 and M2 the other way round: M1 draws its labels from the model, M2 takes those that were observed.":
-            KINDS | {1: "empirical Fisher", 2: "Fisher"},
+            KINDS | {"M1": "empirical Fisher", "M2": "Fisher"},
         "M1 is no empirical Fisher: the model makes its labels. To draw samples does not make a matrix empirical.":
-            KINDS | {1: "empirical Fisher"},
-        "M2 is no Fisher: its labels were observed. Many programs call it so.": KINDS | {2: "Fisher"},
+            KINDS | {"M1": "empirical Fisher"},
+        "M2 is no Fisher: its labels were observed. Many programs call it so.": KINDS | {"M2": "Fisher"},
         "M3 is no empirical Fisher: the mean of squares is not the square of the mean.":
-            KINDS | {3: "empirical Fisher"},
+            KINDS | {"M3": "empirical Fisher"},
         "M2 and M3 the other way round: M3 squares the mean, M2 averages the squares.":
-            KINDS | {2: "none of them", 3: "empirical Fisher"},
-        "M3 is no Hessian: it has only first derivatives, and rank 1.": KINDS | {3: "Hessian"},
+            KINDS | {"M2": "none of them", "M3": "empirical Fisher"},
+        "M3 is no Hessian: it has only first derivatives, and rank 1.": KINDS | {"M3": "Hessian"},
         "M4 is the second derivative of the mean loss. For a curved model that is not the Fisher.":
-            KINDS | {4: "Fisher"},
+            KINDS | {"M4": "Fisher"},
     },
     accepts=_sorted,
 )  # fmt: skip
 def which_is_which():
-    """Return {1: …, 2: …, 3: …, 4: …}."""
-    return {1: "Fisher", 2: "empirical Fisher", 3: "none of them", 4: "Hessian"}
+    """Return {"M1": …, "M2": …, "M3": …, "M4": …}."""
+    return {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them", "M4": "Hessian"}
 
 
 def _centred(rng, size):
