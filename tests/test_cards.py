@@ -188,7 +188,7 @@ NAMED = r"expected|of type|stopped with|not end|interrupted|shape|finite|stub|se
 @pytest.fixture
 def brisk(monkeypatch):
     """A judge who looks at one instance, and not for long; what is given back undoes this."""
-    for limit, value in (("guard.SECONDS", 0.1), ("guard.PARTS", 1000), ("judge.SIZES", 1)):
+    for limit, value in (("guard.SECONDS", 0.1), ("guard.PARTS", 100), ("judge.SIZES", 1)):
         monkeypatch.setattr(f"efisher_teach.lessons.{limit}", value)
     gc.disable()  # what time runs out in may be a callback of the collector, which pytest reports
     yield monkeypatch.undo

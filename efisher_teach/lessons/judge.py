@@ -7,6 +7,7 @@ exactly the same answers, or else shows the smallest instance on which it fails.
 import inspect
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -78,12 +79,7 @@ def _judged(exercise, answer, seed):
     if names := tried(lambda: _other_arguments(exercise, answer)):
         asked = ", ".join(exercise.arguments)
         return Verdict("wrong", f"{exercise.name} takes ({asked}); yours takes ({names}).")
-
-    def ask(*arguments):
-        """Call the answer, each time on copies of its own."""
-        copies = deepcopy(arguments)
-        return tried(lambda: plain(answer(*copies)), answer)
-
+    ask = partial(_ask, answer)
     rng = np.random.default_rng(seed)
     instances = [exercise.draw(rng, size) for size in range(1 if exercise.by_hand else SIZES)]
     cases = [_Case(each, None if exercise.accepts else exercise.solution(*each)) for each in instances]
@@ -109,6 +105,12 @@ def _judged(exercise, answer, seed):
         also = "".join(f" Also, {sentence}" for sentence in exercise.properties)
         return Verdict("right", f"Right, on {SIZES} instances.{also}")
     return Verdict("right", "Right.")
+
+
+def _ask(answer, *arguments):
+    """Call the answer, each time on copies of its own."""
+    copies = deepcopy(arguments)
+    return tried(lambda: plain(answer(*copies)), answer)
 
 
 def _agree(sides, ask, arguments):
