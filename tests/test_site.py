@@ -311,7 +311,7 @@ def test_pages_bear_paper_large_letters_and_the_other_direction(site, window):
             for direction in ("rtl", "ltr"):
                 page.evaluate("(way) => (document.documentElement.dir = way)", direction)
                 assert page.evaluate("document.scrollingElement.scrollWidth") <= width, (name, direction)
-                assert page.locator("#text").evaluate("(text) => getComputedStyle(text).direction") == "ltr"
+                assert page.evaluate("getComputedStyle(document.body).direction") == "ltr"
     page.goto((site / "03_the_best_step.html").as_uri())
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 690, "height": 1000})
