@@ -47,7 +47,7 @@ def runs():
         return Trial(np.exp(-rate * np.arange(40)), 0.01 / (1 + rate))
 
     rates = {"descent": 0.03, "adam": 0.06, "natural": 0.05}
-    ours = {e: {c: trial(c / (1 + e)) for c in (0.04, 0.07)} for e in (0.01, 0.1, 1.0)}
+    ours = {name: {c: trial(c / rate) for c in (0.04, 0.07)} for name, rate in (("c", 1.0), ("η", 2.0))}
     return {name: {0.1: trial(rate)} for name, rate in rates.items()}, ours
 
 
@@ -98,7 +98,7 @@ GALLERY = {
     "your_model, eigenvectors": lambda: scenes.your_model(
         problem("thirty"), plane="eigenvectors", budget=0.04
     ),
-    "a_real_network": lambda: scenes.a_real_network(*runs(), damping=0.1),
+    "a_real_network": lambda: scenes.a_real_network(*runs(), first="c"),
 }
 BARE = [name for name in GALLERY if "," not in name]
 

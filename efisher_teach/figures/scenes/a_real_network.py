@@ -1,4 +1,4 @@
-"""Race: learning curves of four optimizers, against steps and against what the steps cost.
+"""Race: learning curves of several optimizers, against steps and against what the steps cost.
 
 The runs come from outside: training takes seconds, a slider milliseconds. What moves is which of the empirical
 Fisher's runs is shown, and where along the race one looks.
@@ -27,53 +27,52 @@ MARKS = {
 
 
 def a_real_network(
-    rivals: dict[str, dict[float, Trial]], ours: dict[float, dict[float, Trial]], *, damping: float
+    rivals: dict[str, dict[float, Trial]], ours: dict[str, dict[float, Trial]], *, first: str
 ) -> Scene:
-    """Learning curves of SGD, Adam, the natural gradient, and the empirical Fisher at any ε and c.
+    """Learning curves of SGD, Adam, the natural gradient, and variants of the empirical Fisher.
 
     Args:
         rivals: The runs of "descent", "adam" and "natural" by their settings, from `tune`. The best of each is shown:
             the one with the lowest mean loss over its last ten steps.
-        ours: The runs of the empirical Fisher by ε and c, of every ε with every c.
-        damping: The ε that is shown first, at its best c.
+        ours: The runs of the empirical Fisher by variant and setting. A variant is named by what is set, e.g. "η".
+        first: The variant that is shown first, at its best setting.
 
     Returns:
-        A `Scene` with the axes "step", "damping" and "budget".
+        A `Scene` with the axes "step" and "run": all runs of ours, one after the other.
 
     Raises:
-        ValueError: A rival, or a pair of ε and c, is missing.
+        ValueError: A rival or a variant has no runs.
 
     Examples:
         >>> runs = {0.1: Trial(losses=np.geomspace(1.0, 0.1, 20), seconds=0.01)}  # as of `tune`
         >>> rivals = {"descent": runs, "adam": runs, "natural": runs}
-        >>> scene = ef.scenes.a_real_network(rivals, {1e-3: runs, 1e-1: runs}, damping=1e-3)
-        >>> print([axis.name for axis in scene.axes])
-        ['step', 'damping', 'budget']
+        >>> scene = ef.scenes.a_real_network(rivals, {"constant η": runs, "budget c": runs}, first="budget c")
+        >>> print([axis.say(axis.default) for axis in scene.axes])
+        ['20', 'budget c = 0.1']
     """
     if set(rivals) != set(RIVALS):
         errors.reject("rivals", f"the runs of {', '.join(RIVALS)}", ", ".join(rivals) or "none", "Name all.")
-    if damping not in ours or len({tuple(sorted(runs)) for runs in ours.values()}) != 1:
-        got = "; ".join(f"ε = {e:g} with c = {sorted(runs)}" for e, runs in ours.items()) or "none"
-        errors.reject("ours", f"runs of every ε, also of {damping:g}, with every c", got, "Run all of them.")
+    if not ours.get(first) or not all(ours.values()):
+        got = "; ".join(f"{len(runs)} of {name}" for name, runs in ours.items()) or "none"
+        errors.reject(
+            "ours", f"runs of every variant, also of {first}", got, "Run each with a setting or more."
+        )
     best = {name: runs[_best(runs)] for name, runs in rivals.items()}
-    dampings, budgets = sorted(ours), sorted(ours[damping])
-    grid = [ours[e][c] for e in dampings for c in budgets]
+    names = [f"{name} = {setting:g}" for name, runs in ours.items() for setting in runs]
+    grid = [run for runs in ours.values() for run in runs.values()]
     steps = max(len(run.losses) for run in [*best.values(), *grid])
-    curves = np.reshape([_padded(run, steps) for run in grid], (len(dampings), len(budgets), steps))
     data = {
         "rivals": {name: _smooth(_padded(best[name], steps)) for name in RIVALS},
-        "ours": _smooth(curves),
-        "seconds": {name: jnp.asarray(best[name].seconds, float) for name in RIVALS}
-        | {"ours": jnp.asarray(np.median([run.seconds for run in grid]), float)},
-        "dampings": jnp.asarray(dampings, float),
-        "budgets": jnp.asarray(budgets, float),
+        "ours": _smooth(np.stack([_padded(run, steps) for run in grid])),
+        "seconds": {name: jnp.asarray(best[name].seconds, float) for name in RIVALS},
+        "our_seconds": jnp.asarray([run.seconds for run in grid], float),
     }
+    shown = float(names.index(f"{first} = {_best(ours[first]):g}"))
     return Scene(
         title="Race: what a step brings, and what it costs",
         axes=(
             Axis("step", "after step", np.arange(1.0, steps + 1), float(steps), "{:.0f}".format, play=6.0),
-            Axis("damping", "damping ε", np.asarray(dampings, float), damping, "{:g}".format),
-            Axis("budget", "budget c", np.asarray(budgets, float), _best(ours[damping]), "{:g}".format),
+            Axis("run", "empirical Fisher", np.arange(float(len(names))), shown, lambda run: names[int(run)]),
         ),
         data=data,
         background=background,
@@ -90,8 +89,7 @@ def a_real_network(
 
 WORDS = (
     "After {step} steps the training loss is {descent:.2g} with SGD, {adam:.2g} with Adam and {natural:.2g} with the "
-    "natural gradient, each at the best of its settings; with the empirical Fisher it is {ours:.2g} at ε = {damping}, "
-    "c = {budget}."
+    "natural gradient, each at the best of its settings; with the empirical Fisher it is {ours:.2g} at {run}."
 )
 
 
@@ -107,11 +105,11 @@ def _presets(steps):
 
 
 def background(data):
-    """The curves of the rivals, and limits that hold for every ε and c."""
+    """The curves of the rivals, and limits that hold for every run."""
     rivals, seconds = data["rivals"], data["seconds"]
     steps = len(rivals["descent"])
     at = jnp.arange(1, steps + 1, dtype=float)
-    each = jnp.stack([*seconds.values()])
+    each = jnp.concatenate([jnp.stack([*seconds.values()]), data["our_seconds"]])
     return {name: jnp.stack([at, at * seconds[name], rivals[name]], axis=-1) for name in RIVALS} | {
         "limits": jnp.stack([jnp.min(jnp.stack([*rivals.values()])) / 1.5, 6.0]),
         "steps": jnp.array([0.0, 1.02 * steps]),
@@ -120,11 +118,13 @@ def background(data):
 
 
 def respond(data, state):
-    """The run at ε and c, and where everyone is after so many steps."""
-    i = jnp.argmin(jnp.abs(jnp.log(data["dampings"] / state["damping"])))
-    j = jnp.argmin(jnp.abs(jnp.log(data["budgets"] / state["budget"])))
-    ours, now = data["ours"][i, j], jnp.round(state["step"]).astype(int) - 1
-    at, seconds = jnp.arange(1, len(ours) + 1, dtype=float), data["seconds"]
+    """The run that is chosen, and where everyone is after so many steps."""
+    run, now = (jnp.round(state[axis]).astype(int) for axis in ("run", "step"))
+    ours, now = data["ours"][run], now - 1
+    at, seconds = (
+        jnp.arange(1, len(ours) + 1, dtype=float),
+        data["seconds"] | {"ours": data["our_seconds"][run]},
+    )
     found = {"by_step": points(at, ours), "by_cost": points(at * seconds["ours"], ours)}
     for name, curve in (data["rivals"] | {"ours": ours}).items():
         found |= {

@@ -20,7 +20,7 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import agreement_of, solve_spectral, spectrum
 from efisher_teach.core.step import step_along
 from efisher_teach.figures import plane as view
-from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH, UNDAMPED
+from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
 from efisher_teach.figures.marks import centre, dots, key, line, polygons, set_up
 from efisher_teach.figures.plane import WIDEST, ellipse, gradients, height_of, points, within_view
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
@@ -105,6 +105,7 @@ def your_model(
     if nothing:
         errors.reject(name, "where the mean gradient is not 0", "g = 0", "At a minimum no step is best.")
     largest = float(factors.eigenvalues[0])
+    drawn = f"{MOST} of {n}" if problem is not None and n > MOST else "{n:.0f}"
     data |= {"G": rows, "factors": factors, "shown": shown}
     data["plane"] = _plane(g, undamped, factors, plane, rng)
     return Scene(
@@ -117,7 +118,7 @@ def your_model(
         still=still,
         mosaic=("AAB;AAC", "A;A;B;C"),
         labels={"directions": PLANES[plane]},
-        words=ALONE if problem is None else WORDS,
+        words=(ALONE if problem is None else WORDS).replace("{n:.0f}", drawn),
         size=(10.0, 5.8),
         narrow=(4.8, 11.0),
         handles=(
@@ -130,7 +131,7 @@ def your_model(
 
 START = (
     "{n:.0f} examples, {p:.0f} parameters: C has rank {rank:.0f}, and ρ = {agreement:.3f}. At ε = {damping} the "
-    "damping leaves Σ λ/(λ + ε) = {kept:.1f} directions, and the step is {length:.3g} long; its shadow in this plane "
+    "damping leaves Σ μ/(μ + ε) = {kept:.1f} directions, and the step is {length:.3g} long; its shadow in this plane "
     "has {inside:.0f} % of that. It promises a mean loss change of {predicted:+.4f}"
 )
 WORDS = START + (
@@ -163,7 +164,6 @@ def background(data):
         "eigenvalues": points(ranks, eigenvalues),
         "spectrum_limits": jnp.stack([floor, 1000 * factors.eigenvalues[0]]),
         "ranks": jnp.asarray(float(len(factors.eigenvalues))),
-        "fall": -jnp.sqrt(agreement_of(factors)),
         "shown": jnp.asarray(len(data["shown"])),
     }
     if "problem" in data:
@@ -241,8 +241,6 @@ def still(panels, background):
     shown = int(background["shown"])
     set_up(each, zero=True, xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
     each.set(xlabel=f"{shown} examples, by gain along −g", title="Change of each loss, in √c")
-    each.axhline(background["fall"], color=UNDAMPED, lw=1.8, ls=(0, (1, 1.2)))
-    key(each, "lower right", ("−√ρ, mean at ε = 0 (dotted)", UNDAMPED))
     key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
 
 

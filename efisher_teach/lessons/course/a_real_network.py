@@ -1,4 +1,4 @@
-"""Notebook 08: the n × n form of the step, its weights, and how a layer hides its part of the Gram matrix."""
+"""Notebook 08: the n × n form of the step, its coefficients, and how a layer hides its part of the Gram matrix."""
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,16 @@ ask(
 )
 ask(
     "who is misled",
-    "Three in ten training labels are wrong. Who is right on the most unseen digits after training?",
+    "About 27 % of 512 training labels are wrong. SGD runs with four learning rates, and the best counts. The "
+    "empirical Fisher runs with the same ε and c, once in batches of 64 and once with all 512 at once. Who is right on "
+    "the most unseen digits after 100 steps?",
     "SGD.",
     "The empirical Fisher, in batches of 64.",
     "The empirical Fisher, with all examples at once.",
     "All about alike.",
-    because="The empirical Fisher in small batches: in a batch of 64 the wrong labels have no more say than the right "
-    "ones, and are outvoted. SGD follows the large gradients, and those are the wrong labels'. With all examples at "
-    "once the empirical Fisher learns every wrong label by heart. The cells below show how much that is.",
+    because="The empirical Fisher in batches of 64, by some points. With all examples at once it comes last: it learns "
+    "the wrong labels by heart, because a step that serves all alike serves them, too. The cells below show how much "
+    "that is, and what a larger ε does.",
     answer=2,
 )
 
@@ -85,7 +87,7 @@ def _dual(G, damping, scale_K=1.0, scale_one=1.0):
 
 @exercise(
     2, "Write $(C+\\varepsilon I)^{-1}g$ in the $n\\times n$ form: no matrix with $p$ rows *and* $p$ columns.",
-    ("The weights α solve an n × n system; the direction is Gᵀα.",
+    ("The coefficients α solve an n × n system; the direction is Gᵀα.",
      "(K + εI) α = 1/n with K = GGᵀ/n.",
      "alpha = jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)"),
     lambda rng, size: (rows(rng, size, ((1, 2), (2, 3), (3, 5), (3, 40), (8, 2000))), positive(rng, 0.02, 0.5)),
@@ -133,11 +135,11 @@ def _combined(reduce, loss_fn, theta, x, y, alpha):
     mistakes=lambda loss_fn, theta, x, y, alpha: {
         "This is the mean: α already has the 1/n in it, so the weighted losses are added up.":
             _combined(jnp.mean, loss_fn, theta, x, y, alpha),
-        "The weights are missing: this is the gradient of the plain sum.":
+        "α is missing: this is the gradient of the plain sum.":
             _combined(jnp.sum, loss_fn, theta, x, y, jnp.ones_like(alpha)),
-        "The weights are missing: this is the mean gradient.":
+        "α is missing: this is the mean gradient.":
             _combined(jnp.mean, loss_fn, theta, x, y, jnp.ones_like(alpha)),
-        "Negative weights are meant: some examples are pushed the other way, on purpose.":
+        "Negative coefficients are meant: some examples are pushed the other way, on purpose.":
             _combined(jnp.sum, loss_fn, theta, x, y, jnp.abs(alpha)),
     },
 )  # fmt: skip

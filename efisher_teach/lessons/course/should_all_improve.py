@@ -8,28 +8,28 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "serve all alike",
-    "Two hundred digits, odd or even. First only one in ten is odd; then one label in five is wrong. A step that "
-    "lowers all losses alike is compared with gradient descent, at the same training loss. Which one knows more "
-    "unseen digits?",
+    "Two hundred digits, odd or even. First one kind of digit is rare, four twos among a hundred even digits; then one "
+    "label in five is wrong. A step that lowers all losses alike is compared with gradient descent. Which one learns "
+    "more about unseen digits?",
     "The equal step, both times: it leaves nobody behind.",
     "Gradient descent, both times: equality has its price.",
-    "The equal step where odd digits are rare, descent where labels are wrong.",
-    "Descent where odd digits are rare, the equal step where labels are wrong.",
-    because="It depends on whom it serves. Where odd digits are rare, equal decrease knows 81 % of the unseen digits, "
-    "and descent 51 %, by saying “even” to all of them. Where labels are wrong, it is 74 % against 85 %: equal "
-    "decrease learns them by heart. Both are computed below, five times each.",
+    "The equal step where twos are rare, descent where labels are wrong.",
+    "Descent where twos are rare, the equal step where labels are wrong.",
+    because="It depends on whom it serves. Four twos are enough for the equal step to find most of the unseen ones, "
+    "while descent, at the same training loss, finds few. Wrong labels it serves just as well: it learns them by "
+    "heart, and knows fewer unseen digits than descent. Both are computed below, and so is what they do not show.",
     answer=3,
 )
 ask(
     "pushed uphill",
-    "The step is −η Σ αᵢgᵢ, a weighted sum of the gradients, and each of the 200 losses falls by the same. How many "
-    "of the weights αᵢ are negative?",
-    "None: a negative weight would make that loss rise.",
+    "The step is −η Σ αᵢgᵢ, a combination of the gradients, and each of the 200 losses falls by the same. How many of "
+    "the coefficients αᵢ are negative?",
+    "None: a negative coefficient would make that loss rise.",
     "One or two, by rounding.",
     "More than a quarter of them.",
     because="About two in five: the step climbs along their gradients, and their losses fall all the same. αᵢ is "
-    "negative exactly where a step for the other 199 alone would lower loss i by more than was asked; the weight takes "
-    "the rest back.",
+    "negative exactly where a step for the other 199 alone would lower loss i by more than was asked; the coefficient "
+    "takes the rest back.",
     answer=3,
 )
 ask(
@@ -162,13 +162,13 @@ def _negative(G):
 
 @exercise(
     2, "Two examples, two parameters. The step $\\Delta=-\\alpha_1g_1-\\alpha_2g_2$ lowers both losses by 1. Give "
-    "gradients for which one weight is *negative*.",
+    "gradients for which one coefficient is *negative*.",
     ("Let the first example pull moderately, and the second much harder in a similar direction.",
      "What does −g₁ alone do to ℓ₂? If that is more than asked, g₂ must take something back.",
      "g₁ᵀg₂ > ‖g₁‖² will do: g₁ = (1, 0), and a g₂ whose first entry is larger than 1, not parallel to g₁."),
     accepts=_negative,
     why="$\\alpha=(GG^\\top)^{-1}\\mathbf 1=(3,-1)$. The step $-g_1$ lowers $\\ell_1$ by 1 and $\\ell_2$ by 2, too "
-    "much. The negative weight takes back what was not asked for; the step is $(-1,1)$.",
+    "much. The negative coefficient takes back what was not asked for; the step is $(-1,1)$.",
 )  # fmt: skip
 def negative_weight():
     """Return G (2, 2), whose rows are two gradients, such that (GGᵀ)⁻¹1 has a negative entry."""
