@@ -33,10 +33,10 @@ SHOWN = 1e-9, 1e8  # of the first loss: what lies beyond is drawn at the border
 ASPECT = 1.0  # width by height of the panel of the plane
 MARKS = {
     "steered": line("A", CONSTRAINT, 1.6, dashes=(4, 2)),
-    "constant": line("A", OTHER, 1.6, dashes=(1, 1.5)),
+    "constant": dots("A", OTHER, 4),
     "path": line("A", EMPIRICAL_FISHER, 1.4),
     "steered_loss": line("B", CONSTRAINT, 1.8, dashes=(4, 2)),
-    "constant_loss": line("B", OTHER, 1.8, dashes=(1, 1.5)),
+    "constant_loss": dots("B", OTHER, 4),
     "loss": line("B", EMPIRICAL_FISHER, 1.8),
     "end": dots("A", EMPIRICAL_FISHER, 9),
     "turn": dots("B", CANDIDATE, 9),
