@@ -143,9 +143,7 @@ class Prediction(Card):
 
     def _on_message(self, _widget, message, _buffers):
         question, guess, sure = self._question, message.get("guess"), message.get("sure")
-        if (
-            question.allows(guess) and isinstance(sure, int | float) and 0 <= sure <= 100
-        ):  # else it is no guess
+        if question.allows(guess) and isinstance(sure, int | float) and 0 <= sure <= 100:
             RECORD.add_guess(question.name, guess, float(sure), bool(question.right(guess)))
 
 
