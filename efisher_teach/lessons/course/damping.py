@@ -124,7 +124,7 @@ def _samples(rng, size):
     },
 )  # fmt: skip
 def choose_damping(G, unseen, dampings, budget):
-    """Return the best of dampings (m,), for steps from G (n, p) and unseen rows (k, p)."""
+    """Return the best of dampings (m,), for rows G (n, p) and unseen rows (k, p)."""
     steps = ef.damping_path(G, dampings, budget=budget).delta
     return dampings[jnp.argmin(steps @ unseen.mean(axis=0))]
 
