@@ -83,7 +83,7 @@ def test_words_and_marks_of_pages(theme):
     """Of the marks: the colours that stand alone, of a slider, of the ring about what has the focus, of a verdict."""
     assert themed(CSS["site"], "paper")[theme].ljust(7, "f") == PAPER[theme]
     papers = [themed(CSS["site"], name)[theme] for name in ("paper", "soft")]
-    for ink in ("ink", "link"):
+    for ink in ("ink", "soft-ink", "accent"):
         assert all(contrast(themed(CSS["site"], ink)[theme], paper) >= TEXT for paper in papers), ink
     for name in ("explorer", "lesson"):
         assert contrast(themed(CSS[name], "ef-ink")[theme], PAPER[theme]) >= TEXT, name

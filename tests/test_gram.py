@@ -275,6 +275,16 @@ def test_many_examples_of_a_wide_network(monkeypatch, x64):
     check(["factors", "factors", "rows", "rows"], tanh, params, normal(6, 4), normal(6, 3))
 
 
+def test_half_of_k_is_made_where_examples_are_many(x64):
+    """In blocks that do not divide them evenly; a layer by its factors, twice an example, a bias by its rows."""
+    params, x = {"W": weights(9, 8), "b": weights(9)}, normal(515, 2, 8)
+    loss_fn = lambda params, x, y: squared(jnp.tanh(x @ params["W"].T + params["b"]), y)  # noqa: E731
+    found = ef.loss_gram(loss_fn, params, jnp.asarray(x), jnp.zeros(515))
+    assert [leaf.way for leaf in found.leaves] == ["factors", "rows"]
+    G = ef.per_example_gradients(loss_fn, params, jnp.asarray(x), jnp.zeros(515))
+    np.testing.assert_allclose(found.K, G @ G.T / 515, rtol=0, atol=1e-12 * np.abs(found.K).max())
+
+
 @pytest.mark.parametrize(("chunk_size", "way"), [(1, "blocks"), (4, "blocks"), (6, "rows")])
 def test_chunks_do_not_show(chunk_size, way, x64):
     """Blocks of 1 and 2 of the 7 examples, where the last is not full; columns 2 at a time, and all 5."""

@@ -13,7 +13,6 @@ from efisher_teach.lessons.course import EXERCISES, QUESTIONS
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 BOOKS = sorted(FOLDER.glob("*.ipynb"))
-REWRITTEN = {"00", "01", "02", "03", "05", "06"}  # with honest minutes and code to be read: the others follow
 spec = importlib.util.spec_from_file_location("store", FOLDER / "store.py")
 store = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(store)
@@ -74,22 +73,17 @@ def test_explorers_are_stored_as_picture_and_words(book):
 def test_size(book):
     assert 600 <= len(text(book).split()) <= 1500
     lines = [
-        (line, cell.metadata.get("tags", []))
+        line
         for cell in cells(book, "code")
         if "colab" not in cell.metadata.get("tags", [])
         for line in cell.source.splitlines()
         if line.strip()
     ]
-    if book.number in REWRITTEN:
-        assert [line for line, _ in lines if len(line) > 88] == []
-    else:
-        assert len([line for line, tags in lines if "exercise" not in tags]) <= 30
+    assert [line for line in lines if len(line) > 88] == []
 
 
 def test_stated_minutes_are_those_it_takes(book):
     """180 words a minute, 90 s a figure, 3 minutes an exercise of one star, 6 of two; *** are on top."""
-    if book.number not in REWRITTEN:
-        pytest.skip("not timed yet")
     words = " ".join(cell.source for cell in cells(book, "markdown") if "exercise" not in cell.metadata)
     figures = sum("image/png" in output.get("data", {}) for output in outputs(book))
     tasks = [cell.metadata["exercise"] for cell in book.cells if cell.metadata.get("part") == "task"]

@@ -9,6 +9,7 @@ import oracles
 import pytest
 
 import efisher_teach as ef
+from efisher_teach.core.precision import cholesky
 from efisher_teach.core.solve import solve_spectral, spectrum
 
 WAYS = {
@@ -105,6 +106,14 @@ def test_coefficients_from_the_gram_matrix(name, damping, dtype):
             alpha = ef.solve_gram(ef.gram(case.G), damping, given)
             assert alpha.dtype == dtype
             assert oracles.relative(alpha, case.inverse @ (uniform if target is None else target)) < close
+
+
+def test_a_factor_in_blocks(x64):
+    """Of more rows than LAPACK gets at once, and not a multiple of them; and NaN where there is none."""
+    A = np.random.default_rng(0).normal(size=(300, 300))
+    K = A @ A.T / 300 + 0.1 * np.eye(300)
+    np.testing.assert_allclose(cholesky(jnp.asarray(K)), np.linalg.cholesky(K), atol=1e-12)
+    assert np.isnan(cholesky(jnp.asarray(K - 3 * np.eye(300)))).any()
 
 
 def test_rounding_may_leave_no_cholesky_factor():

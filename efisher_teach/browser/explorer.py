@@ -17,6 +17,7 @@ import traitlets
 from efisher_teach.browser.controls import AxisValue, Cancelled, describe, unmoved
 from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepare
 from efisher_teach.browser.page import TEMPLATES, bundle, static, without_bytes
+from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.scene import Scene
@@ -191,7 +192,7 @@ class Explorer(anywidget.AnyWidget):
             return self.to_html(path)
         if kind not in KINDS:
             raise ValueError(f"`path` must end in .png, .svg, .pdf or .html; got '{path.name}'. Rename it.")
-        path.write_bytes(self._as_file(kind))
+        write_whole(path, self._as_file(kind))
 
     def to_html(self, path: str | Path) -> None:
         """Write a page with this explorer: its axes are live, with no kernel and no request to any host.
@@ -200,7 +201,7 @@ class Explorer(anywidget.AnyWidget):
         """
         about = self.for_page() | {"title": self.scene.title, "words": self.words}
         page = TEMPLATES.get_template("page.html").render(about)
-        Path(path).write_text(page, encoding="utf-8")
+        write_whole(Path(path), page)
 
     def for_page(self) -> dict[str, Any]:
         """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs."""

@@ -152,7 +152,9 @@ class Products(NamedTuple):
             for rows in heads:
                 P, Q = (dot(factor[first:last], factor[first:].T) for factor in rows)
                 K = K + jnp.sum((P * Q).reshape(end - start, T, n - start, T), axis=(1, 3))
-            return K if V is None else K + along[start:end, None] + along[start:] + jnp.sum(V**2)
+            if V is None or along is None:
+                return K
+            return K + along[start:end, None] + along[start:] + jnp.sum(V**2)
 
         return block
 

@@ -100,7 +100,8 @@ def fit(
     if key is None and (needs_key or batch_size is not None):
         wanted = "a jax.random.key where the update needs one, or batch_size is given"
         errors.reject("key", wanted, "None", "Use e.g. jax.random.key(0).")
-    keys = lambda step: {"key": jax.random.fold_in(jax.random.fold_in(key, NOISE), step)} if needs_key else {}  # noqa: E731
+    noise = None if key is None or not needs_key else jax.random.fold_in(key, NOISE)
+    keys = lambda step: {} if noise is None else {"key": jax.random.fold_in(noise, step)}  # noqa: E731
     if y is None:
         given = _given(x, batch_size)
         first = next(given)
@@ -123,12 +124,13 @@ def fit(
         with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
             for batch in batches(run.steps):
                 moved, report = update(run.params, *batch, **keys(run.steps))
+                loss = float(report.loss)
                 reports.append(jax.device_get(report))
                 if path is not None and _ragged(reports[0], reports[-1]):
                     got, action = "another one at this batch", "Make all batches of one size."
                     errors.reject("checkpoint", "left out, or every report of one shape", got, action)
-                run = run.after_step(moved, float(report.loss))
-                bar.set_postfix(loss=f"{float(report.loss):.4g}", refresh=False)
+                run = run.after_step(moved, loss)
+                bar.set_postfix(loss=f"{loss:.4g}", refresh=False)
                 bar.update()
                 if reason := _reason_to_stop(run.steps - 1, moved, report, callbacks):
                     break

@@ -145,7 +145,7 @@ def make_update(
 
     A step takes all that both allow: ΔᵀCΔ ≤ c, what it changes (`budget`), and ‖Δ‖ ≤ r, how far it goes (`radius`). A
     budget alone blows up where losses reach zero: C shrinks with them, and the same c buys ever longer steps, whatever
-    ε is. A radius bounds them.
+    ε is. A radius bounds them: the run then stalls within reach of the optimum, nearer with a smaller one.
 
     It is compiled once for a loss and its shapes: another ε, c, r or η costs nothing. In float32 its relative error is
     below 1e-5 for smooth networks; on a GPU only if the model's own products are not rounded to TF32, which leaves
@@ -163,8 +163,8 @@ def make_update(
             u = argmin E[(gᵢᵀu - 1)²] + ε‖u - μu₋‖². Begin with `update.start(params)`.
         accept: The least ratio of actual to promised decrease of a step that is taken; 0 refuses those that raise the
             mean loss of their examples.
-        steer: ω in (0, 1): ε is multiplied by ω where that ratio is above ¾, and divided by ω where it is below ¼.
-            Begin with `update.start(params)`.
+        steer: ω in (0, 1), beside a learning rate: ε is multiplied by ω where that ratio is above ¾, and divided by ω
+            where it is below ¼. Begin with `update.start(params)`.
         mesh: Devices that share the work. Its axis "examples" splits x and y, its axis "parameters" splits every array
             of the parameters that it can; it may have one of them or both. The result is the same on any mesh.
         measure: True evaluates the losses once more, after the step. This costs about a third of a gradient.
@@ -238,6 +238,9 @@ def numbers_of(
     }
     if errors.is_concrete(memory) and not 0 <= memory < 1:
         errors.reject("memory", "at least 0 and below 1", f"{memory}", "Use e.g. 0.9, or 0 for none.")
+    if steer is not None and learning_rate is None:
+        action = "An enforced budget or radius undoes what ε does to the length: the run would freeze."
+        errors.reject("steer", "beside a learning_rate", " and ".join(given), action)
     if steer is not None and errors.is_concrete(steer, damping) and not (0 < steer < 1 and damping > 0):
         got, action = (
             f"{steer} for a damping of {damping}",

@@ -143,7 +143,8 @@ def respond(data, state):
         return jnp.clip(loss / first, *SHOWN)
 
     end = path[-1] - optimum
-    came, promised = (jnp.sum(each[-LAST:]) for each in (report.actual_decrease, report.predicted_decrease))
+    came = jnp.sum(jnp.asarray(report.actual_decrease)[-LAST:])
+    promised = jnp.sum(report.predicted_decrease[-LAST:])
     return {
         "path": place(path),
         "constant": place(constant_path),

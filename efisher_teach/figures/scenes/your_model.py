@@ -92,6 +92,7 @@ def your_model(
     data: dict[str, Any] = {"budget": jnp.asarray(within_view(budget), float)}
     if problem is None:
         name, rows = "G", errors.gradients(G)
+        n = len(rows)
     else:
         n = len(jax.tree.leaves(problem.x)[0])
         drawn = np.sort(rng.permutation(n)[:MOST])
@@ -105,7 +106,7 @@ def your_model(
     if nothing:
         errors.reject(name, "where the mean gradient is not 0", "g = 0", "At a minimum no step is best.")
     largest = float(factors.eigenvalues[0])
-    drawn = f"{{n:.0f}} of {n}" if problem is not None and n > MOST else "{n:.0f}"
+    drawn = f"{{n:.0f}} of {n}" if n > len(rows) else "{n:.0f}"
     data |= {"G": rows, "factors": factors, "shown": shown}
     data["plane"] = _plane(g, undamped, factors, plane, rng)
     return Scene(

@@ -144,7 +144,7 @@ def _combined(reduce, loss_fn, theta, x, y, alpha):
     },
 )  # fmt: skip
 def weighted_backward(loss_fn, theta, x, y, alpha):
-    """Return Gᵀα (p,), where loss_fn(theta, x[i], y[i]) is the loss of one example and alpha is (n,)."""
+    """Return Gᵀα (p,) for alpha (n,); loss_fn(theta, x[i], y[i]) is of one example."""
 
     def weighted(theta):
         return jnp.sum(alpha * jax.vmap(loss_fn, (None, 0, 0))(theta, x, y))
@@ -184,5 +184,5 @@ def _one_by_one(X, D):
     },
 )  # fmt: skip
 def layer_gram(X, D):
-    """Return (n, n) inner products of the gradients δᵢxᵢᵀ, for inputs X (n, a) and errors D (n, b)."""
+    """Return (n, n) inner products of δᵢxᵢᵀ, for inputs X (n, a), errors D (n, b)."""
     return (X @ X.T) * (D @ D.T)

@@ -63,7 +63,7 @@ def curvature(G):
 
 
 def buggy_accumulated(batches):
-    """Return C (p, p) of all the examples; batches is a list of G's, (n₁, p), (n₂, p) and so on."""
+    """Return C (p, p) of all examples; batches lists G's (n₁, p), (n₂, p) and so on."""
     C = 0.0
     for G in batches:
         C = C + G.T @ G / len(G)
@@ -86,7 +86,7 @@ def buggy_accumulated(batches):
     bug=buggy_accumulated,
 )  # fmt: skip
 def accumulated(batches):
-    """Return C (p, p) of all the examples; batches is a list of G's, (n₁, p), (n₂, p) and so on."""
+    """Return C (p, p) of all examples; batches lists G's (n₁, p), (n₂, p) and so on."""
     return sum(G.T @ G for G in batches) / sum(len(G) for G in batches)
 
 
@@ -98,7 +98,7 @@ def _grouped(rng, size):
 
 
 def buggy_fisher_of_batches(G, batch_size):
-    """Return the empirical Fisher C (p, p); the gradients G (n, p) come in batches of batch_size."""
+    """Return the empirical Fisher C (p, p); G (n, p) comes in batches of batch_size."""
     means = G.reshape(-1, batch_size, G.shape[1]).mean(axis=1)
     return means.T @ means / len(means)
 
@@ -121,12 +121,12 @@ def buggy_fisher_of_batches(G, batch_size):
     "$gg^\\top+\\frac1k(C-gg^\\top)$: between $C$, for $k=1$, and the square of the mean.",
 )  # fmt: skip
 def fisher_of_batches(G, batch_size):
-    """Return the empirical Fisher C (p, p); the gradients G (n, p) come in batches of batch_size."""
+    """Return the empirical Fisher C (p, p); G (n, p) comes in batches of batch_size."""
     return G.T @ G / len(G)
 
 
 def buggy_true_fisher(theta, X, y):
-    """Return the Fisher matrix (p, p) of logistic regression at theta (p,), for X (n, p) and labels y (n,)."""
+    """Return F (p, p) of logistic regression at theta (p,), for X (n, p) and y (n,)."""
     chance = 1 / (1 + jnp.exp(-X @ theta))
     residual = chance - y
     return X.T @ (residual[:, None] ** 2 * X) / len(X)
@@ -150,7 +150,7 @@ def buggy_true_fisher(theta, X, y):
     bug=buggy_true_fisher,
 )  # fmt: skip
 def true_fisher(theta, X, y):
-    """Return the Fisher matrix (p, p) of logistic regression at theta (p,), for X (n, p) and labels y (n,)."""
+    """Return F (p, p) of logistic regression at theta (p,), for X (n, p) and y (n,)."""
     chance = 1 / (1 + jnp.exp(-X @ theta))
     return X.T @ ((chance * (1 - chance))[:, None] * X) / len(X)
 
@@ -186,7 +186,8 @@ def damped_direction(G, damping):
 def buggy_wide_direction(G, damping):
     """Return (C + εI)⁻¹g (p,) by Woodbury's identity, for G (n, p) with n < p."""
     n, g = len(G), G.mean(axis=0)
-    return (g - G.T @ jnp.linalg.solve(G @ G.T + n * damping * jnp.eye(n), G @ g)) / damping
+    A = G @ G.T + n * damping * jnp.eye(n)
+    return (g - G.T @ jnp.linalg.solve(A, G @ g)) / damping
 
 
 def _wide(rng, size):

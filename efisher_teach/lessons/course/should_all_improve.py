@@ -145,7 +145,7 @@ def _with_a_step(rng, size):
     },
 )  # fmt: skip
 def fraction_worse(G, delta):
-    """Return the fraction of the n losses that rise under the step delta (p,), for G (n, p)."""
+    """Return the fraction of losses that rise by the step delta (p,), for G (n, p)."""
     return jnp.mean(G @ delta > 0)
 
 
@@ -171,7 +171,7 @@ def _negative(G):
     "much. The negative coefficient takes back what was not asked for; the step is $(-1,1)$.",
 )  # fmt: skip
 def negative_weight():
-    """Return G (2, 2), whose rows are two gradients, such that (GGᵀ)⁻¹1 has a negative entry."""
+    """Return G (2, 2), two gradients such that (GGᵀ)⁻¹1 has a negative entry."""
     return jnp.array([[1.0, 0.0], [2.0, 1.0]])
 
 
@@ -203,5 +203,5 @@ def _wished(rng, size):
     },
 )  # fmt: skip
 def targeted(G, target):
-    """Return the shortest Δ (p,) that lowers loss i by target[i], for G (n, p), n ≤ p, and target (n,)."""
+    """Return the shortest Δ (p,) that lowers loss i by target[i]; G (n, p), n ≤ p."""
     return -G.T @ jnp.linalg.solve(G @ G.T, target)

@@ -94,7 +94,7 @@ def _spectrum(rng, size):
     },
 )  # fmt: skip
 def effective_rank(eigenvalues, damping):
-    """Return the number Σ μ/(μ + ε), for the eigenvalues (m,) of C and a damping ε > 0."""
+    """Return the number Σ μ/(μ + ε), for eigenvalues (m,) of C and a damping ε > 0."""
     return jnp.sum(eigenvalues / (eigenvalues + damping))
 
 
@@ -131,7 +131,7 @@ def _to_keep(rng, size):
     },
 )  # fmt: skip
 def pick_damping(eigenvalues, kept):
-    """Return ε for which Σ μ/(μ + ε) = kept, for the eigenvalues (m,) of C, 0 < kept < their number above 0."""
+    """Return ε with Σ μ/(μ + ε) = kept, for eigenvalues (m,) of C, kept below rank."""
     low, high = 1e-8, 1e8
     for _ in range(60):
         middle = (low * high) ** 0.5
