@@ -661,8 +661,13 @@ function render({ model, el }) {
       waiting ??= setTimeout(tellKernel, 200);
     },
     wantForm: (form) => model.get("form") !== form && save("form", form),
-    send: (message) => (tellKernel(), model.send(message)),
+    send(message) {
+      tellKernel();
+      if (message.save) files += 1;
+      model.send(message);
+    },
   });
+  let files = 0; // that this view has asked for: every view of the model hears the answer
   const listening = [];
   const listen = (event, callback) => {
     model.on(event, callback);
@@ -674,7 +679,10 @@ function render({ model, el }) {
   listen("change:reply", receive);
   listen("change:awaited", busy);
   listen("change:progress", busy);
-  listen("msg:custom", ({ file, kind }, [bytes]) => download(new Blob([bytes], { type: kind }), file));
+  listen("msg:custom", ({ file, kind }, [bytes]) => {
+    if (files) download(new Blob([bytes], { type: kind }), file);
+    files = Math.max(0, files - 1);
+  });
   for (const { name } of model.get("reply").axes) listen(`change:${name}`, () => figure.follow(name, model.get(name)));
   receive();
   return () => {

@@ -95,11 +95,11 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 WORDS = (
     "At ε = {damping} the step is {length:.3f} long, {turn:.0f}° from −g, and keeps {kept_least:.0f} % to "
-    "{kept_most:.0f} % of the undamped components; with a constant η it would be {constant_length:.3f} long, and "
-    "{bound:.3f} at most. Its shadow in the plane of the ellipse would cost {shadow:.2f} c. The linear model promises "
-    "a mean loss change of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; "
-    "{worse:.0f} % of the training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would "
-    "spend {naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
+    "{kept_most:.0f} % of the undamped components; with a constant η it would be {constant_length:.3f}, at most "
+    "{bound:.3f}. Its shadow would cost {shadow:.2f} c. The linear model promises a mean loss change of "
+    "{predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the "
+    "training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would spend "
+    "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
 )
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7},
