@@ -145,10 +145,8 @@ def gradients(G: Any) -> jax.Array:
         reject("G", "non-empty", f"shape {array.shape}", "Give at least one example and one parameter.")
     finite_rows("G", array, "Look at these examples, or at the params that made their loss overflow.")
     if is_concrete(array):
-        largest, kind = (
-            float(np.abs(np.asarray(array)).max()),
-            jnp.finfo(jnp.promote_types(array.dtype, jnp.float32)),
-        )
+        largest = float(np.abs(np.asarray(array)).max())
+        kind = jnp.finfo(jnp.promote_types(array.dtype, jnp.float32))
         room = (float(kind.tiny / kind.eps) ** 0.5, (float(kind.max) / array.size) ** 0.5)
         if largest and not room[0] < largest < room[1]:
             requirement = f"between {room[0]:.0e} and {room[1]:.0e}, as it is squared"

@@ -128,7 +128,7 @@ def _what_stopped(error, answer):
 
 
 class Strange:
-    """What `plain` cannot read, by its kind."""
+    """An answer, or a part of one, that `plain` cannot read, by its kind."""
 
     def __init__(self, kind: str):
         self.kind = kind
