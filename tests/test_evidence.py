@@ -1,4 +1,4 @@
-"""The experiments of notebooks 07 and 08: what they assert for a few draws holds for eight of all."""
+"""The experiments of notebooks 08 and 09: what they assert for a few draws holds for eight of all."""
 
 import re
 from pathlib import Path
@@ -13,8 +13,8 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 @pytest.mark.parametrize(
     ("notebook", "needed"),
     [
-        ("07_should_all_improve", ["04", "14", "16", "18", "20"]),
-        ("08_a_real_network", ["22", "22b"]),
+        ("08_should_all_improve", ["04", "14", "16", "18", "20"]),
+        ("09_a_real_network", ["22", "22b"]),
     ],
 )
 def test_experiments_hold_for_eight_draws(notebook, needed):

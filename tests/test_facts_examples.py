@@ -1,7 +1,7 @@
 """The fact sheet, section 3 and item 4 of 7: what each loss does, who dominates, targets, and where it converges.
 
 Held elsewhere: the changes, coefficients and ranks of 3.1 and 3.2 by test_step.py; the two experiments (3.5, 3.6) and ρ
-on other examples (3.7) by the cells of notebook 07, with data of its own; the regression on a target (3.9) by
+on other examples (3.7) by the cells of notebook 08, with data of its own; the regression on a target (3.9) by
 test_step.py.
 """
 

@@ -1,4 +1,4 @@
-"""The recipes of notebook 10 for models of other frameworks run as they stand there, and their G is that of a loop."""
+"""The recipes of notebook 12 for models of other frameworks run as they stand there, and their G is that of a loop."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ import efisher_teach as ef
 
 pytestmark = pytest.mark.heavy
 
-CELLS = nbformat.read(Path(__file__).parent.parent / "notebooks/10_your_model.ipynb", as_version=4).cells
+CELLS = nbformat.read(Path(__file__).parent.parent / "notebooks/12_your_model.ipynb", as_version=4).cells
 (MODEL,) = [cell.source for cell in CELLS if cell.source.startswith("# ↓ Your own model")]
 # What a recipe replaces lies between the data and the loss.
 DATA, LOSS = MODEL[: MODEL.index("first, second =")], MODEL[MODEL.index("def loss_fn") :]

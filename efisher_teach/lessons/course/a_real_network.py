@@ -1,4 +1,4 @@
-"""Notebook 08: the n × n form of the step, its coefficients, and how a layer hides its part of the Gram matrix."""
+"""Notebook 09: the n × n form of the step, its coefficients, and how a layer hides its part of the Gram matrix."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Notebook 09: six errors that real code has, each to be found and repaired. The stub is the code with the error."""
+"""Notebook 11: six errors that real code has, each to be found and repaired. The stub is the code with the error."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Notebook 06: the empirical Fisher, the Fisher and the Hessian, and what the difference does to the step."""
+"""Notebook 07: the empirical Fisher, the Fisher and the Hessian, and what the difference does to the step."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Notebook 07: the same decrease for all, whom it serves and whom it harms, and what else a step can be asked for."""
+"""Notebook 08: the same decrease for all, whom it serves and whom it harms, and what else a step can be asked for."""
 
 import jax.numpy as jnp
 import numpy as np

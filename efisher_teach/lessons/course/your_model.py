@@ -1,4 +1,4 @@
-"""Notebook 10: your own model, what to look at first, how to choose its damping, and what to tell others about it."""
+"""Notebook 12: your own model, what to look at first, how to choose its damping, and what to tell others about it."""
 
 import re
 
@@ -50,7 +50,7 @@ def _summary(G, **other):
 @exercise(
     1, "The four numbers to look at first: how many examples, how many parameters, the rank of $C$, and $\\rho$.",
     ("The shape of G gives two of them. C = GᵀG/n has the rank of G.",
-     "ρ is the mean of the fitted values when ones are regressed on the gradients (notebook 07).",
+     "ρ is the mean of the fitted values when ones are regressed on the gradients (notebook 08).",
      "jnp.linalg.matrix_rank(G), and jnp.mean(G @ jnp.linalg.lstsq(G, jnp.ones(n))[0])."),
     _with_a_copy,
     mistakes=lambda G: {
