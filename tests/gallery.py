@@ -25,6 +25,7 @@ def problem(name):
 
     return {
         "two": lambda: tumours(2, 6),
+        "fitted": lambda: tumours(2, 5000),
         "fresh": lambda: ef.descend(ef.breast_cancer(), steps=3),
         "logistic": lambda: ef.descend(ef.logistic_regression(seed=3), steps=2, learning_rate=0.5),
         "linear": lambda: ef.descend(ef.linear_regression(seed=1), steps=1, learning_rate=0.3),
@@ -86,6 +87,9 @@ GALLERY = {
     **{f"other_coordinates, {chart}": partial(in_chart, chart) for chart in CHARTS},
     "fisher_hessian": lambda: scenes.fisher_hessian(),
     "fisher_hessian, curved": lambda: scenes.fisher_hessian(model="curved", n=60, seed=5),
+    "noise_and_curvature": lambda: scenes.noise_and_curvature(),
+    "the_split": lambda: scenes.the_split(problem("fitted")),
+    "the_split, drawn": lambda: scenes.the_split(problem("logistic")),
     "vector_field": lambda: scenes.vector_field(),
     "vector_field, noisy": lambda: scenes.vector_field(noise=10.0),
     "should_all_improve": lambda: scenes.should_all_improve(problem("thirty")),

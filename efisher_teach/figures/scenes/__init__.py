@@ -8,11 +8,13 @@ from efisher_teach.figures.scenes.bug_hunt import bug_hunt
 from efisher_teach.figures.scenes.damping import damping
 from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
 from efisher_teach.figures.scenes.fisher_hessian import fisher_hessian
+from efisher_teach.figures.scenes.noise_and_curvature import noise_and_curvature
 from efisher_teach.figures.scenes.other_coordinates import other_coordinates
 from efisher_teach.figures.scenes.proof import proof
 from efisher_teach.figures.scenes.should_all_improve import should_all_improve
 from efisher_teach.figures.scenes.solid import solid
 from efisher_teach.figures.scenes.the_best_step import the_best_step
+from efisher_teach.figures.scenes.the_split import the_split
 from efisher_teach.figures.scenes.two_budgets import two_budgets
 from efisher_teach.figures.scenes.vector_field import vector_field
 from efisher_teach.figures.scenes.what_a_step_costs import what_a_step_costs
@@ -32,6 +34,7 @@ __all__ = [
     "damping",
     "every_example_pulls",
     "fisher_hessian",
+    "noise_and_curvature",
     "other_coordinates",
     "paint",
     "proof",
@@ -39,6 +42,7 @@ __all__ = [
     "solid",
     "tabulate",
     "the_best_step",
+    "the_split",
     "two_budgets",
     "vector_field",
     "view",
