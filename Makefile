@@ -9,7 +9,7 @@ LOCK    = $(BIN)/uv pip compile -q --universal --python-version 3.11 --no-annota
 HOOKS   = --jaxtyping-packages=efisher_teach,beartype.beartype
 PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
 ALONE   = OPENBLAS_NUM_THREADS=1 # idle threads of LAPACK would spin beside JAX's
-# Most of the tests' time is compilation: it is made cheap, and kept for the other process and the next run.
+# Most of the course's time is compilation: it is made cheap, and kept for the next run (flags of JAX before 0.11).
 BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1" \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 torchjd==0.18.0 numpy
@@ -21,13 +21,13 @@ PIP     = $(BIN)/python -m pip
 INDEXES = set -a && UV_INDEX_STRATEGY=unsafe-best-match && eval "$$($(PIP) config list | sed -nE \
   's/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.extra-index-url=/UV_INDEX=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p; /\.find-links=/{s/^[^=]*=/UV_FIND_LINKS=/; y/ /,/; p}')"
 
-.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-peers test-newest test-wheel mutants lint tables notebooks site figures bench bench-peers bench-gpu bench-site bench-class binder lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-peers test-newest test-wheel mutants lint tables notebooks site figures bench bench-start bench-peers bench-gpu bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 lab: $(VENV)/.lab ## open the course in JupyterLab
-	$(BIN)/jupyter lab $(ROOT) --ServerApp.ip=localhost notebooks/00_start_here.ipynb
+	$(ALONE) $(BRISK) $(BIN)/jupyter lab $(ROOT) --ServerApp.ip=localhost notebooks/00_start_here.ipynb
 
 test: lint test-units test-notebooks test-browser ## every fault that matters, in ten minutes
 
@@ -35,7 +35,7 @@ test-units: $(VENV)/.dev ## mathematics, scenes, lessons, widgets
 	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser and not heavy" -n 2 --dist loadfile $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
-	@$(call timed,notebooks,$(ALONE) $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
+	@$(call timed,notebooks,$(ALONE) $(BRISK) $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
 
 test-browser: $(VENV)/.dev ## pages and a real JupyterLab in a real Chromium
 	@$(call timed,browser,$(BRISK) $(BIN)/python -m pytest -m "browser and not heavy" -rs -n 2 --dist loadfile)
@@ -80,7 +80,7 @@ tables: $(VENV)/.dev ## the tables of docs/ that come from code and measurements
 	$(BIN)/python docs/tables.py
 
 notebooks: $(VENV)/.dev ## run every notebook and store what it shows
-	$(BIN)/python notebooks/store.py
+	$(ALONE) $(BRISK) $(BIN)/python notebooks/store.py
 
 site: $(VENV)/.dev ## pages without a server, in _site/
 	$(ALONE) $(BRISK) $(BIN)/python site/build.py
@@ -91,6 +91,9 @@ figures: $(VENV)/.dev ## a contact sheet of every scene
 bench: $(VENV)/.dev ## ratios, all measured in one run
 	$(BIN)/python benchmarks/sliders.py
 	$(BIN)/python benchmarks/price.py
+
+bench-start: $(VENV)/.dev ## how long a learner waits for a figure, and for a notebook
+	$(ALONE) $(BRISK) $(BIN)/python benchmarks/start.py
 
 bench-peers: $(VENV)/.dev ## the price of a step, beside PyTorch's packages
 	@set -e; $(INDEXES); env=$(VENV)-price-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \

@@ -64,6 +64,8 @@ def test_labels(problems):
     malignant = np.asarray(cancer.y == 1)
     larger = cancer.x[malignant].mean(axis=0) > cancer.x[~malignant].mean(axis=0)  # and more concave
     assert larger.all()
+    names = tuple(map(str, load_breast_cancer().feature_names))
+    np.testing.assert_array_equal(ef.breast_cancer(names).x, problems["cancer 30"].x)
     every = np.r_[digits.y, digits.y_test]
     np.testing.assert_array_equal(np.bincount(every), np.bincount(load_digits().target))
     assert jnp.issubdtype(digits.y.dtype, jnp.integer)

@@ -14,6 +14,10 @@ NO_WIDGETS = (
     "with `make lab` or on Binder. Pictures, words and folded answers need no widgets."
 )
 
+NOT_KEPT = (
+    "not kept; with JAX_COMPILATION_CACHE_DIR set to a folder, the course starts sooner the second time"
+)
+
 
 def environment() -> Card:
     """Show versions, device and front end, whether widgets work, and what to do if they do not.
@@ -34,6 +38,9 @@ def environment() -> Card:
         except PackageNotFoundError:
             rows[package] = "not installed here; the front end may bring its own"
     rows["computes on"] = ", ".join(sorted({device.device_kind for device in jax.devices()}))
+    rows["compiled programs"] = (
+        f"kept in {cache}" if (cache := jax.config.jax_compilation_cache_dir) else NOT_KEPT
+    )
     card = Card(state="right")
     card.words = "\n".join(f"{key}: {value}" for key, value in rows.items())
 

@@ -6,7 +6,8 @@ standard deviation of the training examples. Every problem keeps held-out exampl
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple
+from importlib.metadata import distribution
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ from efisher_teach.core.likelihoods import Likelihood, bernoulli, categorical, g
 
 # Two measurements that a doctor can picture, correlated enough to make the ellipse lean.
 TWO_FEATURES = ("worst perimeter", "worst concavity")
+MEASURED = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points",
+            "symmetry", "fractal dimension")  # fmt: skip
 
 
 class Problem(NamedTuple):
@@ -138,14 +141,14 @@ def breast_cancer(features: int | Sequence[str] | None = 2, *, seed: int = 0) ->
         >>> ef.breast_cancer(("mean radius", "worst radius", "mean texture")).x.shape
         (455, 3)
     """
-    data = _bundled("breast_cancer")
-    known = [*map(str, data.feature_names)]
+    data = _bundled("breast_cancer.csv")
+    known = [form.format(name) for form in ("mean {}", "{} error", "worst {}") for name in MEASURED]
     names = known if features is None else TWO_FEATURES if features == 2 else features
     if isinstance(names, str | int | float) or not len(names) or not {*names} <= {*known}:
         action = f"2 can be drawn; None takes all 30: {', '.join(known)}."
         errors.reject("features", "2, None, or a tuple of names of measurements", f"{features!r}", action)
     chosen = [known.index(name) for name in names]
-    x, y, n = _split(data.data[:, chosen], 1.0 - data.target, seed)  # scikit-learn has 1 = benign
+    x, y, n = _split(data[:, chosen], 1.0 - data[:, -1], seed)  # scikit-learn has 1 = benign
     return _problem("breast cancer", LOGISTIC, jnp.zeros(x.shape[1]), x, y, n)
 
 
@@ -169,8 +172,8 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
         1437 650
     """
     widths = (64, *(errors.at_least_one("hidden", width) for width in hidden), 10)
-    data = _bundled("digits")
-    x, y, n = _split(data.data, data.target, seed)
+    data = _bundled("digits.csv.gz")
+    x, y, n = _split(data[:, :-1], data[:, -1], seed)
     keys = jax.random.split(jax.random.key(seed), len(widths))
     params = [
         {"W": jax.random.normal(key, (after, before)) / np.sqrt(before), "b": jnp.zeros(after)}
@@ -236,11 +239,10 @@ def _descend(loss_fn, steps, params, x, y, rate):
 
 
 @cache
-def _bundled(name: str) -> Any:
-    """A data set that comes with scikit-learn, read once."""
-    from sklearn import datasets
-
-    return getattr(datasets, f"load_{name}")()
+def _bundled(name: str) -> np.ndarray:
+    """The examples of a file that comes with scikit-learn, labels last. To import the package would take a second."""
+    path = distribution("scikit-learn").locate_file(f"sklearn/datasets/data/{name}")
+    return np.loadtxt(str(path), delimiter=",", skiprows=int(name == "breast_cancer.csv"))
 
 
 def _split(x, y, seed):
