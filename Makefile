@@ -14,6 +14,7 @@ BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimizat
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 torchjd==0.18.0 numpy
 ENDS    = 'jax==0.8.0:lowest' 'jax<0.13:highest' # the highest that this Python has: 0.10 for 3.11, 0.12 for others
+SYSTEMS = x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-msvc
 MATHS   = tests/test_problems.py tests/test_gradients.py tests/test_solve.py tests/test_precondition.py tests/test_two_budgets.py tests/test_step.py tests/test_matrices.py tests/test_coordinates.py tests/test_proof.py tests/test_gram.py tests/test_update.py tests/test_direction.py tests/test_entrance.py tests/test_devices.py tests/test_cuda.py
 
 PIP     = $(BIN)/python -m pip
@@ -21,7 +22,7 @@ PIP     = $(BIN)/python -m pip
 INDEXES = set -a && UV_INDEX_STRATEGY=unsafe-best-match && eval "$$($(PIP) config list | sed -nE \
   's/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.extra-index-url=/UV_INDEX=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p; /\.find-links=/{s/^[^=]*=/UV_FIND_LINKS=/; y/ /,/; p}')"
 
-.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-peers test-newest test-wheel mutants lint tables notebooks site figures bench bench-start bench-peers bench-gpu bench-site bench-class binder lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-platforms test-peers test-newest test-wheel mutants lint tables notebooks site figures bench bench-start bench-peers bench-gpu bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -40,7 +41,7 @@ test-notebooks: $(VENV)/.dev ## every notebook, output by output
 test-browser: $(VENV)/.dev ## pages and a real JupyterLab in a real Chromium
 	@$(call timed,browser,$(BRISK) $(BIN)/python -m pytest -m "browser and not heavy" -rs -n 2 --dist loadfile)
 
-test-all: test test-heavy test-ends test-wheel test-peers ## the heavy rest, too: once a week, and before a release
+test-all: test test-heavy test-ends test-platforms test-wheel test-peers ## the heavy rest, too: once a week, and before a release
 
 test-heavy: $(VENV)/.dev ## the fact sheet, devices, CUDA, every notebook in JupyterLab
 	@$(call timed,heavy,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m heavy -rs -n 2 --dist loadfile $(HOOKS))
@@ -53,6 +54,11 @@ test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	  test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
 	  $(BIN)/uv pip install -q --python $$env/bin/python "$$pin" jaxtyping beartype pytest hypothesis numpy scikit-learn optax tqdm; \
 	  echo "== $$pin"; $$env/bin/python -m pytest --rootdir=. -p no:cacheprovider $(MATHS); done
+
+test-platforms: $(VENV)/.dev ## that the pins have wheels, on every system and Python the course is for
+	@set -e; $(INDEXES); for system in $(SYSTEMS); do for python in 3.11 3.12 3.13 3.14; do echo "== $$system, Python $$python"; \
+	  $(BIN)/uv pip compile -q --no-header --no-annotate --only-binary :all: --python-platform $$system --python-version $$python \
+	    requirements.txt -o /dev/null >/dev/null; done; done
 
 test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlinops
 	@set -e; $(INDEXES); env=$(VENV)-peers; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
@@ -128,6 +134,8 @@ install = { $(PIP) install --quiet --disable-pip-version-check $$(grep '^uv==' r
 $(VENV)/.lab: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "This course needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make lab PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import platform, sys; sys.exit(platform.system() + platform.machine() == "Darwinx86_64" or sys.maxsize < 2**32)' || \
+	  { echo "There is no JAX for this Python: it is for an Intel Mac, or has 32 bits. Read the course in your browser, or run it on Binder (README.md)."; exit 1; }
 	@{ test ! -e $(VENV)/.half && $(BIN)/python -m pip -V; } >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
 	  { echo "$(PYTHON) cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	@test -e $@ || touch $(VENV)/.half

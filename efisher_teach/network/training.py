@@ -6,7 +6,6 @@ All it knows of an update is that it takes parameters and a batch, and returns n
 import math
 import os
 import time
-import zipfile
 from collections.abc import Callable, Iterable
 from itertools import chain, count, islice
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from efisher_teach import errors
+from efisher_teach.network.checkpoint import Run, load, ragged, save, stack
 
 SECONDS_BETWEEN_CHECKPOINTS = 30
 ALL_EXAMPLES = "For all examples, leave it out."
@@ -114,19 +114,19 @@ def fit(
     path, last_saved = None if checkpoint is None else Path(checkpoint), time.monotonic()
     if path is not None and not path.parent.is_dir():
         errors.reject("checkpoint", "in a folder that exists", f"{path}", "Make the folder first.")
-    run, reports, reason = _Run(params, params, math.inf, 0), [], None
+    run, reports, reason = Run(params, params, math.inf, 0), [], None
     if path is not None and not path.exists():
-        _save(path.with_name(path.name + ".try"), run, [])  # better now than after the last step
+        save(path.with_name(path.name + ".try"), run, [])  # better now than after the last step
         path.with_name(path.name + ".try").unlink()
     elif path is not None:
-        run, reports = _load(path, run, jax.eval_shape(update, params, *first, **keys(0))[1])
+        run, reports = load(path, run, jax.eval_shape(update, params, *first, **keys(0))[1])
     try:
         with tqdm(total=steps, initial=run.steps, unit="step", disable=not progress) as bar:
             for batch in batches(run.steps):
                 moved, report = update(run.params, *batch, **keys(run.steps))
                 loss = float(report.loss)
                 reports.append(jax.device_get(report))
-                if path is not None and _ragged(reports[0], reports[-1]):
+                if path is not None and ragged(reports[0], reports[-1]):
                     got, action = "another one at this batch", "Make all batches of one size."
                     errors.reject("checkpoint", "left out, or every report of one shape", got, action)
                 run = run.after_step(moved, loss)
@@ -135,15 +135,15 @@ def fit(
                 if reason := _reason_to_stop(run.steps - 1, moved, report, callbacks):
                     break
                 if path is not None and time.monotonic() - last_saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    _save(path, run, reports)
+                    save(path, run, reports)
                     last_saved = time.monotonic()
     except KeyboardInterrupt:
         reason = "interrupted"
     finally:
         if path is not None and run.steps:
-            _save(path, run, reports)
+            save(path, run, reports)
     reason = reason or ("all steps done" if run.steps >= steps else "no more batches")
-    return Fit(run.params, run.best, _stack(reports, run.steps), reason)
+    return Fit(run.params, run.best, stack(reports, run.steps), reason)
 
 
 class Trial(NamedTuple):
@@ -213,18 +213,6 @@ def tune(
     return trials
 
 
-class _Run(NamedTuple):
-    params: Any
-    best: Any
-    best_loss: Any
-    steps: Any
-
-    def after_step(self, params, loss):
-        """The run after one more step; `loss` is the one before it."""
-        best = (self.params, loss) if loss < self.best_loss else (self.best, self.best_loss)
-        return _Run(params, *best, self.steps + 1)
-
-
 def _checked_batch_size(size, n):
     size = errors.at_least_one("batch_size", size, ALL_EXAMPLES)
     if size > n:
@@ -275,72 +263,3 @@ def _reason_to_stop(step, params, report, callbacks):
         return "not finite"
     answers = [callback(step, params, report) for callback in callbacks]
     return "by a callback" if any(answers) else None
-
-
-def _stack(reports, steps):
-    """The reports of the finished steps; an interrupted one may have left another."""
-    return jax.tree.map(_stacked, *reports[:steps]) if steps else ()
-
-
-def _stacked(*values):
-    """One array; where shapes differ, as those of an aux may with the size of the batch, an array of arrays."""
-    if not any(_ragged(values[0], value) for value in values):
-        return np.stack(values)
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def _ragged(report, other):
-    """True if two reports differ in a shape."""
-    return [*map(np.shape, jax.tree.leaves(report))] != [*map(np.shape, jax.tree.leaves(other))]
-
-
-def _save(path, run, reports):
-    """Write a new file and rename it, so that a crash leaves either the old file or the new one."""
-    arrays = [np.asarray(_numbers(leaf)) for leaf in jax.tree.leaves((run, _stack(reports, run.steps)))]
-    new = path.with_name(path.name + ".new")
-    with new.open("wb") as file:
-        np.savez(file, *arrays)
-    new.replace(path)
-
-
-def _numbers(leaf):
-    """A leaf as NumPy can hold it: a key of JAX by its numbers."""
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(leaf) if is_key else leaf
-
-
-def _load(path, start, report):
-    """Read a run as it was saved, and its reports."""
-    leaves, tree = jax.tree.flatten((start, report))
-    saved, wanted = [], _described(map(_numbers, jax.tree.leaves(start)))
-    try:
-        with np.load(path) as file:
-            saved = list(file.values())
-        found = _described(saved)
-        fits = found[: len(wanted)] == wanted and len(found) == len(leaves)
-    except (EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
-        found, fits = [f"{type(error).__name__}: {error}"], False
-    if not fits:
-        requirement = "a file of these parameters: " + ", ".join(wanted)
-        action = "Give another file name, or delete the file to start anew."
-        errors.reject("checkpoint", requirement, f"{', '.join(found)} in {path}", action)
-    # NumPy does not know bfloat16 and gives back bytes.
-    saved = [a.view(leaf.dtype) if a.dtype.kind == "V" else a for a, leaf in zip(saved, leaves, strict=True)]
-    saved = [
-        jax.random.wrap_key_data(a, impl=jax.random.key_impl(leaf)) if _numbers(leaf) is not leaf else a
-        for a, leaf in zip(saved, leaves, strict=True)
-    ]
-    run, stacked = jax.tree.unflatten(tree, saved)
-    params, best = jax.tree.map(jnp.asarray, (run.params, run.best))
-    reports = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(int(run.steps))]
-    return _Run(params, best, float(run.best_loss), int(run.steps)), reports
-
-
-def _described(arrays):
-    """The precision and shape of each."""
-    arrays = list(arrays)
-    dtypes = [np.asarray(array).dtype for array in arrays]
-    names = ["bfloat16" if dtype.kind == "V" else str(dtype) for dtype in dtypes]
-    return [f"{name}{list(np.shape(array))}" for name, array in zip(names, arrays, strict=True)]
