@@ -110,29 +110,6 @@ def _symmetric_root(C):
     return V @ np.diag(values**-0.5) @ V.T
 
 
-def _both_labels(theta, X, y):
-    """The expectation as a loop over examples and labels."""
-    X, theta = np.asarray(X), np.asarray(theta)
-    F = np.zeros((X.shape[1], X.shape[1]))
-    for x in X:
-        p = 1 / (1 + np.exp(-x @ theta))
-        for label, probability in ((0, 1 - p), (1, p)):
-            F += probability * np.outer((p - label) * x, (p - label) * x)
-    return F / len(X)
-
-
-def _as_a_hessian(theta, X, y):
-    return jax.hessian(lambda theta: jnp.mean(jax.nn.softplus(X @ theta) - y * (X @ theta)))(theta)
-
-
-def _both_steps(Sigma, g, damping):
-    Sigma, g = np.asarray(Sigma, float), np.asarray(g, float)
-    damped = Sigma + damping * np.eye(len(g))
-    return np.linalg.norm(np.linalg.inv(damped) @ g) / np.linalg.norm(
-        np.linalg.inv(damped + np.outer(g, g)) @ g
-    )
-
-
 def _projector(G):
     U, singular, _ = np.linalg.svd(np.asarray(G, float), full_matrices=False)
     U = U[:, singular > 1e-5 * singular[0]]
@@ -283,27 +260,15 @@ STYLES = {
     ),
     "where_descent_is_enough": (_symmetric_root, lambda C: np.linalg.cholesky(np.linalg.inv(np.asarray(C)))),
     # fisher_hessian
-    "step_in_one_dimension": (
-        lambda slopes: -sum(float(each) for each in slopes) / sum(float(each) ** 2 for each in slopes),
-        lambda slopes: ef.empirical_fisher_step(slopes[:, None], learning_rate=1.0).delta[0],
+    "generalisation_gap": (
+        lambda X, r: float(r**2 @ np.sum(X @ np.linalg.inv(X.T @ X) * X, axis=1)) / len(r),
+        lambda X, r: jnp.sum(jnp.linalg.eigvals(jnp.linalg.inv(X.T @ X) @ ((X.T * r**2) @ X)).real) / len(X),
     ),
-    "noise_ratio": (
-        lambda sigma: [sigma * sigma, sigma**-2],
-        lambda sigma: tuple(np.array([sigma, 1 / sigma]) ** 2),
-    ),
-    "logistic_fisher": (_both_labels, _as_a_hessian),
     "which_is_which": (
         lambda: {"M4": "Hessian", "M3": "none of them", "M2": "empirical Fisher", "M1": "Fisher"},
         lambda: (
             dict.fromkeys(["M4"], "Hessian")
             | {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them"}
-        ),
-    ),
-    "longer_when_centred": (
-        _both_steps,
-        lambda Sigma, g, damping: (
-            jnp.linalg.det(Sigma + damping * jnp.eye(len(g)) + jnp.outer(g, g))
-            / jnp.linalg.det(Sigma + damping * jnp.eye(len(g)))
         ),
     ),
     "turn_away": (

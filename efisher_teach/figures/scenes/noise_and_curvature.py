@@ -23,11 +23,11 @@ NOISES = 2.0 ** np.arange(-2, 0.6, 0.5)
 MISFITS = np.linspace(0, 1, 6)
 BATCHES = 2.0 ** np.arange(5)
 RATE = 0.05  # η
-STEPS, RUNS, SHOWN = 200, 2000, 120  # of a run; runs, and those with a dot
-SETS, EXAMPLES = 2000, 100  # training sets, and the examples in each
+STEPS, RUNS, SHOWN = 150, 1000, 120  # of a run; runs, and those with a dot
+SETS, EXAMPLES = 1000, 100  # training sets, and the examples in each
 SPREAD = 2.0  # standard deviations that an ellipse of the cloud reaches: it holds 1 − e⁻² of a normal one
 POINTS = 49
-HALF, BEYOND = (0.6, 2.6), 9.0  # half sides of the two planes; where an ellipse that leaves the view is cut
+HALF, BEYOND = (0.7, 2.6), 9.0  # half sides of the two planes; where an ellipse that leaves the view is cut
 GAPS = 8e-4, 0.15
 MARKS = {
     "gap": line("C", EMPIRICAL_FISHER, 2.4),
@@ -78,7 +78,7 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
         still=still,
         mosaic=("ABC", "A;B;C"),
         words=WORDS,
-        size=(10.0, 3.9),
+        size=(10.0, 3.8),
         narrow=(4.8, 12.0),
         presets=PRESETS,
     )
@@ -170,7 +170,7 @@ def still(panels, background):
     gap.set_box_aspect(1)
     set_up(gap, log="y", xlim=(-0.06, 1.06), ylim=GAPS, xlabel="misfit of the model")
     gap.axhline(2 / EXAMPLES, color=NATURAL, lw=2, ls=(0, (4, 2)))
-    gap.set_title(f"Gap: loss on new data, n = {EXAMPLES}")
+    gap.set_title(f"Gap to new data, n = {EXAMPLES}")
     key(gap, "upper left", ("measured", TRUTH), ("tr(H⁻¹C)/n", EMPIRICAL_FISHER))
     key(gap, "lower right", ("p/n (dashed)", NATURAL), ("here", CANDIDATE))
 

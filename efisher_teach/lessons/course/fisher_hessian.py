@@ -1,20 +1,25 @@
-"""Notebook 07: the empirical Fisher, the Fisher and the Hessian, and what the difference does to the step."""
+"""Notebook 07: the empirical Fisher, the Fisher and the Hessian, when they agree, and what each of them is for."""
 
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import (
-    TALL,
-    chance,
-    exercise,
-    logistic,
-    positive,
-    readable,
-    rows,
-    weighted,
-)
+from efisher_teach.lessons.exercise import exercise, readable, weighted
 from efisher_teach.lessons.question import ask
 
+ask(
+    "one loss, two halves",
+    "The loss of an example is a chain: parameters, logit, probability, loss. A Gauss-Newton matrix cuts the chain, "
+    "linearises the part before the cut, and keeps the curvature of the part behind it. Cut at the logit, and the "
+    "matrix is the Fisher. What is it if you cut at the probability?",
+    "The Fisher again: it is the same loss.",
+    "The Hessian: a cut nearer to the loss leaves out less.",
+    "The empirical Fisher.",
+    "Zero: behind the cut nothing bends.",
+    because="The empirical Fisher. Behind the cut is −log p, with the second derivative 1/p². Times the square of the "
+    "gradient of p that is the square of the gradient of log p: of the loss. Cuts between the two give every mixture "
+    "of the two matrices. So to be a Gauss-Newton matrix says little.",
+    answer=3,
+)
 ask(
     "the longest ellipse",
     "A line has been fitted to data: θ is nearly at the optimum. The model believes in noise of size 1; the data have "
@@ -23,7 +28,7 @@ ask(
     "That of the empirical Fisher.",
     "That of the Fisher.",
     "That of the Hessian.",
-    because="That of the empirical Fisher, twice as long as the others. C is 0.25 times the Fisher here, in every "
+    because="That of the empirical Fisher, twice as long as the others. C is a quarter of the Fisher here, in every "
     "direction: the residuals, whose squares make C, are half as large as the model believes, at every x. So −C⁻¹g is "
     "four times as long as the natural gradient. At the optimum the three agree only if the model is right, its noise "
     "included.",
@@ -56,95 +61,48 @@ ask(
 )
 
 
-def _slopes(rng, size):
-    n = (2, 2, 3, 5, 8)[size]
-    while True:
-        slopes = rng.integers(-4, 5, n) if size < 3 else rng.normal(0.5, 1.5, n).round(2)
-        if np.abs(slopes).min() > 0.2 and np.abs(slopes.mean()) > 0.3 and slopes.std() > 0.5:
-            return (jnp.asarray(slopes, float),)
+def _residuals(rng, size):
+    n, p = ((3, 2), (4, 2), (5, 2), (7, 3), (12, 4))[size]
+    X = np.column_stack([np.ones(n), rng.normal(0, 1, (n, p - 1))]).round(1)
+    y = rng.normal(0, 2, n)
+    return jnp.asarray(X, float), jnp.asarray(y - X @ np.linalg.lstsq(X, y)[0], float)
+
+
+def _gap(X, weights, n):
+    return np.trace(np.linalg.solve(weighted(X, weights**0), weighted(X, weights))) / n
 
 
 @exercise(
-    1, "One parameter. From the $n$ derivatives of the losses, compute the undamped empirical-Fisher step with "
-    "$\\eta=1$.",
-    ("C is a number here, and so is g. Which ones?",
-     "g is the mean of the derivatives, C the mean of their squares.",
-     "−g/C. The two 1/n cancel: minus the sum, over the sum of the squares."),
-    _slopes,
-    parts=lambda slopes: (slopes, slopes.mean(), jnp.mean(slopes**2)), mistakes=lambda slopes, g, C: {
-        "This is −1/g. C is the mean of the squares, not the square of the mean.": -1 / g,
-        "This is the mean of the steps of the single examples. Take the means first, then divide.":
-            -jnp.mean(1 / slopes),
-        "Ascent: the step must go against the gradient.": g / C,
-        "n times too long: the mean of the squares, but the sum of the derivatives.": -len(slopes) * g / C,
-        "n times too short: the mean of the derivatives, but the sum of the squares.": -g / C / len(slopes),
-        "Centred: this is divided by the variance. C is the uncentred mean square.": -g / jnp.var(slopes),
-        "With a root, as in Adam: C itself stands below the line.": -g / jnp.sqrt(C),
+    1, "A linear regression at its best fit. Estimate how much more the loss will be on new data, by Takeuchi's "
+    "$\\mathrm{tr}(H^{-1}C)/n$.",
+    ("The loss of an example is r²/2, with a residual r that is linear in θ. What are its gradient and its second "
+     "derivative?",
+     "The gradient is r times x, up to the sign; so C is the mean of r²xxᵀ. The second derivative is xxᵀ.",
+     "H = X.T @ X / n, C = (X.T * r**2) @ X / n, and the trace of jnp.linalg.solve(H, C), divided by n."),
+    _residuals,
+    parts=lambda X, r: (np.asarray(X), np.asarray(r), len(X)), mistakes=lambda X, r, n: {
+        "This is p/n: it would be the gap if C were H, with residuals of size 1.": X.shape[1] / n,
+        "The division by n is missing: the more examples, the smaller the gap.": _gap(X, r**2, 1),
+        "Upside down: more noise makes a larger gap, so C belongs above the line.":
+            np.trace(np.linalg.solve(weighted(X, r**2), weighted(X, r**0))) / n,
+        "H is missing: without it the gap would depend on the units of x.": np.trace(weighted(X, r**2)) / n,
+        "The trace of the product is not the product of the traces.":
+            np.trace(weighted(X, r**2)) / np.trace(weighted(X, r**0)) / n,
+        "C has the squares of the residuals in it.": _gap(X, np.abs(r), n),
+        "This is half of it: the loss of the fit is as much too low as that of new data is too high.":
+            _gap(X, r**2, n) / 2,
+        "One of the two is a sum and the other a mean: 1/n belongs into both H and C.": _gap(X, r**2, n) / n,
     },
     properties={
-        "all derivatives ten times as large, and the step is ten times shorter.":
-            lambda answer, slopes: (10 * answer(10 * slopes), answer(slopes)),
+        "residuals three times as large, and the gap is nine times as large.":
+            lambda answer, X, r: (answer(X, 3 * r), 9 * answer(X, r)),
     },
 )  # fmt: skip
-def step_in_one_dimension(slopes):
-    """Return the step, a number, for the derivatives (n,) of the losses."""
-    return -slopes.sum() / jnp.sum(slopes**2)
-
-
-@exercise(
-    1, "A linear regression near its optimum, with many examples. The model believes in noise of size 1; the data have "
-    "noise of size $\\sigma$ that does not depend on $x$. How many times $F$ is $C$? And how many times as long as the "
-    "natural gradient $F^{-1}g$ is $C^{-1}g$?",
-    ("C is the mean of r²xxᵀ, F that of xxᵀ. How large is r² at the optimum?",
-     "r² is σ² on average, whatever x is, so the mean of C is σ²F.",
-     "And the inverse of a matrix that is σ² times as large is 1/σ² times as large."),
-    lambda rng, size: ((0.5, 2.0, 0.1, positive(rng, 0.2, 0.8), positive(rng, 1.5, 5))[size],),
-    mistakes=lambda sigma: {
-        "Residuals enter C squared: with noise of half the size C is a quarter.": (sigma, 1 / sigma),
-        "Upside down: cleaner data have smaller residuals, smaller gradients and a smaller C.":
-            (1 / sigma**2, sigma**2),
-        "C is right. The step has the inverse of it: a small matrix makes a long step.": (sigma**2, sigma**2),
-        "C is right, but its inverse is 1/σ² times as large, not 1/σ.": (sigma**2, 1 / sigma),
-        "They would agree if the model knew σ. It does not: its F is the mean of xxᵀ, whatever the noise is.":
-            (1.0, 1.0),
-    },
-    why="A model that knows its noise has the loss $r^2/2\\sigma^2$: then the two agree.",
-)  # fmt: skip
-def noise_ratio(sigma):
-    """Return (how many times F is C, how many times as long as F⁻¹g is C⁻¹g)."""
-    return sigma**2, 1 / sigma**2
-
-
-@exercise(
-    2, "The Fisher of logistic regression, without sampling: for each $x_i$ the expectation over the labels that the "
-    "*model* believes in. Mind what you do with `y`.",
-    ("The gradient of an example is (q − y)x. What is the mean of its square over y = 1, with probability q, and y "
-     "= 0?",
-     "q(q − 1)² + (1 − q)q² can be written shorter.",
-     "It is q(1 − q). So F is the mean of q(1 − q)xxᵀ, and y does not occur."),
-    logistic,
-    parts=lambda theta, X, y: (X, chance(theta, X), y), mistakes=lambda X, p, y: {
-        "These are the observed labels: you computed the empirical Fisher. The Fisher does not look at y.":
-            weighted(X, (p - y) ** 2),
-        "1/n is missing: this is the sum over the examples.": len(X) * weighted(X, p * (1 - p)),
-        "q(1 − q) must not be squared: it is the mean square of q − y already.": weighted(X, (p * (1 - p)) ** 2),
-        "These are the labels the model finds likeliest. The Fisher takes the mean over both labels.":
-            weighted(X, jnp.minimum(p, 1 - p) ** 2),
-        "The weight is q. It must be q(1 − q), the same for both labels.": weighted(X, p),
-        "The weight is q²: that is the gradient as if each y were 0.": weighted(X, p**2),
-        "This is the standard deviation of the label; the weight is its variance.": weighted(X, jnp.sqrt(p * (1 - p))),
-        "This is one number, the mean of q(1 − q). Each xxᵀ has that weight.": jnp.mean(p * (1 - p)),
-        "This is the mean of xxᵀ: the Fisher of linear regression.": X.T @ X / len(X),
-    },
-    properties={
-        "with all labels turned over it is the same matrix.":
-            lambda answer, theta, X, y: (answer(theta, X, 1 - y), answer(theta, X, y)),
-    },
-)  # fmt: skip
-def logistic_fisher(theta, X, y):
-    """Return F (p, p) at theta (p,), for inputs X (n, p) and observed labels y (n,)."""
-    q = 1 / (1 + jnp.exp(-X @ theta))
-    return (X.T * q * (1 - q)) @ X / len(X)
+def generalisation_gap(X, r):
+    """Return the gap, for inputs X (n, p) and the residuals r (n,) of the best fit."""
+    H = X.T @ X / len(X)
+    C = (X.T * r**2) @ X / len(X)
+    return jnp.trace(jnp.linalg.solve(H, C)) / len(X)
 
 
 KINDS = {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them", "M4": "Hessian"}
@@ -196,40 +154,6 @@ def which_is_which():
     return {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them", "M4": "Hessian"}
 
 
-def _centred(rng, size):
-    G = rows(rng, size, TALL)
-    return jnp.cov(G, rowvar=False, bias=True).reshape(G.shape[1], -1), G.mean(axis=0), positive(rng, 0.1, 2)
-
-
-def _s(Sigma, g, damping):
-    return g @ jnp.linalg.solve(Sigma + damping * jnp.eye(len(g)), g)
-
-
-@exercise(
-    2, "*Subtract the mean*, as a formula: how many times as long as $(C+\\varepsilon I)^{-1}g$ is "
-    "$(\\Sigma+\\varepsilon I)^{-1}g$? You have $\\Sigma=C-gg^\\top$, and no $C$.",
-    ("Call u = (Σ + εI)⁻¹g, and let C + εI = Σ + εI + ggᵀ act on it.",
-     "(C + εI)u = g + g(gᵀu): a multiple of g.",
-     "So u = (1 + gᵀu)·(C + εI)⁻¹g."),
-    _centred,
-    parts=lambda *given: (*given, _s(*given)), mistakes=lambda Sigma, g, damping, s: {
-        "The 1 is missing: (C + εI)u = g + g(gᵀu).": s,
-        "Upside down: the centred matrix is the smaller one, so its step is the longer one.": 1 / (1 + s),
-        "The sign: C is Σ + ggᵀ, so the factor is 1 + s.": 1 - s,
-        "The damping is missing.": 1 + _s(Sigma, g, 0),
-        "A root too many: the step itself is 1 + s times as long.": jnp.sqrt(1 + s),
-        "The inverse is missing: s = gᵀ(Σ + εI)⁻¹g.": 1 + g @ (Sigma + damping * jnp.eye(len(g))) @ g,
-    },
-    properties={
-        "with very much damping the mean does not matter.":
-            lambda answer, Sigma, g, damping: (answer(Sigma, g, 1e6), 1),
-    },
-)  # fmt: skip
-def longer_when_centred(Sigma, g, damping):
-    """Return ‖(Σ + εI)⁻¹g‖ / ‖(C + εI)⁻¹g‖, for Sigma (p, p), g (p,) and ε."""
-    return 1 + g @ jnp.linalg.solve(Sigma + damping * jnp.eye(len(g)), g)
-
-
 def _turns_away(got):
     if not isinstance(got, tuple | list) or len(got) != 2:
         return "two things are expected: X, y"
@@ -256,9 +180,8 @@ def _turns_away(got):
      "The natural gradient moves each prediction xᵀθ by y, the empirical Fisher by 1/y: equal decreases of y²/2.",
      "Two examples that are alike in x, one with a small y, the other with a large one: x = (1, 0) and (1, 1)."),
     accepts=_turns_away,
-    why="The optimum is $(1,2)$: both predictions should rise, the second by 3. Equal decreases want it to rise by ⅓ "
-    "only, less than the first by 1, so the slope has to fall. To first order both losses fall all the same. "
-    "Angles depend on the coordinates (notebook 05): where $F$ measures them, this one is less than a right angle.",
+    why="The optimum is $(1,2)$: the first prediction should rise by 1, the second by 3. Equal decreases want ⅓ of the "
+    "second, so the slope has to fall.",
 )  # fmt: skip
 def turn_away():
     """Return X (n, 2), y (n,) such that −C⁻¹g leads away from the optimum, at θ = 0."""
