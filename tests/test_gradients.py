@@ -48,6 +48,15 @@ def test_weighted_gradient_is_the_weighted_sum_of_rows(digits):
     assert oracles.relative(ravel_pytree(found)[0], expected) < 1e-5  # float32, 12 terms of either sign
 
 
+def test_derivative_of_the_changes_is_the_gradient_there(digits):
+    loss_fn, params, x, y = digits
+    flat, unravel = ravel_pytree(params)
+    delta = jnp.full(flat.shape, 0.01)
+    found = jax.jacobian(lambda delta: ef.loss_changes(*digits, delta))(delta)
+    moved = oracles.gradients(loss_fn, unravel(flat + delta), x, y)
+    np.testing.assert_allclose(found, moved, rtol=1e-4, atol=1e-6)
+
+
 def test_weights_are_held_constant():
     """Even where they depend on what is differentiated: d/dw is 0, and a loss that is linear has no second order."""
     problem = ef.linear_regression(N)

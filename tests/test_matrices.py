@@ -339,9 +339,16 @@ def test_gauss_newton_of_a_loss_that_is_no_likelihood(x64):
     assert np.linalg.eigvalsh(expected)[0] < -0.1
 
 
-def test_derivative_of_the_fisher(x64):
+def test_derivatives_of_matrices(x64):
     case = make_case("gaussian matrix")
     oracles.check_derivative(jax.jit(partial(fisher, case)), case.theta)
+    loss = lambda theta, x, y: jnp.sum((theta @ x - y) ** 4)  # noqa: E731  its curvature depends on θ
+    x, y = jnp.ones((2, 2)), jnp.zeros((2, 2))
+    split = partial(ef.gauss_newton, lambda theta, x: theta @ x, lambda f, y: jnp.sum((f - y) ** 4))
+    oracles.check_derivative(jax.jit(lambda theta: split(theta, x, y)), jnp.array([[0.5, 0.1], [0.2, 0.3]]))
+    oracles.check_derivative(
+        jax.jit(lambda theta: ef.hessian(loss, theta, x, y)), jnp.array([[0.5, 0.1], [0.2, 0.3]])
+    )
 
 
 def smoothed(params, x, y):

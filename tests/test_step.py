@@ -194,6 +194,16 @@ def test_derivative_by_damping_budget_and_learning_rate(name, x64):
     oracles.check_derivative(lambda rate: rate_step(G, 0.1, rate).delta, jnp.asarray(0.3))
 
 
+@pytest.mark.parametrize(("n", "damping"), [(20, 0.0), (20, 1e-4), (600, 1e-4)])
+def test_step_of_a_network_in_float32(n, damping):
+    """p = 310: both forms."""
+    problem = ef.digits((4,))
+    G = ef.per_example_gradients(problem.loss_fn, problem.params, problem.x[:n], problem.y[:n])
+    delta = ef.empirical_fisher_step(G, damping=damping, learning_rate=1.0).delta
+    promised = -np.asarray(G, float) @ oracles.direction(np.asarray(G, float), damping)
+    np.testing.assert_allclose(G @ delta, promised, rtol=0, atol=1e-3 * abs(promised).max())
+
+
 def test_float32_stays_float32_where_64_bits_are_on(x64):
     """Whole numbers, NumPy numbers and float64 arrays for the scalars do not turn it into float64."""
     G, half = jnp.asarray(EXAMPLE, jnp.float32), 0.5
