@@ -79,7 +79,7 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
         mosaic=("ABC", "A;B;C"),
         words=WORDS,
         size=(10.0, 3.8),
-        narrow=(4.8, 12.0),
+        narrow=(4.8, 13.0),
         presets=PRESETS,
     )
 
@@ -155,8 +155,10 @@ def respond(data, state):
 def still(panels, background):
     """Two planes about the optimum with what the Fisher says; the gap that p/n is."""
     noise, curvature, gap = (panels[letter] for letter in "ABC")
-    for panel, half in zip((noise, curvature), HALF, strict=True):
-        centre(panel, half * np.ones(2), 1.0, xlabel="intercept, from the optimum", ylabel="slope")
+    for panel, half, step in zip((noise, curvature), HALF, (0.3, 1), strict=True):
+        ticks = step * np.arange(-2, 3)
+        about = {"xticks": ticks, "yticks": ticks, "xlabel": "intercept, from the optimum", "ylabel": "slope"}
+        centre(panel, half * np.ones(2), 1.0, **about)
     noise.set_title("Noise: where SGD ends")
     key(noise, "upper left", ("runs", DATA), ("two deviations, by C", EMPIRICAL_FISHER))
     key(noise, "lower left", ("if C were F (dashed)", NATURAL))

@@ -74,7 +74,7 @@ def the_split(problem: Problem) -> Scene:
         title="The split: one loss, many Gauss-Newton matrices",
         axes=(
             Axis("split", "split s, logit to probability", SPLITS, 0.5, lambda value: f"{value:.2f}"),
-            Axis("scale", "θ times", SCALES, 2.0, lambda value: f"{value:.2f}"),
+            Axis("scale", "multiple of θ", SCALES, 2.0, lambda value: f"{value:.2f}"),
         ),
         data={"problem": problem},
         background=background,
