@@ -37,6 +37,7 @@ def problem(name):
         "three": lambda: tumours(("worst perimeter", "worst concavity", "worst texture"), 6),
         "two examples": lambda: ef.linear_regression(2, 3, seed=1),
         "network": lambda: ef.descend(ef.digits(), steps=5, learning_rate=0.2),
+        "small network": lambda: ef.digits(hidden=(6,), side=4),
         "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
     }[name]()
 
@@ -102,6 +103,8 @@ GALLERY = {
     "your_model, eigenvectors": lambda: scenes.your_model(
         problem("thirty"), plane="eigenvectors", budget=0.04
     ),
+    "which_matrix": lambda: scenes.which_matrix(problem("small network")),
+    "which_matrix, softmax": lambda: scenes.which_matrix(ef.digits(hidden=(), side=4), seed=1),
     "a_real_network": lambda: scenes.a_real_network(*runs(), first="c"),
 }
 BARE = [name for name in GALLERY if "," not in name]

@@ -38,6 +38,7 @@ step, path, two, targeted = ef.empirical_fisher_step, ef.damping_path, ef.two_bu
 ratios, make, scale_by = ef.generalised_eigenvalues, ef.make_update, ef.scale_by_empirical_fisher
 COSTS, IMPROVE, RACE = scenes.what_a_step_costs, scenes.should_all_improve, scenes.a_real_network
 TWO, NETWORK, (RIVALS, OURS) = gallery.problem("two"), gallery.problem("network"), gallery.runs()
+TEN = (lambda small: small._replace(x=small.x[:10], y=small.y[:10]))(gallery.problem("small network"))
 THREE, FEW = ef.logistic_regression(p=3), ef.logistic_regression(3)
 FALSE = charts.elementwise("false", lambda psi: psi / 2, lambda theta: theta, "all θ")
 LINE, ONE_ROW = ef.linear_regression(), ef.linear_regression(1)
@@ -336,6 +337,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (ef.ledger, "loss_fn", [single], "a function that computes in float64 here; got float32. Its numbers"),
     # Problems.
     (ef.digits, "hidden", [{"hidden": (8, 0)}], "a whole number of at least 1; got 0."),
+    (ef.digits, "side", [{"side": 5}], "8 or 4; got 5. 8 is every pixel, 4 takes the means of four."),
     (ef.breast_cancer, "features", [1, 3, 30], "2, None, or a tuple of names of measurements; got {}. 2 can"),
     (ef.breast_cancer, "features", ["all", (), ("mean radius", "colour")], "2, None, or a tuple of names of"),
     (ef.descend, "learning_rate", [{"steps": 99, "learning_rate": 99.0}], "finite; got NaN or infinity in 1"),
@@ -456,6 +458,9 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (IMPROVE, "problem", [LINE], "one with labels 0 and 1 and a likelihood; got labels ["),
     (IMPROVE, "imbalance", [0.0, 2.0], "above 0 and at most 1; got {}. 1 keeps every example."),
     (IMPROVE, "noise", [-0.1, 0.6], "from 0 to 0.5; got {}. 0 flips no label."),
+    (scenes.which_matrix, "problem", [TWO], "dense layers with W and b, for ten classes; got params"),
+    (scenes.which_matrix, "problem", [NETWORK], "one with at most 400 parameters; got 2410. Here F is"),
+    (scenes.which_matrix, "problem", [TEN], "one with 1024 examples; got 10. Make n larger."),
     (scenes.vector_field, "noise", [0.05, 11.0], "from 0.1 to 10; got "),
     (scenes.fisher_hessian, "n", [59], "at least 60; got 59. Fewer examples make no cloud."),
     (scenes.fisher_hessian, "model", ["cubic"], "one of 'linear', 'curved'; got 'cubic'. Choose one of"),

@@ -152,18 +152,19 @@ def breast_cancer(features: int | Sequence[str] | None = 2, *, seed: int = 0) ->
     return _problem("breast cancer", LOGISTIC, jnp.zeros(x.shape[1]), x, y, n)
 
 
-def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
+def digits(hidden: tuple[int, ...] = (32,), *, side: int = 8, seed: int = 0) -> Problem:
     """1797 handwritten digits of 8 × 8 pixels, by a tanh network with softmax cross-entropy.
 
     Args:
         hidden: Widths of the hidden layers; () is softmax regression.
+        side: 4 takes the means of 2 × 2 pixels: a network so small that its Fisher can be written down.
         seed: Of the split (a fifth is held out) and of the first weights.
 
     Returns:
-        A `Problem` with x (1437, 64) standardised, y in 0..9, and params a list of {"W": (out, in), "b": (out,)}.
+        A `Problem` with x (1437, side²) standardised, y in 0..9, and params a list of {"W": (out, in), "b": (out,)}.
 
     Raises:
-        ValueError: A width is not a whole number of at least 1.
+        ValueError: A width is not a whole number of at least 1; side is neither 8 nor 4.
 
     Examples:
         >>> problem = ef.digits(hidden=())
@@ -171,9 +172,12 @@ def digits(hidden: tuple[int, ...] = (32,), *, seed: int = 0) -> Problem:
         >>> print(n, p)  # p = 64 · 10 + 10
         1437 650
     """
-    widths = (64, *(errors.at_least_one("hidden", width) for width in hidden), 10)
+    if side not in (8, 4):
+        errors.reject("side", "8 or 4", f"{side!r}", "8 is every pixel, 4 takes the means of four.")
+    widths = (side**2, *(errors.at_least_one("hidden", width) for width in hidden), 10)
     data = _bundled("digits.csv.gz")
-    x, y, n = _split(data[:, :-1], data[:, -1], seed)
+    pixels = data[:, :-1].reshape(-1, side, 8 // side, side, 8 // side).mean(axis=(2, 4))
+    x, y, n = _split(pixels.reshape(-1, side**2), data[:, -1], seed)
     keys = jax.random.split(jax.random.key(seed), len(widths))
     params = [
         {"W": jax.random.normal(key, (after, before)) / np.sqrt(before), "b": jnp.zeros(after)}

@@ -18,6 +18,7 @@ from efisher_teach.figures.scenes.the_split import the_split
 from efisher_teach.figures.scenes.two_budgets import two_budgets
 from efisher_teach.figures.scenes.vector_field import vector_field
 from efisher_teach.figures.scenes.what_a_step_costs import what_a_step_costs
+from efisher_teach.figures.scenes.which_matrix import which_matrix
 from efisher_teach.figures.scenes.your_model import your_model
 from efisher_teach.figures.table import Table, tabulate, view
 
@@ -47,5 +48,6 @@ __all__ = [
     "vector_field",
     "view",
     "what_a_step_costs",
+    "which_matrix",
     "your_model",
 ]

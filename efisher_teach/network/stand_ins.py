@@ -1,0 +1,160 @@
+"""The Fisher of a small classifier, and what stands in for it: written down, to compare the steps that they make.
+
+    fisher            E_x Σₖ p(k|x) ∇ℓₖ∇ℓₖᵀ       every label by its probability: k backward passes
+    labels_m          E_x mean ∇ℓ∇ℓᵀ              of m labels, drawn from the model: a pass each
+    empirical         E[∇ℓ ∇ℓᵀ]                   the labels of the data: no pass but that of g
+    weighted          E[w ∇ℓ ∇ℓᵀ]                 the same, with w = p/(1 - p) for the probability p of the label
+    kfac              E[δδᵀ] ⊗ E[[a; 1][a; 1]ᵀ]   a block for each layer, by one drawn label
+    kfac_empirical                                the same, by the labels of the data
+
+The gradient of a dense layer z = Wa + b is δ[a; 1]ᵀ, δ = ∂ℓ/∂z: K-FAC takes the product of two means for the mean of
+products. That is exact if errors and inputs are independent.
+"""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import block_diag
+from jaxtyping import Array, Float, Int, PyTree
+
+from efisher_teach.core.gradients import per_example_jacobians, per_example_losses
+from efisher_teach.core.precision import dot, einsum, solve
+from efisher_teach.core.problems import Problem
+
+
+def stand_ins(
+    problem: Problem,
+    params: PyTree,
+    labels: Int[Array, "draws n most"],
+    *,
+    batches: tuple[int, ...],
+    counts: tuple[int, ...],
+) -> tuple[Float[Array, "batches p"], dict[str, Float[Array, "batches m p p"]]]:
+    """The gradient and the matrices of a classifier, of its first examples.
+
+    Args:
+        problem: A model with a categorical likelihood, and its examples.
+        params: θ, a list of dense layers {"W": (b, a), "b": (b,)}.
+        labels: Classes, drawn from the model for each example.
+        batches: Numbers of examples, ascending.
+        counts: Numbers m of drawn labels, ascending.
+
+    Returns:
+        g (batches, p), and each matrix by its name: (batches, draws, p, p) if labels are drawn for it, else
+        (batches, 1, p, p).
+
+    Examples:
+        >>> from efisher_teach.network.stand_ins import stand_ins
+        >>> toy = ef.digits(hidden=(), side=4)
+        >>> labels = jnp.zeros((3, 20, 1), int)  # three draws of a label
+        >>> g, matrices = stand_ins(toy, toy.params, labels, batches=(10, 20), counts=(1,))
+        >>> print(g.shape, {name: A.shape[1] for name, A in matrices.items()})
+        (2, 170) {'fisher': 1, 'empirical': 1, 'weighted': 1, 'kfac_empirical': 1, 'kfac': 3, 'labels_1': 3}
+    """
+    x, y = problem.x[: batches[-1]], problem.y[: batches[-1]]
+    z, here = jax.vmap(lambda x: problem.output_fn(params, x))(x), jnp.arange(batches[-1])
+    chances, J = jax.nn.softmax(z), per_example_jacobians(problem.output_fn, params, x)
+    A = dot(chances[:, None] - jnp.eye(z.shape[1], dtype=z.dtype), J)  # ∇ℓₖ of every label k, (n, k, p)
+    odds = jnp.expm1(per_example_losses(problem.loss_fn, params, x, y))  # 1/w = (1 - p)/p, for p = exp(-ℓ)
+    G, sizes = A[here, y], jnp.asarray(batches, z.dtype)
+    layers = [_layer_of(layer) for layer in jax.vmap(jax.vmap(ravel_pytree(params)[1]))(A)]
+
+    def mean(rows):
+        """E[Σ rows rowsᵀ] of each batch, for rows (n, m, p)."""
+        parts = [rows[a:b].reshape(-1, rows.shape[-1]) for a, b in pairwise((0, *batches))]
+        sums = jnp.cumsum(jnp.stack([dot(part.T, part) for part in parts]), axis=0)
+        return sums / sizes[:, None, None]
+
+    def kronecker(label):
+        means = ((mean(errors[here, label][:, None]), mean(inputs[:, None])) for errors, inputs in layers)
+        return jax.vmap(block_diag)(*(jax.vmap(kronecker_block)(S, A) for S, A in means))
+
+    def sample(label):
+        rows = A[here[:, None], label]
+        sums = jnp.cumsum(jnp.stack([mean(rows[:, a:b]) for a, b in pairwise((0, *counts))]), axis=0)
+        return sums / jnp.asarray(counts, z.dtype)[:, None, None, None]
+
+    matrices = {
+        "fisher": mean(jnp.sqrt(chances)[..., None] * A),
+        "empirical": mean(G[:, None]),
+        "weighted": mean((G / jnp.sqrt(jnp.maximum(odds, 1e-6))[:, None])[:, None]),
+        "kfac_empirical": kronecker(y),
+    }
+    matrices = {name: matrix[:, None] for name, matrix in matrices.items()}
+    factored, sampled = lax.map(lambda label: (kronecker(label[:, 0]), sample(label)), labels)
+    matrices["kfac"] = jnp.moveaxis(factored, 0, 1)
+    matrices |= {f"labels_{count}": jnp.moveaxis(sampled[:, i], 0, 1) for i, count in enumerate(counts)}
+    return jnp.cumsum(G, axis=0)[np.array(batches) - 1] / sizes[:, None], matrices
+
+
+def _layer_of(gradients):
+    """Errors (n, k, b) and inputs (n, a + 1) of a layer, from its gradients by all labels: δ for b, and δaᵀ for W."""
+    errors = gradients["b"]
+    squares = jnp.sum(errors**2, axis=(1, 2))[:, None]
+    inputs = einsum("nkba,nkb->na", gradients["W"], errors) / jnp.where(squares > 0, squares, 1)
+    return errors, jnp.concatenate([inputs, jnp.ones_like(squares)], axis=1)
+
+
+def kronecker_block(S: Float[Array, "b b"], A: Float[Array, "a1 a1"]) -> Float[Array, "m m"]:
+    """The block S ⊗ A of a layer, its entries in the order of W (b, a) and then of b: m = b(a + 1).
+
+    Args:
+        S: E[δδᵀ] (b, b).
+        A: E[[a; 1][a; 1]ᵀ] (a + 1, a + 1).
+
+    Returns:
+        The block (m, m).
+
+    Examples:
+        >>> from efisher_teach.network.stand_ins import kronecker_block
+        >>> print(kronecker_block(jnp.array([[2.0]]), jnp.array([[9.0, 3.0], [3.0, 1.0]])))  # δ² = 2, a = 3
+        [[18.  6.]
+         [ 6.  2.]]
+    """
+    places = np.arange(len(S) * len(A)).reshape(len(S), len(A))
+    order = np.r_[places[:, :-1].ravel(), places[:, -1]]
+    return jnp.kron(S, A)[order][:, order]
+
+
+def directions(
+    g: Float[Array, " p"], matrices: dict[str, Float[Array, "m p p"]], damping: Float[Array, ""]
+) -> dict[str, Float[Array, "m p"]]:
+    """What is taken for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
+
+    All are solved in one call: two that factor many matrices at the same time can wait for each other for ever.
+
+    Args:
+        g: The gradient.
+        matrices: Those of `stand_ins`.
+        damping: ε in mean eigenvalues, tr A/p, of the matrix A that it is added to; above 0.
+
+    Returns:
+        By name, u (m, p); "best" is that of the Fisher with hardly any damping, ε = 10⁻⁴.
+
+    Examples:
+        >>> from efisher_teach.network.stand_ins import directions
+        >>> A = jnp.array([[2.0, 0.0], [0.0, 4.0]])
+        >>> found = directions(jnp.array([3.0, 5.0]), {"fisher": A[None], "empirical": A[None]}, 1.0)
+        >>> print(found["fisher"], found["descent"])  # the mean eigenvalue is 3
+        [[0.6   0.714]] [[3. 5.]]
+    """
+    p, named = g.size, matrices | {"best": matrices["fisher"]}
+    stack = jnp.concatenate([*named.values()])
+    relative = jnp.full(len(stack), damping, g.dtype).at[-1].set(1e-4)
+    shift = (relative * jnp.trace(stack, axis1=1, axis2=2) / p)[:, None]
+    ends = np.cumsum([len(matrix) for matrix in named.values()])[:-1]
+
+    def by_name(rows):
+        return dict(zip(named, jnp.split(rows, ends), strict=True))
+
+    diagonal = by_name(jnp.diagonal(stack, axis1=1, axis2=2) + shift)
+    return by_name(solve(stack + shift[..., None] * jnp.eye(p, dtype=g.dtype), g)) | {
+        "diag_fisher": g / diagonal["fisher"],
+        "diag_empirical": g / diagonal["empirical"],
+        "root": g / jnp.sqrt(diagonal["empirical"]),
+        "descent": g[None],
+    }

@@ -1,0 +1,162 @@
+"""Which matrix: every step again in NumPy, by backpropagation written out, dense solves, and K-FAC by np.kron."""
+
+import gallery
+import jax
+import numpy as np
+import pytest
+
+case = gallery.looks("which_matrix")
+
+
+class By:
+    """The network of a stage by hand, on the first n examples: rows of every label, and what they are made of."""
+
+    def __init__(self, scene, stage, n):
+        problem = scene.data["problem"]
+        layers = jax.tree.map(lambda leaf: np.float64(leaf[stage]), scene.data["stages"])
+        self.n, self.y, a = n, np.asarray(problem.y[:n]), np.float64(problem.x[:n])
+        self.inputs = []
+        for layer in layers:
+            self.inputs.append(np.c_[a, np.ones(n)])
+            z = a @ layer["W"].T + layer["b"]
+            a = np.tanh(z)
+        self.p = np.exp(z - z.max(axis=1, keepdims=True))
+        self.p /= self.p.sum(axis=1, keepdims=True)
+        delta = self.p[:, None] - np.eye(10)  # (n, label, class)
+        self.errors = [delta]
+        for layer, inputs in zip(layers[:0:-1], self.inputs[:0:-1], strict=True):
+            delta = delta @ layer["W"] * (1 - inputs[:, None, :-1] ** 2)
+            self.errors.insert(0, delta)
+        self.order = [
+            (np.arange(e.shape[2] * i.shape[1]).reshape(e.shape[2], -1))
+            for e, i in zip(self.errors, self.inputs, strict=True)
+        ]
+        parts = []
+        for e, i in zip(self.errors, self.inputs, strict=True):
+            rows = np.einsum("nkb,na->nkba", e, i)
+            parts += [rows[..., :-1].reshape(n, 10, -1), rows[..., -1]]
+        self.rows = np.concatenate(parts, axis=2)
+        self.g = self.rows[np.arange(n), self.y].mean(axis=0)
+        self.F = self.mean(np.sqrt(self.p)[..., None] * self.rows)
+
+    def mean(self, rows):
+        flat = rows.reshape(-1, rows.shape[-1])
+        return flat.T @ flat / self.n
+
+    def kronecker(self, label):
+        blocks = np.zeros_like(self.F)
+        at = 0
+        for errors, inputs, order in zip(self.errors, self.inputs, self.order, strict=True):
+            S, A = self.mean(errors[np.arange(self.n), label]), self.mean(inputs)
+            order = np.r_[order[:, :-1].ravel(), order[:, -1]]
+            size = len(order)
+            blocks[at : at + size, at : at + size] = np.kron(S, A)[np.ix_(order, order)]
+            at += size
+        return blocks
+
+    def matrices(self, labels):
+        here = np.arange(self.n)
+        G, p = self.rows[here, self.y], self.p[here, self.y]
+        sampled = {
+            f"labels_{m}": [
+                self.mean(self.rows[here[:, None], label[: self.n, :m]] / np.sqrt(m)) for label in labels
+            ]
+            for m in (1, 4)
+        }
+        return {
+            "fisher": [self.F],
+            "empirical": [self.mean(G)],
+            "weighted": [self.mean(np.sqrt(p / (1 - p))[:, None] * G)],
+            "kfac_empirical": [self.kronecker(self.y)],
+            "kfac": [self.kronecker(label[: self.n, 0]) for label in labels],
+        } | sampled
+
+    def share(self, u):
+        best = np.sqrt(self.g @ np.linalg.pinv(self.F, rcond=1e-6, hermitian=True) @ self.g)
+        return 100 * (u @ self.g) / np.sqrt(u @ self.F @ u) / best
+
+
+def labels_of(scene, stage):
+    problem = scene.data["problem"]
+    params = jax.tree.map(lambda leaf: leaf[stage], scene.data["stages"])
+    z = jax.vmap(lambda x: problem.output_fn(params, x))(problem.x[:1024])
+    return np.asarray(jax.random.categorical(scene.data["key"], z[:, None], shape=(5, 1024, 8)))
+
+
+@pytest.mark.parametrize(("damping", "stage", "batch"), [(1, 1, 1), (2, 3, 2), (4, 0, 0)])
+def test_shares_are_those_of_the_definitions(case, damping, stage, batch):
+    scene = case.scene
+    epsilon, n = scene.axes[0].values[damping], int(scene.axes[2].values[batch])
+    by, labels = By(scene, stage, n), labels_of(scene, stage)
+    shown, size = case.table.at((damping, stage, batch)), len(by.g)
+    shift = lambda A: epsilon * np.trace(A) / size  # noqa: E731
+    natural = np.linalg.solve(by.F + shift(by.F) * np.eye(size), by.g)
+    for name, of in by.matrices(labels).items():
+        steps = [np.linalg.solve(A + shift(A) * np.eye(size), by.g) for A in of]
+        shares = [by.share(u) for u in steps]
+        assert shown[name] == pytest.approx(np.mean(shares), abs=1.0), name
+        if name == "labels_1":
+            assert shown["one_low"] == pytest.approx(min(shares), abs=1.5)
+            assert shown["one_high"] == pytest.approx(max(shares), abs=1.5)
+        if f"cos_{name}" in shown:
+            cosines = [u @ natural / np.linalg.norm(u) / np.linalg.norm(natural) for u in steps]
+            assert shown[f"cos_{name}"] == pytest.approx(np.mean(cosines), abs=0.02), name
+    C = np.diag(by.matrices(labels[:1])["empirical"][0])
+    F = np.diag(by.F)
+    others = {
+        "diag_empirical": by.g / (C + epsilon * C.mean()),
+        "root": by.g / np.sqrt(C + epsilon * C.mean()),
+        "diag_fisher": by.g / (F + epsilon * F.mean()),
+        "descent": by.g,
+    }
+    for name, u in others.items():
+        assert shown[name] == pytest.approx(by.share(u), abs=1.0), name
+
+
+def test_drawn_is_what_is_said(case):
+    """A dot stands at the share that the words say, in the row of its name and at its price."""
+    rows = ["descent", "root", "diag_empirical", "empirical", "weighted", "kfac_empirical"]
+    rows += ["kfac", "labels_1", "labels_4", "diag_fisher", "fisher"]
+    arrays = case.arrays
+    drawn = np.concatenate([arrays["alone"][..., None, :], arrays["observed"], arrays["believed"]], axis=-2)
+    np.testing.assert_allclose(
+        100 * drawn[..., 0], np.stack([arrays[name] for name in rows], axis=-1), rtol=1e-5
+    )
+    assert (drawn[..., 1] == np.arange(11)).all()
+    curve = arrays["labels"]
+    assert (curve[..., 0] == [2, 3, 5, 9, 10]).all()
+    for place, name in ((0, "labels_1"), (2, "labels_4"), (4, "fisher")):
+        np.testing.assert_allclose(100 * curve[..., place, 1], arrays[name], rtol=1e-5)
+    np.testing.assert_allclose(100 * arrays["ranges"][..., 1, 0, 0], arrays["one_low"], rtol=1e-5)
+    band = arrays["band"][..., 0, :, 1]
+    assert (band[..., :4] <= curve[..., :4, 1] + 1e-6).all()
+    assert (band[..., :3:-1] >= curve[..., :4, 1] - 1e-6).all()
+    np.testing.assert_allclose(
+        arrays["cosines"][..., 3, 0], np.maximum(arrays["cos_empirical"], 0), atol=1e-6
+    )
+
+
+def test_what_the_views_say():
+    scene, table = gallery.shown("which_matrix")
+    arrays, at = (
+        table.arrays,
+        [table.at(tuple(a.nearest(p.state[a.name]) for a in scene.axes)) for p in scene.presets],
+    )
+    names = [
+        "descent",
+        "root",
+        "diag_empirical",
+        "empirical",
+        "weighted",
+        "kfac_empirical",
+        "kfac",
+        "labels_4",
+    ]
+    assert max(arrays[name].max() for name in [*names, "fisher"]) < 100.5  # none is worth more than F⁻¹g
+    assert (arrays["fisher"][0] > 99.5).all()
+    few, many, damped, late = at
+    assert few["empirical"] < few["descent"] - 15 < few["kfac_empirical"] - 20
+    assert many["labels_1"] - few["labels_1"] > 30 > 12 > many["empirical"] - few["empirical"]
+    assert damped["cos_descent"] > 0.95
+    assert damped["fisher"] - damped["descent"] < 10
+    assert late["descent"] < 40 < late["kfac_empirical"] < late["empirical"] - 10
