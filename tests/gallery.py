@@ -58,6 +58,8 @@ def in_chart(chart):
 
 
 GALLERY = {
+    "start_here": lambda: scenes.start_here(problem("radii")),
+    "start_here, round": lambda: scenes.start_here(problem("logistic"), budget=0.04),
     "every_example_pulls": lambda: scenes.every_example_pulls(problem("two")),
     "every_example_pulls, drawn": lambda: scenes.every_example_pulls(problem("logistic"), seed=2),
     "every_example_pulls, few": lambda: scenes.every_example_pulls(problem("few")),
@@ -71,7 +73,7 @@ GALLERY = {
     "bug_hunt": lambda: scenes.bug_hunt(problem("two")),
     "bug_hunt, fresh": lambda: scenes.bug_hunt(problem("logistic"), seed=1),
     "proof": lambda: scenes.proof(problem("two")),
-    "proof, wide": lambda: scenes.proof(problem("wide"), budget=0.04, damping=1e-2),
+    "proof, damped": lambda: scenes.proof(problem("wide"), budget=0.04, damping=1e-2),
     "damping": lambda: scenes.damping(problem("thirty")),
     "damping, two": lambda: scenes.damping(problem("two"), budget=0.04),
     "damping, wide": lambda: scenes.damping(problem("wide"), budget=0.002),

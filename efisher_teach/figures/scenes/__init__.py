@@ -13,6 +13,7 @@ from efisher_teach.figures.scenes.other_coordinates import other_coordinates
 from efisher_teach.figures.scenes.proof import proof
 from efisher_teach.figures.scenes.should_all_improve import should_all_improve
 from efisher_teach.figures.scenes.solid import solid
+from efisher_teach.figures.scenes.start_here import start_here
 from efisher_teach.figures.scenes.the_best_step import the_best_step
 from efisher_teach.figures.scenes.the_split import the_split
 from efisher_teach.figures.scenes.two_budgets import two_budgets
@@ -41,6 +42,7 @@ __all__ = [
     "proof",
     "should_all_improve",
     "solid",
+    "start_here",
     "tabulate",
     "the_best_step",
     "the_split",

@@ -11,7 +11,6 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach import errors
 from efisher_teach.core.premises import BREAKS
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.proof import ledger
@@ -19,10 +18,11 @@ from efisher_teach.core.statements import STATEMENTS, TOLERANCE
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, EMPIRICAL_FISHER, FAINT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import dots, key, line, polygons
 from efisher_teach.figures.paint import is_wide
-from efisher_teach.figures.plane import WIDEST, points
+from efisher_teach.figures.plane import WIDEST, points, within_view
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 NAMES = tuple(STATEMENTS)
+ALONG = {"broken": 1.0 + NAMES.index("stationarity")}
 BUDGETS = np.logspace(-6, np.log10(WIDEST), 15)
 EXACT, LARGEST = 1e-16, 30.0  # what is nearer or farther than that is drawn there
 SIDES, COLUMNS = (2e-17, 60.0), (-0.5, 2.6)  # of the two panels
@@ -40,13 +40,13 @@ MARKS = {
 }
 
 
-def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> Scene:
-    """Every line of the derivation on a problem, intact and broken: 30 ledgers, a few seconds.
+def proof(problem: Problem, *, budget: float = 0.01, damping: float = 0.0) -> Scene:
+    """Every line of the derivation on a problem, intact and broken: 25 ledgers or more, a few seconds.
 
     Args:
         problem: With params of any kind; a few thousand of them at most, as the ledger is made in float64.
         budget: c in (0, 0.04], shown first; the breakings are judged at the nearest of 15 budgets.
-        damping: ε > 0, of the lines about damping.
+        damping: ε ≥ 0; 0 leaves out the lines about damping.
 
     Returns:
         A `Scene` with the axes "budget", c from 1e-6 to 0.04, and "broken": 0 for none, k for the k-th line.
@@ -57,25 +57,21 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
     Examples:
         >>> budget, broken = ef.scenes.proof(ef.linear_regression(n=20)).axes
         >>> print(f"{len(broken.values) - 1} lines can be broken, first {broken.say(broken.default)}")
-        18 lines can be broken, first “stationarity” (the step goes along −g)
+        12 lines can be broken, first “stationarity” (the step goes along −g)
     """
-    if errors.positive("budget", budget) > WIDEST:
-        errors.reject("budget", f"at most {WIDEST}", f"{budget:.3g}", "Choose one in the view.")
-    damping = float(errors.positive("damping", damping))
-    start = float(BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))])
+    start = float(BUDGETS[np.argmin(abs(np.log(BUDGETS / within_view(budget))))])
     judge = partial(ledger, problem.loss_fn, problem.params, problem.x, problem.y, damping=damping)
     intact = [judge(budget=c) for c in BUDGETS.tolist()]
-    first = {BREAKS[name][1]: name for name in reversed(NAMES)}  # by what is done: some lines break alike
+    names = tuple(found.name for found in intact[0])
+    first = {BREAKS[name][1]: name for name in reversed(names)}  # by what is done: some lines break alike
     judged = {harm: judge(budget=start, break_line=name) for harm, name in first.items()}
-    broken = [intact[BUDGETS.tolist().index(start)], *(judged[BREAKS[name][1]] for name in NAMES)]
+    broken = [intact[BUDGETS.tolist().index(start)], *(judged[BREAKS[name][1]] for name in names)]
     exact = np.array([found.order is None for found in intact[0]])
     return Scene(
         title="The proof, line by line: which lines hold, and which fall together?",
         axes=(
             Axis("budget", "budget c", BUDGETS, start, scientific, play=4),
-            Axis(
-                "broken", "break a line", np.arange(len(NAMES) + 1.0), 1.0 + NAMES.index("stationarity"), _say
-            ),
+            Axis("broken", "break a line", np.arange(len(names) + 1.0), ALONG["broken"], _say),
         ),
         data={
             "start": jnp.asarray(start, float),
@@ -91,8 +87,9 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 1e-3) -> S
         still=still,
         mosaic=("AAAB", "AAB"),
         words=WORDS,
-        size=(10.0, 6.2),
-        narrow=(4.8, 11.6),
+        labels={"names": names},
+        size=(10.0, 1.7 + 0.25 * len(names)),
+        narrow=(4.8, 1.2 + 0.58 * len(names)),
         handles=(Handle("hand", ("broken",), "the line to break"),),
         presets=PRESETS,
     )
@@ -111,7 +108,7 @@ PRESETS = (
     Preset("A tiny step", {"broken": 0, "budget": 1e-6},
            "The smaller the step, the truer the three approximations.",
            "By which factor does a hundred times smaller c shrink what they miss?"),
-    Preset("Along −g", {"broken": 1 + NAMES.index("stationarity")},
+    Preset("Along −g", ALONG,
            "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
            "The step costs exactly c: which lines do not notice that it is the wrong one?"),
     Preset("Square of the mean", {"broken": 1 + NAMES.index("quadratic form")},
@@ -131,7 +128,7 @@ def respond(data, state):
     gaps = data["gaps"][jnp.argmin(jnp.abs(jnp.asarray(BUDGETS, float) - state["budget"]))]
     place = state["broken"].astype(int)
     falls, found = data["falls"][place], data["broken_gaps"][place]
-    rows, exact, ordered = jnp.arange(len(NAMES), dtype=float), data["exact"], data["ordered"]
+    rows, exact, ordered = jnp.arange(len(falls), dtype=float), data["exact"], data["ordered"]
     intact, fallen = (points(jnp.where(falls, gap, AWAY), rows) for gap in (data["broken_gaps"][0], found))
     hand, count = place - 1.0, jnp.sum(falls, dtype=float)
     return {
@@ -144,23 +141,24 @@ def respond(data, state):
         "row": _band(SIDES, hand),
         "verdict_row": _band(COLUMNS, hand),
         "hand": points(2.0, hand),
-        "lines": jnp.asarray(float(len(NAMES))),
+        "lines": jnp.asarray(float(len(falls))),
         "exact_lines": jnp.asarray(float(len(exact))),
         "ordered_lines": jnp.asarray(float(len(ordered))),
         "least": jnp.min(gaps[ordered]),
         "most": jnp.max(gaps[ordered]),
         "judged": data["start"],
         "fallen_lines": count,
-        "standing": len(NAMES) - count,
+        "standing": len(falls) - count,
     }
 
 
 def still(panels, background):
     """One row a line: what it says, how far it is from holding, and the verdict."""
     gap, verdict = (panels[letter] for letter in "AB")
-    wide, rows = is_wide(gap.figure), range(len(NAMES))
+    names = background["names"]
+    wide, rows = is_wide(gap.figure), range(len(names))
     for panel in (gap, verdict):
-        panel.set_ylim(len(NAMES) - 0.3, -2.3 if wide else -1.5)
+        panel.set_ylim(len(names) - 0.3, -2.3 if wide else -1.5)
         panel.tick_params(length=0)
         panel.spines[["left", "bottom"]].set_visible(False)
         for row in rows:
@@ -171,13 +169,13 @@ def still(panels, background):
     gap.set_xticks(shown, [ticks[value] for value in shown])
     gap.minorticks_off()
     gap.axvline(TOLERANCE, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
-    gap.set_yticks(rows, NAMES, ha="left", color=CONSTRAINT)
+    gap.set_yticks(rows, names, ha="left", color=CONSTRAINT)
     gap.tick_params(axis="y", pad=302 if wide else 94)
     place = {"xytext": (-206, 0) if wide else (-94, -14), "textcoords": "offset points", "va": "center"}
     look = {"fontsize": 9, "color": INK[OTHER], "bbox": {"fc": "white", "ec": "none", "pad": 0.5}}
-    for row, (text, _) in enumerate(STATEMENTS.values()):
+    for row, name in enumerate(names):
         at = {"xy": (0, row), "xycoords": gap.get_yaxis_transform(), "annotation_clip": False}
-        gap.annotate(text.replace("-", "−"), **at, **place, **look)
+        gap.annotate(STATEMENTS[name][0].replace("-", "−"), **at, **place, **look)
     gap.plot(*background["trail"].T, "|", color=TRUTH, ms=6, alpha=0.5)
     key(gap, "upper left", ("exact", EMPIRICAL_FISHER))
     key(gap, "upper right", ("to an order", TRUTH), ("broken", CANDIDATE))
