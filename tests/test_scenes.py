@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from decimal import Decimal
 from functools import partial
 from io import BytesIO
 from itertools import pairwise
@@ -66,11 +67,20 @@ def test_words_are_the_numbers_of_the_table(name, case):
         said = {a.name: a.say(a.values[i]) for a, i in zip(scene.axes, indices, strict=True)}
         numbers = {name: float(array) for name, array in table.at(indices).items() if array.ndim == 0}
         marks = {name: f"\0{name}\0" for name in said}
-        expected = re.sub(r"-(?=\d)", "−", scene.words.format(**numbers | marks))
+        expected = re.sub(r"[\d.]+e[-+]\d+", written, scene.words.format(**numbers | marks))
+        expected = re.sub(r"-(?=\d)", "−", expected)
         for name_, text in said.items():
             expected = expected.replace(f"\0{name_}\0", text)
         assert gallery.prepared(name).say(indices) == expected
         assert len(expected) > 100
+
+
+def written(number):
+    """A number with an exponent, without: up to a million as it is counted, else by a power of ten."""
+    digits, power = number[0].split("e")
+    if 0 <= int(power) < 6:
+        return f"{Decimal(number[0]):,f}"
+    return f"{digits}×10{''.join('⁰¹²³⁴⁵⁶⁷⁸⁹'[int(d)] if d.isdigit() else '⁻' for d in str(int(power)))}"
 
 
 def test_moving_arrays_are_drawn_and_numbers_are_said(case, paintings):

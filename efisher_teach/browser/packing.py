@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.marks import HEAD_LENGTH, HEAD_SCALE, HEAD_WIDTH, Mark, show
 from efisher_teach.figures.paint import Layout, Painting, layout_of, paint, places, write
-from efisher_teach.figures.scene import Axis, Scene
+from efisher_teach.figures.scene import Axis, Scene, as_written
 from efisher_teach.figures.table import Table, slack, view
 
 RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
@@ -95,7 +95,7 @@ def _words(scene: Scene, table: Table) -> list[Any]:
         elif field:
             axes, shape = list(table.depends[field]), table.arrays[field].shape
             values = table.arrays[field].reshape(-1)
-            texts = [format(float(value), spec or "").replace("-", "−") for value in values]
+            texts = [as_written(float(value), spec or "") for value in values]
         else:
             continue
         said, index = np.unique(texts, return_inverse=True)

@@ -141,5 +141,17 @@ def degrees(value: float | int) -> str:
 
 def scientific(value: float | int) -> str:
     """A number in words, over many decades: 2.5×10⁻³."""
-    digits, exponent = f"{value:.1e}".split("e")
+    return _power_of_ten(f"{value:.1e}")
+
+
+def as_written(value: float, spec: str) -> str:
+    """A number in a format, as people write it: 480 for 4.8e+02, 1.1×10⁻⁵ for 1.1e-05, and −1 with a true minus."""
+    text = format(value, spec)
+    if "e" in text:
+        text = f"{float(text):,.0f}" if 1 <= abs(float(text)) < 1e6 else _power_of_ten(text)
+    return text.replace("-", "−")
+
+
+def _power_of_ten(text):
+    digits, exponent = text.split("e")
     return f"{digits}×10{str(int(exponent)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"

@@ -1,8 +1,9 @@
 """Damping: what ε does to one step of a fixed cost, from -C⁺g (ε = 0) to the direction of -g (ε = ∞).
 
-Six views of one step: its shadow on the ellipse, as a filter μ/(μ + ε) of C's eigendirections, by its length beside
-that of a constant η and the bound on that, in the change it asks of each example, in the loss that the linear model
-promises beside the loss one gets, and in the budget that three rules for η spend.
+Five views of one step: its shadow on the ellipse, as a filter μ/(μ + ε) of C's eigendirections, in the change it asks
+of each example, in the loss that the linear model promises beside the loss one gets, and by its length beside that of
+a constant η and the bound on that, which holds whatever the spectrum is: C → sC is the same model, with features √s
+times as large and θ as much smaller.
 """
 
 import jax
@@ -19,14 +20,12 @@ from efisher_teach.figures import ink, plane
 from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
-DAMPINGS = np.logspace(-7, 1, 161)
+DAMPINGS = np.logspace(-7, 1, 81)
+SPECTRA = np.array([1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10])
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
 MARKS = {
-    "exact": line("F", ink.EMPIRICAL_FISHER),
-    "naive": line("F", ink.CONSTRAINT, 1.8, dashes=(4, 2)),
-    "constant": line("F", ink.OTHER, 1.8, dashes=(1, 1.5)),
     "ellipse": line("A", ink.CONSTRAINT, 1.8),
     "filter": line("B", ink.EMPIRICAL_FISHER),
     "half": line("B", ink.FAINT, 1.2),
@@ -37,7 +36,6 @@ MARKS = {
     "promised": line("E", ink.CONSTRAINT, 1.8),
     "true": line("E", ink.TRUTH),
     "held_out": line("E", ink.TRUTH, dashes=(2, 1.5)),
-    "spent": dots("F", ink.EMPIRICAL_FISHER, 7),
     "path": line("A", ink.EMPIRICAL_FISHER, 1.4, dashes=(4, 2)),
     "kept": dots("B", ink.EMPIRICAL_FISHER, 8),
     "constant_dot": dots("C", ink.OTHER, 7),
@@ -60,7 +58,7 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         budget: c, in (0, 0.04]: the view has room for that much.
 
     Returns:
-        A `Scene` with the axis "damping": ε from 1e-7 to 10.
+        A `Scene` with the axes "damping", ε from 1e-7 to 10, and "spectrum", which multiplies every eigenvalue of C.
 
     Raises:
         ValueError: params is not a vector of at least two; no held-out examples; fewer than 36 examples; budget out
@@ -79,38 +77,44 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
     plane.require_examples(problem, SHOWN)
     return Scene(
         title="Damping: one cost, every ε",
-        axes=(Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),),
+        axes=(
+            Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),
+            Axis("spectrum", "every μ times", SPECTRA, 1.0, lambda value: f"{value:g}"),
+        ),
         data=plane.sample_of(problem, budget),
         background=background,
         respond=respond,
         marks=MARKS,
         still=still,
-        mosaic=("ABC;DEF", "A;B;C;D;E;F"),
+        mosaic=("ABC;DEC", "A;B;D;E;C"),
         words=WORDS,
         size=(10.0, 6.4),
-        narrow=(4.8, 16.0),
+        narrow=(4.8, 13.4),
         presets=PRESETS,
     )
 
 
 WORDS = (
-    "At ε = {damping} the step is {length:.3f} long, {turn:.0f}° from −g, and keeps {kept_least:.0f} % to "
-    "{kept_most:.0f} % of the undamped components; with a constant η it would be {constant_length:.3f}, at most "
-    "{bound:.3f}. Its shadow would cost {shadow:.2f} c. The linear model promises a mean loss change of "
-    "{predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the "
-    "training examples get worse. Every ε spends √c = {cost:.3f}; η for the metric C + εI would spend "
-    "{naive_spent:.0f} % of c, a constant η {constant_spent:.1f} %."
+    "At ε = {damping}, with every eigenvalue of C times {spectrum}, the step is {length:.3f} long, {turn:.0f}° from "
+    "−g, and keeps {kept_least:.0f} % to {kept_most:.0f} % of the undamped components; with a constant η it would be "
+    "{constant_length:.3f} long, and no spectrum makes that more than {bound:.3f}. Its shadow would cost "
+    "{shadow:.2f} c. The linear model promises a mean loss change of {predicted:+.4f}, the training loss makes "
+    "{actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the training examples get worse. "
+    "Every ε spends √c = {cost:.3f}."
 )
 PRESETS = (
-    Preset("Undamped", {"damping": 1e-7},
+    Preset("Undamped", {"damping": 1e-7, "spectrum": 1.0},
            "Every direction is kept, however little C knows of it: the step is long.",
            "The step is the best one there is: why would anyone shorten it?"),
-    Preset("A little", {"damping": 1e-3},
+    Preset("A little", {"damping": 1e-3, "spectrum": 1.0},
            "What C hardly knows is filtered out: the promise comes closer to the truth.",
            "Which examples still gain as much as without damping?"),
-    Preset("Strong", {"damping": 10.0},
+    Preset("Strong", {"damping": 10.0, "spectrum": 1.0},
            "Far above every eigenvalue the direction is that of −g.",
            "What must happen to η so that the step does not shrink to nothing?"),
+    Preset("A small C", {"damping": 1e-3, "spectrum": 1e-3},
+           "The losses are what they were; C is a thousandth, and the bound has not moved.",
+           "Which of the two lengths stays below it, and why does the other one not?"),
 )  # fmt: skip
 
 
@@ -125,7 +129,7 @@ def background(data):
     low, high = jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))
     return {
         "reach": plane.frame(1.08 * jnp.max(jnp.abs(outline), axis=0), ASPECT),
-        "length_limits": jnp.stack([jnp.min(lengths) / 5, 2.5 * jnp.max(lengths)]),
+        "length_limits": jnp.stack([jnp.min(lengths) / 50, 40 * jnp.max(lengths)]),
         "change_limits": 1.1 * jnp.stack([low, high]),
         "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
     }
@@ -133,46 +137,40 @@ def background(data):
 
 def respond(data, state):
     """The step at ε, and the path over all ε."""
-    problem, budget, damping = data["problem"], data["budget"], state["damping"]
-    G, dampings = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype)
-    g, basis, eigenvalues = mean_gradient(G), _basis(G), spectrum(G).eigenvalues
-    step = empirical_fisher_step(G, damping=damping, budget=budget)
+    problem, budget, damping, scale = data["problem"], data["budget"], state["damping"], state["spectrum"]
+    G, dampings, unit = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype), jnp.sqrt(scale)
+    g, basis, eigenvalues = mean_gradient(G), _basis(G), scale * spectrum(G).eigenvalues
+    step = empirical_fisher_step(unit * G, damping=damping, budget=budget)
     undamped = empirical_fisher_step(G, budget=budget)
-    path = damping_path(G, dampings, budget)
-
-    u = -path.delta / path.learning_rate[:, None]  # (C + εI)⁻¹g
-    square, rise = jnp.sum(u**2, axis=1), dot(u, g)  # rise − ε|u|² is uᵀCu
-    naive, constant = 1 - dampings * square / rise, (rise - dampings * square) / undamped.agreement
-    spent = jnp.stack([jnp.ones_like(naive), naive, constant])
-    now = spent[:, jnp.argmin(jnp.abs(dampings - damping))]
+    rate, delta = undamped.learning_rate, unit * step.delta  # a step of θ as it was
+    path = damping_path(unit * G, dampings, budget)
+    lengths = jnp.linalg.norm(path.delta, axis=1)
+    constant_lengths = rate * lengths / path.learning_rate
+    constant_length = constant_lengths[jnp.argmin(jnp.abs(dampings - damping))]
 
     def bound(damping):
-        return undamped.learning_rate * jnp.sqrt(undamped.agreement / damping) / 2
+        return rate * jnp.sqrt(undamped.agreement / damping) / 2
 
     unseen = plane.held_out(problem)
-    actual, actual_unseen = (plane.changes(each, step.delta) for each in (problem, unseen))
-    constant_lengths = undamped.learning_rate * jnp.sqrt(square)
-    constant_length = constant_lengths[jnp.argmin(jnp.abs(dampings - damping))]
+    actual, actual_unseen = (plane.changes(each, delta) for each in (problem, unseen))
     predicted, length, rms = jnp.mean(step.predicted_changes), jnp.linalg.norm(step.delta), jnp.sqrt(budget)
-    stretch, scale = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
+    stretch, values = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
     true, held_out = (
-        jax.vmap(lambda t, each=each: jnp.mean(plane.changes(each, t * step.delta)))(stretch)
+        jax.vmap(lambda t, each=each: jnp.mean(plane.changes(each, t * delta)))(stretch)
         for each in (problem, unseen)
     )
     means = {"predicted": predicted, "actual": jnp.mean(actual), "unseen": jnp.mean(actual_unseen)}
     places, kept = jnp.arange(SHOWN, dtype=G.dtype), eigenvalues / (eigenvalues + damping)
-    ends = {"descent": step_along(G, -g, budget), "undamped": undamped.delta, "step": step.delta}
+    ends = {"descent": step_along(G, -g, budget), "undamped": undamped.delta, "step": delta}
     return means | {
         "ellipse": rms * plane.ellipse(G, basis, 181),
-        "path": dot(path.delta, basis),
-        **plane.from_origin(**{name: dot(delta, basis) for name, delta in ends.items()}),
-        **plane.over(scale, filter=scale / (scale + damping)),
+        "path": dot(damping_path(G, dampings, budget).delta, basis),
+        **plane.from_origin(**{name: dot(end, basis) for name, end in ends.items()}),
+        **plane.over(values, filter=values / (values + damping)),
         "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
         **plane.over(eigenvalues, kept=kept),
-        **plane.over(dampings, lengths=jnp.linalg.norm(path.delta, axis=1), bounds=bound(dampings)),
-        **plane.over(dampings, constant_lengths=constant_lengths),
-        **plane.over(dampings, exact=spent[0], naive=naive, constant=constant),
-        **plane.over(damping, spent=now, length_dot=length, constant_dot=constant_length),
+        **plane.over(dampings, lengths=lengths, constant_lengths=constant_lengths, bounds=bound(dampings)),
+        **plane.over(damping, length_dot=length, constant_dot=constant_length),
         "bars": plane.rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
         **plane.over(places, changes=actual[:SHOWN] / rms),
         **plane.over(stretch, promised=stretch * predicted, true=true, held_out=held_out),
@@ -180,17 +178,16 @@ def respond(data, state):
         "length": length,
         "constant_length": constant_length,
         "bound": bound(damping),
-        "shadow": jnp.mean(dot(G, dot(basis, dot(step.delta, basis))) ** 2) / budget,
-        "turn": plane.turn_of(step.delta, -g),
+        "shadow": jnp.mean(dot(G, dot(basis, dot(delta, basis))) ** 2) / budget,
+        "turn": plane.turn_of(delta, -g),
         "cost": jnp.sqrt(step.budget_spent),
         **plane.percent(kept_least=jnp.min(kept), kept_most=jnp.max(kept), worse=jnp.mean(actual > 0)),
-        **plane.percent(naive_spent=now[1], constant_spent=now[2]),
     }
 
 
 def still(panels, background):
-    """The ellipse, and five readings of the same step."""
-    steps, kept, length, each, loss, spent = (panels[letter] for letter in "ABCDEF")
+    """The ellipse, and four readings of the same step."""
+    steps, kept, length, each, loss = (panels[letter] for letter in "ABCDE")
     ends = DAMPINGS[[0, -1]]
     centre(steps, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
     steps.set_title("The ellipse, and the step's shadow")
@@ -214,10 +211,6 @@ def still(panels, background):
     loss.set_title("Change of the mean loss")
     losses = ("true", ink.TRUTH), ("held out (dashed)", ink.TRUTH)
     key(loss, "lower left", ("promised", ink.CONSTRAINT), *losses)
-
-    set_up(spent, log="x", xlim=ends, ylim=(0, 1.75), xlabel="damping ε", title="Budget spent, in c")
-    naive, constant = ("η for C + εI (dashed)", ink.CONSTRAINT), ("constant η (dotted)", ink.OTHER)
-    key(spent, "upper right", ("exact η", ink.EMPIRICAL_FISHER), naive, constant)
 
 
 def _basis(G):
