@@ -181,6 +181,8 @@ def test_it_shows_itself():
         assert f"| ✓ | {line.name} | ${line.latex}$ | " in row
         assert f" {line.left:.4g} " in printed or line.left == 0
         assert row.endswith(f"{line.note} |")
+    damped = str(lines[12:]).splitlines()
+    assert [row[3:].split("  ")[0] for row in damped] == ["line", *DAMPED]
     broken = str(whole_ledger(TALL, break_line="active"))
     assert "\nactive fails: the step is 10 % longer than the budget allows" in broken
     assert re.search(r"✗  active .* 0\.0121 +0\.01 +2\.1e-01", broken)

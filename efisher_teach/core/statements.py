@@ -1,6 +1,6 @@
 """The lines of the proof: what each of them says, as text and as LaTeX, and how a list of them shows itself."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class Line(NamedTuple):
 
 
 class Ledger(tuple[Line, ...]):
-    """The lines, in the order of the proof: a tuple that shows itself as a table, in a notebook and as text.
+    """The lines, in the order of the proof: a tuple that shows itself, or a slice of it, as a table.
 
     Examples:
         >>> toy = ef.linear_regression(n=20)
@@ -103,6 +103,10 @@ class Ledger(tuple[Line, ...]):
         ✓  constraint      E[Δℓ²] = E[(gᵢᵀΔ)²] + O(‖Δ‖³)     0.008059  0.01      1.9e-01   3.0
         ✓  quadratic form  E[(gᵢᵀΔ)²] = ΔᵀCΔ                 0.01      0.01      rounding
     """
+
+    def __getitem__(self, place: Any) -> Any:
+        found = super().__getitem__(place)
+        return Ledger(found) if isinstance(place, slice) else found
 
     def __repr__(self) -> str:
         head = ("", "line", "statement", "left", "right", "residual", "order")
