@@ -314,6 +314,30 @@ STYLES = {
             [float((x @ z) * (d @ e)) for z, e in zip(X, D, strict=True)] for x, d in zip(X, D, strict=True)
         ],
     ),
+    # which_matrix
+    "most_labels": (
+        lambda classes: float(classes - 1) - 1,
+        lambda classes: max(m for m in range(classes) if 1 + m < classes),
+    ),
+    "weighted_fisher": (
+        lambda G, losses: np.einsum("i,ij,ik->jk", 1 / np.expm1(losses), G, G) / len(G),
+        lambda G, losses: ef.empirical_fisher(
+            G * jnp.sqrt(jnp.exp(-losses) / (1 - jnp.exp(-losses)))[:, None]
+        ),
+    ),
+    "share_of_the_best": (
+        lambda F, g, u: float(g @ u) / np.sqrt(float(u @ F @ u)) / np.sqrt(float(g @ jnp.linalg.inv(F) @ g)),
+        lambda F, g, u: (
+            (L := np.linalg.cholesky(np.asarray(F, float)).T @ np.stack([u, np.linalg.solve(F, g)], 1))[:, 0]
+            @ L[:, 1]
+            / np.linalg.norm(L[:, 0])
+            / np.linalg.norm(L[:, 1])
+        ),
+    ),
+    "kronecker_direction": (
+        lambda S, A, V: jnp.linalg.inv(S) @ V @ jnp.linalg.inv(A),
+        lambda S, A, V: np.linalg.solve(np.kron(S, A), np.ravel(V)).reshape(V.shape),
+    ),
     # bug_hunt
     "curvature": (
         lambda G: sum(np.outer(row, row) for row in np.asarray(G)) / len(G),

@@ -1,4 +1,4 @@
-"""The experiments of notebooks 08 and 09: what they assert for a few draws holds for eight of all."""
+"""The experiments of notebooks 08, 09 and 10: what they assert for a few draws holds for eight of all."""
 
 import re
 from pathlib import Path
@@ -15,6 +15,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
     [
         ("08_should_all_improve", ["04", "14", "16", "18", "20"]),
         ("09_a_real_network", ["22", "22b"]),
+        ("10_which_matrix", ["18"]),
     ],
 )
 def test_experiments_hold_for_eight_draws(notebook, needed):

@@ -18,7 +18,7 @@ for name in (
         "damping",
         "other_coordinates",
     ),
-    *("fisher_hessian", "should_all_improve", "a_real_network", "bug_hunt", "your_model"),
+    *("fisher_hessian", "should_all_improve", "a_real_network", "which_matrix", "bug_hunt", "your_model"),
 ):
     import_module(f"{__name__}.{name}")
 
