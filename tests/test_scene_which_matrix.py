@@ -4,6 +4,7 @@ import gallery
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 
 case = gallery.looks("which_matrix")
 
@@ -27,10 +28,6 @@ class By:
         for layer, inputs in zip(layers[:0:-1], self.inputs[:0:-1], strict=True):
             delta = delta @ layer["W"] * (1 - inputs[:, None, :-1] ** 2)
             self.errors.insert(0, delta)
-        self.order = [
-            (np.arange(e.shape[2] * i.shape[1]).reshape(e.shape[2], -1))
-            for e, i in zip(self.errors, self.inputs, strict=True)
-        ]
         parts = []
         for e, i in zip(self.errors, self.inputs, strict=True):
             rows = np.einsum("nkb,na->nkba", e, i)
@@ -44,15 +41,13 @@ class By:
         return flat.T @ flat / self.n
 
     def kronecker(self, label):
-        blocks = np.zeros_like(self.F)
-        at = 0
-        for errors, inputs, order in zip(self.errors, self.inputs, self.order, strict=True):
+        blocks = []
+        for errors, inputs in zip(self.errors, self.inputs, strict=True):
             S, A = self.mean(errors[np.arange(self.n), label]), self.mean(inputs)
-            order = np.r_[order[:, :-1].ravel(), order[:, -1]]
-            size = len(order)
-            blocks[at : at + size, at : at + size] = np.kron(S, A)[np.ix_(order, order)]
-            at += size
-        return blocks
+            places = np.arange(len(S) * len(A)).reshape(len(S), len(A))
+            order = np.r_[places[:, :-1].ravel(), places[:, -1]]
+            blocks.append(np.kron(S, A)[np.ix_(order, order)])
+        return scipy.linalg.block_diag(*blocks)
 
     def matrices(self, labels):
         here = np.arange(self.n)
