@@ -60,6 +60,8 @@ def in_chart(chart):
 GALLERY = {
     "start_here": lambda: scenes.start_here(problem("radii")),
     "start_here, round": lambda: scenes.start_here(problem("logistic"), budget=0.04),
+    "batches_and_memory": lambda: scenes.batches_and_memory(problem("two")),
+    "batches_and_memory, steps": lambda: scenes.batches_and_memory(problem("two"), remember="steps"),
     "every_example_pulls": lambda: scenes.every_example_pulls(problem("two")),
     "every_example_pulls, drawn": lambda: scenes.every_example_pulls(problem("logistic"), seed=2),
     "every_example_pulls, few": lambda: scenes.every_example_pulls(problem("few")),

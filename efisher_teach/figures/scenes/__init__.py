@@ -4,6 +4,7 @@ from efisher_teach.figures.paint import paint
 from efisher_teach.figures.scene import Axis, Handle, Orbit, Preset, Scene
 from efisher_teach.figures.scenes.a_real_network import a_real_network
 from efisher_teach.figures.scenes.a_whole_run import a_whole_run
+from efisher_teach.figures.scenes.batches_and_memory import batches_and_memory
 from efisher_teach.figures.scenes.bug_hunt import bug_hunt
 from efisher_teach.figures.scenes.damping import damping
 from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
@@ -32,6 +33,7 @@ __all__ = [
     "Table",
     "a_real_network",
     "a_whole_run",
+    "batches_and_memory",
     "bug_hunt",
     "damping",
     "every_example_pulls",

@@ -1,0 +1,231 @@
+"""Batches and memory: the step of a minibatch is the exact answer to another question, and no mean of steps mends that.
+
+At a θ that stays, batch after batch makes its step -η(C_B + εI)⁻¹g_B. Its examples are all that it knows: as long as
+there are no more of them than parameters, each is given all that it asks for, and the others what is left. Two memories
+mend it, each with a weight that falls by the factor 1 - 1/M from batch to batch:
+
+    of C       Δ = -η(C̄ + εI)⁻¹g_B, with C̄ the running average of C_B
+    of steps   Δ minimises E_B[(gᵢᵀΔ + η)²] + ε‖Δ - μΔ₋‖²: what the last step gave to earlier batches is kept
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from efisher_teach import errors
+from efisher_teach.core.precision import dot
+from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_two_by_two
+from efisher_teach.figures import plane as view
+from efisher_teach.figures.ink import CANDIDATE, DATA, EMPIRICAL_FISHER, OTHER, TRUTH, UNDAMPED
+from efisher_teach.figures.marks import arrow, centre, dots, key, label, line, set_up
+from efisher_teach.figures.plane import from_origin, no_farther, over
+from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
+
+BATCHES = 2.0 ** np.arange(7)
+LARGEST = 64
+MEMORIES = 2.0 ** np.arange(6)
+DAMPINGS = np.logspace(-4, 0, 9)
+RATE = 0.1  # η, the decrease that is asked for
+STEPS, UNCOUNTED, SHOWN = 600, 100, 60  # of a run; those that memories need to fill; those with a dot
+HIGHEST = 1.4  # miss that is shown
+ASPECT, BEYOND = 1.1, 3.0  # width by height of the plane; how far beyond the undamped step it reaches
+MARKS = {
+    "cloud": dots("A", DATA, 5),
+    "undamped": arrow("A", UNDAMPED),
+    "full": arrow("A", EMPIRICAL_FISHER),
+    "mean": dots("A", CANDIDATE, 9),
+    "best": line("B", EMPIRICAL_FISHER, 1.8, dashes=(5, 2)),
+    "own": line("B", DATA, 2.4),
+    "all": line("B", TRUTH, 2.4),
+    "own_here": dots("B", DATA, 9),
+    "all_here": dots("B", TRUTH, 9),
+}
+
+
+def batches_and_memory(problem: Problem, *, remember: str = "C", seed: int = 0) -> Scene:
+    """Drag the batch size, ε and a memory: the cloud of minibatch steps, its mean, and whom a step serves.
+
+    Args:
+        problem: With `params` of shape (2,) and 64 examples or more.
+        remember: What the memory keeps: "C", the running average of the matrix, or "steps", as SPRING does.
+        seed: Of the batches; each is drawn without replacement.
+
+    Returns:
+        A `Scene` with the axes "batch" (B), "memory" (M batches; 1 is none) and "damping".
+
+    Raises:
+        ValueError: params is not (2,), there are fewer than 64 examples, or remember is neither of the two.
+
+    Reference:
+        G. Goldshlager, N. Abrahamsen, L. Lin, "A Kaczmarz-inspired approach to accelerate the optimization of neural
+        network wavefunctions", 2024, for the memory of steps.
+
+    Examples:
+        >>> scene = ef.scenes.batches_and_memory(ef.breast_cancer(2))
+        >>> print([axis.name for axis in scene.axes])
+        ['batch', 'memory', 'damping']
+        >>> print(scene.presets[0].asks)
+        And the examples that are not in the batch?
+    """
+    view.require_two_parameters(problem)
+    view.require_examples(problem, LARGEST)
+    errors.one_of("remember", remember, ("C", "steps"))
+    rng = np.random.default_rng(seed)
+    drawn = np.stack([rng.permutation(len(problem.y))[:LARGEST] for _ in range(STEPS)])
+    return Scene(
+        title="Batches and memory: whom does a step serve?",
+        axes=(
+            Axis("batch", "batch size B", BATCHES, 2.0, lambda value: f"{value:.0f}"),
+            Axis("memory", f"memory M, of {remember}", MEMORIES, 1.0, lambda value: f"{value:.0f}"),
+            Axis("damping", "damping ε", DAMPINGS, 1e-2, scientific),
+        ),
+        data={"problem": problem, "drawn": jnp.asarray(drawn)},
+        background=background,
+        respond=respond_by_matrix if remember == "C" else respond_by_step,
+        marks=MARKS,
+        still=still,
+        mosaic=("AB", "A;B"),
+        words=WORDS,
+        size=(10.0, 4.6),
+        narrow=(4.8, 8.4),
+        presets=PRESETS,
+    )
+
+
+WORDS = (
+    "Batches of {batch}, a memory of {memory} and ε = {damping}. The step of a batch asks each of its examples for a "
+    "decrease of η = 0.1. They miss it by {own_misses:.2f} η, in root mean square, and all examples by "
+    "{all_miss:.2f} η: the median over batches. Without a step they would miss it by 1 η, with the step of all "
+    "examples by {least:.2f} η. The mean of the batches' steps is off that step by {off:.0f} % of its length, "
+    "and a single one scatters about the mean by {scatter:.0f} %."
+)
+PRESETS = (
+    Preset("One example", {"batch": 1.0, "memory": 1.0, "damping": 1e-4},
+           "It is given all that it asks for, by the shortest step that does it.",
+           "And the examples that are not in the batch?"),
+    Preset("Two examples", {"batch": 2.0, "memory": 1.0, "damping": 1e-4},
+           "As many as there are parameters: both are still served exactly, by a step that is longer yet.",
+           "Why do all examples fare worse than with one?"),
+    Preset("Many", {"batch": 64.0, "memory": 1.0, "damping": 1e-4},
+           "What serves these 64 serves nearly all alike: the two curves meet.",
+           "Where would they meet for a network with a million parameters?"),
+    Preset("Remembered", {"batch": 2.0, "memory": 32.0, "damping": 1e-2},
+           "The batch still has two examples, but the step knows of others.",
+           "Who pays for it?"),
+)  # fmt: skip
+
+
+def background(data):
+    """Room for the steps."""
+    known = _moments(data)
+    return {
+        "reach": BEYOND * RATE * jnp.linalg.norm(_solve(known.C, known.g, 0.0)) * jnp.array([ASPECT, 1.0])
+    }
+
+
+def respond_by_matrix(data, state):
+    """Steps with the running average of C, and the gradient of their own batch."""
+    known, keep = _moments(data), 1 - 1 / state["memory"]
+
+    def follow(average, matrix):
+        average = keep * average + (1 - keep) * matrix
+        return average, average
+
+    _, remembered = lax.scan(follow, known.matrices[0], known.matrices)
+    return _seen(known, state, -RATE * _solve(remembered, known.gradients, state["damping"]))
+
+
+def respond_by_step(data, state):
+    """Steps that keep a part of the last one."""
+    known, keep = _moments(data), 1 - 1 / state["memory"]
+
+    def move(last, batch):
+        matrix, g = batch
+        kept = keep * last
+        step = kept - _solve(matrix, RATE * g + dot(matrix, kept[..., None])[..., 0], state["damping"])
+        return step, step
+
+    _, steps = lax.scan(move, jnp.zeros_like(known.gradients[0]), (known.matrices, known.gradients))
+    return _seen(known, state, steps)
+
+
+def _seen(known, state, steps):
+    """What is drawn and said of steps (STEPS, 7, 2), of batches of each size."""
+    steps, g = steps[UNCOUNTED:], known.g
+    matrices, gradients = known.matrices[UNCOUNTED:], known.gradients[UNCOUNTED:]
+    own = _missed(steps, matrices, gradients)
+    whole = _missed(steps, known.C, g)
+    full, undamped = (-RATE * _solve(known.C, g, damping) for damping in (state["damping"], 0.0))
+    least = _missed(full[None], known.C, g)
+    here = jnp.argmin(jnp.abs(jnp.asarray(BATCHES) - state["batch"]))
+    sizes, ours = jnp.asarray(BATCHES, g.dtype), steps[:, here]
+    mean, length = ours.mean(axis=0), jnp.linalg.norm(full)
+    return {
+        "cloud": no_farther(ours[-SHOWN:] + 1e-9, 2 * BEYOND * jnp.linalg.norm(undamped)),
+        **from_origin(full=full, undamped=undamped),
+        "mean": mean,
+        **over(sizes, own=jnp.minimum(own, HIGHEST), all=jnp.minimum(whole, HIGHEST)),
+        **over(
+            sizes[here], own_here=jnp.minimum(own[here], HIGHEST), all_here=jnp.minimum(whole[here], HIGHEST)
+        ),
+        **over(sizes[jnp.array([0, -1])], best=least),
+        "own_misses": own[here],
+        "all_miss": whole[here],
+        "least": least,
+        **view.percent(
+            off=jnp.linalg.norm(mean - full) / length,
+            scatter=jnp.sqrt(jnp.mean(jnp.sum((ours - mean) ** 2, axis=-1))) / length,
+        ),
+    }
+
+
+def still(panels, background):
+    """The plane of the steps, and what is asked for."""
+    plane, served = panels["A"], panels["B"]
+    centre(plane, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂")
+    plane.set_title("Steps of 60 batches, and their mean")
+    steps = ("steps of batches", DATA), ("their mean", CANDIDATE)
+    key(plane, "upper left", *steps, ("step of all examples", EMPIRICAL_FISHER), ("undamped", UNDAMPED))
+    set_up(served, log="x", xlim=(0.8, 80), ylim=(0, HIGHEST), xlabel="batch size B")
+    served.set_xticks(BATCHES, [f"{size:.0f}" for size in BATCHES], minor=False)
+    served.axhline(1, color=OTHER, lw=1)
+    label(served, 60, 1.02, "without a step", OTHER, ha="right", va="bottom")
+    served.set_title("How far examples miss what is asked, in η")
+    key(served, "upper left", ("all examples", TRUTH), ("its own batch", DATA))
+    key(served, "lower right", ("all, by the step of all (dashed)", EMPIRICAL_FISHER))
+
+
+def _missed(steps, matrices, gradients):
+    """By how much of η examples miss what they are asked for, √E[(gᵢᵀΔ + η)²]/η; of steps (n, …, 2), their median."""
+    forms = jnp.sum(steps * dot(matrices, steps[..., None])[..., 0], axis=-1)
+    squares = forms + 2 * RATE * jnp.sum(gradients * steps, axis=-1) + RATE**2
+    return jnp.median(jnp.sqrt(jnp.maximum(squares, 0)), axis=0) / RATE
+
+
+class _Moments(NamedTuple):
+    """Of each batch in each size, and of all examples."""
+
+    matrices: jax.Array  # C_B (STEPS, 7, 2, 2)
+    gradients: jax.Array  # g_B (STEPS, 7, 2)
+    C: jax.Array
+    g: jax.Array
+
+
+def _moments(data):
+    """A batch of B examples is the first B of those that were drawn: a larger one keeps the examples of a smaller."""
+    G, sizes = view.gradients(data["problem"]), np.array(BATCHES, int)
+    rows = G[data["drawn"]]
+    matrices = jnp.cumsum(rows[..., None] * rows[..., None, :], axis=1)[:, sizes - 1] / sizes[:, None, None]
+    gradients = jnp.cumsum(rows, axis=1)[:, sizes - 1] / sizes[:, None]
+    return _Moments(matrices, gradients, dot(G.T, G) / len(G), G.mean(axis=0))
+
+
+def _solve(C, g, damping):
+    """(C + εI)⁻¹g (…, 2), of many matrices (…, 2, 2) at once."""
+    return jnp.vectorize(solve_two_by_two, signature="(a,a),(a)->(a)")(
+        C + damping * jnp.eye(2, dtype=g.dtype), g
+    )
