@@ -12,6 +12,7 @@ products. That is exact if errors and inputs are independent.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import block_diag
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real
 
 from efisher_teach.core.gradients import per_example_jacobians, per_example_losses
 from efisher_teach.core.precision import dot, einsum, solve
@@ -33,7 +34,7 @@ def stand_ins(
     *,
     batches: tuple[int, ...],
     counts: tuple[int, ...],
-) -> tuple[Float[Array, "batches p"], dict[str, Float[Array, "batches m p p"]]]:
+) -> tuple[Float[Array, "batches p"], dict[str, Float[Array, "batches _ p p"]]]:
     """The gradient and the matrices of a classifier, of its first examples.
 
     Args:
@@ -56,8 +57,9 @@ def stand_ins(
         (2, 170) {'fisher': 1, 'empirical': 1, 'weighted': 1, 'kfac_empirical': 1, 'kfac': 3, 'labels_1': 3}
     """
     x, y = problem.x[: batches[-1]], problem.y[: batches[-1]]
-    z, here = jax.vmap(lambda x: problem.output_fn(params, x))(x), jnp.arange(batches[-1])
-    chances, J = jax.nn.softmax(z), per_example_jacobians(problem.output_fn, params, x)
+    output_fn: Any = problem.output_fn
+    z, here = jax.vmap(lambda x: output_fn(params, x))(x), jnp.arange(batches[-1])
+    chances, J = jax.nn.softmax(z), per_example_jacobians(output_fn, params, x)
     A = dot(chances[:, None] - jnp.eye(z.shape[1], dtype=z.dtype), J)  # ∇ℓₖ of every label k, (n, k, p)
     odds = jnp.expm1(per_example_losses(problem.loss_fn, params, x, y))  # 1/w = (1 - p)/p, for p = exp(-ℓ)
     G, sizes = A[here, y], jnp.asarray(batches, z.dtype)
@@ -121,11 +123,12 @@ def kronecker_block(S: Float[Array, "b b"], A: Float[Array, "a1 a1"]) -> Float[A
 
 
 def directions(
-    g: Float[Array, " p"], matrices: dict[str, Float[Array, "m p p"]], damping: Float[Array, ""]
-) -> dict[str, Float[Array, "m p"]]:
+    g: Float[Array, " p"], matrices: dict[str, Float[Array, "_ p p"]], damping: Real[ArrayLike, ""]
+) -> dict[str, Float[Array, "_ p"]]:
     """What is taken for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
 
-    All are solved in one call: two that factor many matrices at the same time can wait for each other for ever.
+    All are solved in one call: several that factor many matrices each, side by side in a compiled function, can wait for
+    each other for ever (jaxlib 0.10.2, two cores).
 
     Args:
         g: The gradient.
