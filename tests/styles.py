@@ -105,6 +105,25 @@ def _by_autodiff_coin(p, y, learning_rate):
     return jax.nn.sigmoid(s - learning_rate * g / C)
 
 
+def _by_weights(matrices, decay):
+    weights = decay ** np.arange(len(matrices))[::-1]
+    return np.average(np.asarray(matrices), axis=0, weights=weights)
+
+
+def _as_least_squares(G, last, damping, learning_rate, memory):
+    n, p = G.shape
+    rows = np.vstack([np.asarray(G), np.sqrt(n * damping) * np.eye(p)])
+    wish = np.concatenate([np.full(n, -learning_rate), np.sqrt(n * damping) * memory * np.asarray(last)])
+    return np.linalg.lstsq(rows, wish, rcond=None)[0]
+
+
+def _by_the_rest(G, last, damping, learning_rate, memory):
+    """By the n × n form, of what the last step leaves to be asked for."""
+    n = len(G)
+    rest = learning_rate + G @ (memory * last)
+    return memory * last - G.T @ jnp.linalg.solve(G @ G.T + n * damping * jnp.eye(n), rest)
+
+
 def _symmetric_root(C):
     values, V = np.linalg.eigh(np.asarray(C))
     return V @ np.diag(values**-0.5) @ V.T
@@ -260,6 +279,9 @@ STYLES = {
     ),
     "where_descent_is_enough": (_symmetric_root, lambda C: np.linalg.cholesky(np.linalg.inv(np.asarray(C)))),
     # fisher_hessian
+    "agreement_of_noise": (lambda p, B: p / max(p, B), lambda p, B: jnp.minimum(1.0, p / B)),
+    "running_average": (_by_weights, lambda matrices, decay: _by_weights(matrices, decay).tolist()),
+    "step_with_memory": (_as_least_squares, _by_the_rest),
     "generalisation_gap": (
         lambda X, r: float(r**2 @ np.sum(X @ np.linalg.inv(X.T @ X) * X, axis=1)) / len(r),
         lambda X, r: jnp.sum(jnp.linalg.eigvals(jnp.linalg.inv(X.T @ X) @ ((X.T * r**2) @ X)).real) / len(X),

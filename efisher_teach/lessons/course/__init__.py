@@ -9,7 +9,7 @@ from efisher_teach.lessons.exercise import EXERCISES, Exercise, given, source, s
 from efisher_teach.lessons.judge import Verdict, judge
 from efisher_teach.lessons.question import QUESTIONS, Question, ask
 
-for name in (
+NOTEBOOKS = (
     *(
         "start_here",
         "every_example_pulls",
@@ -18,8 +18,10 @@ for name in (
         "damping",
         "other_coordinates",
     ),
-    *("fisher_hessian", "should_all_improve", "a_real_network", "which_matrix", "bug_hunt", "your_model"),
-):
+    *("batches_and_memory", "fisher_hessian", "should_all_improve", "a_real_network", "which_matrix"),
+    *("bug_hunt", "your_model"),
+)
+for name in NOTEBOOKS:
     import_module(f"{__name__}.{name}")
 
 __all__ = [
