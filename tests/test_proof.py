@@ -183,6 +183,7 @@ def test_it_shows_itself():
         assert row.endswith(f"{line.note} |")
     damped = str(lines[12:]).splitlines()
     assert [row[3:].split("  ")[0] for row in damped] == ["line", *DAMPED]
+    assert damped[0].endswith("residual")  # and no order: nothing is approximated
     broken = str(whole_ledger(TALL, break_line="active"))
     assert "\nactive fails: the step is 10 % longer than the budget allows" in broken
     assert re.search(r"✗  active .* 0\.0121 +0\.01 +2\.1e-01", broken)

@@ -111,8 +111,9 @@ class Ledger(tuple[Line, ...]):
     def __repr__(self) -> str:
         head = ("", "line", "statement", "left", "right", "residual", "order")
         rows = [head, *(_cells(line, line.name, line.statement) for line in self)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        columns = [column for column in zip(*rows, strict=True) if any(column[1:])]  # equations have no order
+        widths = [max(map(len, column)) for column in columns]
+        table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in zip(*columns, strict=True)]
         failed = [f"{line.name} {line.note}" for line in self if not line.holds]
         return "\n".join([*table, *failed])
 
