@@ -86,12 +86,11 @@ def a_whole_run(problem: Problem) -> Scene:
 
 WORDS = (
     "With c = {budget} enforced, r = {radius} and ε = {damping} the loss falls to {least:.2g} of the first, turns at "
-    "step {turned:.0f}, rises to {highest:.2g} times the first and ends at {last:.2g} times it. The longest step is "
+    "step {turned:.0f}, rises to {highest:.2g} times the first and ends at {last:.2g}. The longest step is "
     "{longest:.2g} long. At the turn a step makes {worst:.2g} times the decrease that it promises; the last ten make "
     "{ratio:.2g} times theirs. With η kept at its first value, {rate:.2g}, the run ends at {constant_last:.2g}, and no "
     "step is longer than {constant_longest:.2g} (bound η/(2√ε) = {bound:.2g}). With ε steered by what came of the "
-    "promise it ends at {steered_last:.2g}. A run that rises above 1 explodes, one that ends below 10⁻⁶ converges, any "
-    "other stalls."
+    "promise it ends at {steered_last:.2g}. Above 1 a run explodes, below 10⁻⁶ it converges, else it stalls."
 )
 PRESETS = (
     Preset("Enforced", {"budget": BUDGETS[3], "radius": NO_RADIUS, "damping": 1.0},
