@@ -127,8 +127,8 @@ def directions(
 ) -> dict[str, Float[Array, "_ p"]]:
     """What is taken for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
 
-    All are solved in one call: several that factor many matrices each, side by side in a compiled function, can wait for
-    each other for ever (jaxlib 0.10.2, two cores).
+    All are solved in one call: several that factor many matrices each, side by side in a compiled function, can wait
+    for each other for ever (jaxlib 0.10.2, two cores).
 
     Args:
         g: The gradient.

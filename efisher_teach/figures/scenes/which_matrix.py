@@ -5,8 +5,6 @@ that is the measure: its share of the best, the cosine with F⁻¹g in the metri
 passes over the batch: one gives g and all rows of C, one more a label for each example, k the exact F of k classes.
 """
 
-from itertools import pairwise
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +23,8 @@ from efisher_teach.figures.scene import Axis, Preset, Scene
 from efisher_teach.network.stand_ins import directions, stand_ins
 
 DAMPINGS = np.array([1e-3, 1e-2, 0.1, 1.0, 10.0])  # in mean eigenvalues of the matrix that is damped
-STEPS = (0, 10, 50, 300)  # of descent on all examples, at a rate of 0.5
+STRIDE = 10
+STEPS = (0, STRIDE, 50, 300)  # of descent on all examples, at a rate of 0.5
 BATCHES = (64, 256, 1024)
 LABELS = (1, 2, 4, 8)  # sampled for each example
 DRAWS = 5
@@ -96,9 +95,10 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
         errors.reject("problem", f"one with at most {LARGEST} parameters", f"{p}", action)
     view.require_examples(problem, BATCHES[-1])
     trained = [problem]
-    for before, after in pairwise(STEPS):
-        trained.append(descend(trained[-1], steps=after - before, learning_rate=0.5))
-    stages = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(stage.params for stage in trained))
+    for _ in range(STEPS[-1] // STRIDE):  # one program for all
+        trained.append(descend(trained[-1], steps=STRIDE, learning_rate=0.5))
+    stages = (trained[steps // STRIDE].params for steps in STEPS)
+    stages = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stages)
     return Scene(
         title="Which matrix, at what price?",
         axes=(
