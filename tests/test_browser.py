@@ -24,7 +24,7 @@ import efisher_teach as ef
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.05, step=0.005, readout_format=".3f")
 explorer = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
-damping = ef.Explorer(ef.scenes.damping(ef.linear_regression()))
+damping = ef.Explorer(ef.scenes.start_here(ef.linear_regression()))
 """
 WITH_A_SLIDER = """
 turn = ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f")
@@ -240,7 +240,7 @@ def test_running_a_cell_again_replaces_its_view(live, views):
     assert lab.until(lambda: lab.explorers(live.page).count() == 4)
     assert live.page.locator(".ef-explorer").count() == 4
     fresh = lab.explorers(live.page).nth(2)
-    assert lab.press(fresh, slider_of(fresh), "End")["said"] == ["1.0×10¹"]
+    assert lab.press(fresh, slider_of(fresh), "End")["said"] == ["1.0×10⁰"]
 
 
 def test_buttons_save_and_copy_what_is_shown(live, views, tmp_path):

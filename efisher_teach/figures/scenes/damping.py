@@ -97,9 +97,9 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 WORDS = (
     "At ε = {damping}, with every μ times {spectrum}, the step is {length:.3f} long, {turn:.0f}° from −g, and keeps "
     "{kept_least:.0f} % to {kept_most:.0f} % of the undamped components. With a constant η it is "
-    "{constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow would cost {shadow:.2f} c. The linear "
-    "model promises a mean loss change of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out loss "
-    "{unseen:+.4f}; {worse:.0f} % of the training examples get worse. Every ε spends √c = {cost:.3f}."
+    "{constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow would cost {shadow:.2f} c. The "
+    "linear model promises a mean loss change of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out "
+    "loss {unseen:+.4f}; {worse:.0f} % of the training examples get worse. Every ε spends √c = {cost:.3f}."
 )
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7, "spectrum": 1.0},
