@@ -67,10 +67,10 @@ def test_curves_over_all_dampings_pass_through_their_dots(case):
 
 def test_bound_and_what_is_monotone_in_damping(case):
     arrays = case.arrays
-    # A constant η: bounded whatever the spectrum; an enforced c: never at a large ε, the less the smaller C is.
+    # A constant η: bounded whatever the spectrum. An enforced c: not at a large ε, the less the smaller C is.
     assert (arrays["constant_length"] <= arrays["bound"][:, None] * (1 + 1e-5)).all()
     assert case.table.depends["bound"] == (0,)
-    assert (arrays["length"][-1] > 2 * arrays["bound"][-1]).all()
+    assert (arrays["length"][-1, :7] > 2 * arrays["bound"][-1]).all()  # up to C itself
     assert (np.diff(arrays["length"], axis=1) < 0).all()
     shadow = arrays["shadow"]
     assert (shadow > 1 - 1e-3).all() if len(case.g) > 2 else np.allclose(shadow, 1, rtol=1e-2)
