@@ -48,6 +48,14 @@ HOME = "https://github.com/efisher-teach/efisher_teach"
 BINDER = "https://mybinder.org/v2/gh/efisher-teach/efisher_teach/main?urlpath=lab/tree/notebooks/"
 COLAB = "https://colab.research.google.com/github/efisher-teach/efisher_teach/blob/main/notebooks/"
 DROPPED = ("ef.guesses()", "ef.environment()")  # say something about a kernel only
+MOVED = {  # the pages of notebooks that had another number
+    "06_fisher_hessian": "07_fisher_hessian",
+    "07_should_all_improve": "08_should_all_improve",
+    "08_a_real_network": "09_a_real_network",
+    "09_bug_hunt": "11_bug_hunt",
+    "10_your_model": "12_your_model",
+}
+PART = 95_000  # letters of a file that is loaded on demand
 WAY = re.compile(
     r"\n(?:---\n)?(?:Previous|Next): \[.*\n?$"
 )  # of a notebook to its neighbours: pages have their own
@@ -115,8 +123,10 @@ def run(cells: list, folder: Path) -> list[list[dict]]:
 def slim(about: dict[str, Any]) -> dict[str, Any]:
     """Reduce the pictures in what a figure hands over."""
     if "reply" in about:
-        for holder in (about, *about["reply"]["forms"].values()):
-            holder["picture"] = b64encode(in_256_colours(b64decode(holder["picture"]))).decode()
+        replies = [about["reply"], *about["reply"]["states"].values()]
+        for holder in (about, *(form for each in replies for form in each.get("forms", {}).values())):
+            if holder["picture"]:
+                holder["picture"] = b64encode(in_256_colours(b64decode(holder["picture"]))).decode()
     return about
 
 
@@ -149,9 +159,32 @@ def in_256_colours(picture: bytes, width: int = 0, shape: float = 0) -> bytes:
     return out.getvalue()
 
 
+def lay_beside(text: str, assets: Path) -> list[str]:
+    """Write a text into files that a page loads on demand, as browser/states.py says; gives their places."""
+    places = []
+    for start in range(0, len(text), PART):
+        part = text[start : start + PART]
+        place = assets / "parts" / f"{sha256(part.encode()).hexdigest()[:16]}.js"
+        place.parent.mkdir(exist_ok=True)
+        place.write_text(f"document.currentScript.part = {json.dumps(part)};\n")
+        places.append(f"assets/parts/{place.name}")
+    return places
+
+
+def lay_state_beside(state: dict, assets: Path) -> list[str]:
+    """Write a state of the controls: tables and pictures by themselves, as one form is seen at a time."""
+    forms = {
+        name: form | {part: form[part] and lay_beside(form[part], assets) for part in ("table", "picture")}
+        for name, form in state.get("forms", {}).items()
+    }
+    return lay_beside(json.dumps(state | {"forms": forms}), assets)
+
+
 def figure(name: str, about: dict, words: str, assets: Path) -> str:
     """A figure as HTML: its picture and its words, and what the scripts need to bring it to life in their place."""
     reply = about["reply"]
+    states = {key: lay_state_beside(state, assets) for key, state in reply["states"].items()}
+    reply = reply | {"states": states}
     (assets / f"{name}.png").write_bytes(b64decode(about["picture"]))
     size = [round(side) for side in reply["forms"]["wide"]["size"]]
     said = words.removeprefix(reply["title"]).lstrip(".? ")
@@ -241,7 +274,8 @@ class Writer:
         shutil.copytree(ROOT / "docs" / "images", self.assets)
         mathjax = files("sphinx-mathjax-offline") / "static" / "mathjax" / "tex-svg.js"
         shutil.copy(mathjax, self.assets / "mathjax.js")
-        shutil.copy(HERE / "look.js", self.assets)
+        for name in ("look.js", "moved.js"):
+            shutil.copy(HERE / name, self.assets)
         styles = [static(name) for name in ("explorer.css", "lesson.css")]
         (self.assets / "site.css").write_text("\n".join([*styles, (HERE / "site.css").read_text()]))
         # Not as modules: from a disk, a browser loads none.
@@ -277,6 +311,11 @@ class Writer:
         live = figure("index-1", about, about["words"], self.assets)
         html = SITE.get_template("index.html").render(self.around("index") | {"figure": Markup(live)})
         self.page("index", "What is the empirical Fisher for?", html)
+
+    def old_addresses(self) -> None:
+        """Write a page under each old name that leads on, to the same section."""
+        for old, new in MOVED.items():
+            (self.out / f"{old}.html").write_text(SITE.get_template("moved.html").render(new=new))
 
     def reference(self) -> None:
         """Write the reference of the library: all that `import efisher_teach` offers, and the modules behind it."""
@@ -341,6 +380,7 @@ def build(out: Path, only: list[str]) -> None:
     for path in PAPERS:
         writer.paper(path)
     writer.front()
+    writer.old_addresses()
     writer.reference()
 
 

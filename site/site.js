@@ -16,17 +16,7 @@ const seen = new IntersectionObserver(
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       seen.unobserve(target);
-      const still = [...target.children];
-      const host = document.createElement("div");
-      host.className = "waits";
-      target.append(host);
-      new MutationObserver((_, watch) => {
-        if (!host.querySelector("[data-serial]")) return;
-        watch.disconnect();
-        host.className = "";
-        for (const node of still) node.remove();
-      }).observe(host, { subtree: true, attributeFilter: ["data-serial"] });
-      mount(host, JSON.parse(document.querySelector(`script[data-for="${target.id}"]`).textContent));
+      mount(target, JSON.parse(document.querySelector(`script[data-for="${target.id}"]`).textContent));
     }
   },
   { rootMargin: "200px" },

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from base64 import b64encode
 from io import BytesIO
 from math import sqrt
 from threading import Semaphore
@@ -17,6 +18,7 @@ from matplotlib.image import imread
 import efisher_teach as ef
 from efisher_teach.browser import packing
 from efisher_teach.browser.page import MIME, SWITCH
+from efisher_teach.browser.states import choices
 from efisher_teach.figures.paint import places
 
 
@@ -76,7 +78,7 @@ def test_stored_are_picture_words_and_view(explorer, controlled, monkeypatch):
     data, _ = controlled._repr_mimebundle_()
     reply = json.loads(json.dumps(data[MIME]))["reply"]
     assert reply["state"] == {"turn": 30.0}
-    assert reply["controls"][0] == {"name": "budget", "label": "c", "said": "0.01", "code": "0.01"}
+    assert reply["controls"][0].items() >= {"name": "budget", "label": "c", "said": "0.01"}.items()
     assert set(reply["forms"]) == {"wide", "narrow"}
     assert set(controlled.reply["forms"]) == {"wide"}  # the live one is as it was
 
@@ -190,6 +192,73 @@ def test_a_page_holds_everything_and_escapes_it(tmp_path):
     assert "<b>" not in page
     assert page.count("</script>") == 1
     assert "://" not in page.replace("http://www.w3.org", "")  # letters alone may stand in base64
+
+
+def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
+    """Bit for bit; one control alone beside the first state, as all combinations would be too many."""
+    options = {
+        "budget": ipywidgets.FloatSlider(0.01, min=0.001, max=0.08, step=0.001, description="c"),
+        "top": ipywidgets.Dropdown(options=[("near", 0.3), ("far", 0.6)], description="view"),
+        "own": ipywidgets.FloatText(1.0, description="own"),
+    }
+    explorer = ef.Explorer(lambda budget, top, own: scene(budget, top), **options)
+    page = explorer.for_page()["reply"]
+    budget, top, own = page["controls"]
+    assert (len(budget["choices"]), budget["choices"][budget["chosen"]]["code"]) == (12, "0.01")
+    assert [each["said"] for each in top["choices"]] == ["near", "far"]
+    assert "choices" not in own
+    assert not page["together"]
+    for says in ("12 of the 80 values of c", "One of these moves at a time", "Fixed on this page: own 1."):
+        assert says in page["note"]
+    assert len(page["states"]) == 11 + 1
+    explorer.form = "narrow"
+    for key, state in page["states"].items():
+        places = zip((budget, top), map(int, key.split(",")), strict=True)
+        chosen = {each["name"]: eval(each["choices"][place]["code"]) for each, place in places}
+        explorer.restore(**chosen)
+        if error := explorer.reply["error"]:
+            assert state == {"error": error}
+            continue
+        live = json.loads(json.dumps(explorer.reply, default=lambda raw: b64encode(raw).decode()))
+        assert state["words"] == live["words"]
+        for name, form in live["forms"].items():
+            assert state["forms"][name]["table"] == form["table"]
+            assert (state["forms"][name]["picture"] is None) == (chosen["top"] == 0.3)
+        explorer.restore(budget=0.01, top=0.3)
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (ipywidgets.Checkbox(True), [False, True]),
+        (ipywidgets.Dropdown(options={"a": 1, "b": 2}), [1, 2]),
+        (
+            ipywidgets.BoundedIntText(200, min=60, max=5000),
+            [60, 200, 958, 1407, 1856, 2305, 2755, 3204, 3653, 4102, 4551, 5000],
+        ),
+        (ipywidgets.FloatLogSlider(1, min=-2, max=1, step=1), [0.01, 0.1, 1.0, 10.0]),
+        (ipywidgets.Text("a"), []),
+        (ipywidgets.IntRangeSlider(value=(1, 2)), []),
+    ],
+)
+def test_choices_of_controls(control, expected):
+    found, _ = choices(control, control.value)
+    assert [value for _, value in found] == pytest.approx(expected)
+
+
+def test_a_page_has_every_combination_of_few_choices_and_none_that_takes_long():
+    def build(kind, top):
+        return scene(0.01 * (1 + kind), top)
+
+    few = {"kind": ipywidgets.IntSlider(1, max=2), "top": ipywidgets.Dropdown(options=[0.3, 0.6])}
+    page = ef.Explorer(build, **few).for_page()["reply"]
+    assert page["together"]
+    assert sorted(page["states"]) == ["0,0", "0,1", "1,1", "2,0", "2,1"]
+    slow = ef.Explorer(lambda kind, progress: scene(), kind=ipywidgets.IntSlider(1, max=2)).for_page()[
+        "reply"
+    ]
+    assert slow["states"] == {}
+    assert slow["note"] == "Fixed on this page: kind 1. A kernel can change it."
 
 
 def test_narrow_form_is_drawn_when_it_is_asked_for(controlled):

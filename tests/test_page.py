@@ -3,11 +3,13 @@
 import time
 
 import gallery
+import ipywidgets
 import lab
 import numpy as np
 import pytest
 from PIL import Image
 
+import efisher_teach as ef
 from efisher_teach.browser.packing import draw_whole
 
 pytestmark = pytest.mark.browser
@@ -310,6 +312,50 @@ def test_state_is_copied_as_python(visit):
     explorer = gallery.explorer("the_best_step")
     exec(line)
     assert explorer.words == lab.read(root)["words"]
+
+
+def test_controls_are_lists_and_sliders_of_the_states_that_the_page_has(window, tmp_path):
+    """By keys; a refused one says why and goes back; one at a time, as all combinations would be too many."""
+    troubles = lab.listen(window, from_disk=True)
+    budget = ipywidgets.FloatSlider(0.01, min=0.005, max=0.05, step=0.005, description="c")
+    kind = ipywidgets.Dropdown(options=[("two", "two"), ("linear", "linear")], description="data")
+    problem = gallery.problem
+    explorer = ef.Explorer(
+        lambda budget, kind: ef.scenes.the_best_step(problem(kind), budget=budget), budget=budget, kind=kind
+    )
+    explorer.to_html(tmp_path / "page.html")
+    window.set_viewport_size({"width": 1500, "height": 1000})
+    window.goto((tmp_path / "page.html").as_uri())
+    root = window.locator(".ef-explorer[data-serial]")
+    root.wait_for(timeout=10_000)
+    slider, choice = root.locator(".ef-control input"), root.locator(".ef-control select")
+    lab.press(root, root.locator(".ef-axis input"), "PageUp")
+    (turned,) = lab.read(root)["state"]
+
+    def shows(**controls):
+        explorer.restore(turn=explorer.scene.axes[0].values[turned], **controls)
+        return lab.read_when(root, lambda seen: seen["words"] == explorer.words and not seen["busy"])
+
+    before = shows()
+    lab.press(root, slider, "ArrowRight")
+    assert shows(budget=0.015)["pixels"] != before["pixels"]
+    choice.select_option("linear")
+    shows(budget=0.01, kind="linear")
+    assert slider.get_attribute("aria-valuetext") == "0.01"
+    root.get_by_role("button", name="copy a line").click()
+    line = f"explorer.restore(turn={explorer.state['turn']:.0f}, budget=0.01, kind='linear')"
+    assert root.locator(".ef-copied").input_value() == line
+    lab.press(root, slider, "End")
+    seen = lab.read_when(root, lambda seen: seen["error"])
+    assert "`budget` must be at most 0.04" in seen["error"]
+    assert seen["words"] == explorer.words
+    assert (choice.input_value(), slider.get_attribute("aria-valuetext")) == ("linear", "0.01")
+    root.get_by_role("button", name="back to the first state").click()
+    turned = 180
+    shows(kind="two")
+    assert "One of these moves at a time" in root.locator(".ef-fixed").inner_text()
+    assert lab.barriers(window) == []
+    assert troubles == []
 
 
 def test_picture_is_saved(visit, window, tmp_path):

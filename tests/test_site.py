@@ -122,7 +122,7 @@ def test_notebooks_shut_nobody_out(opened):
 
 
 def test_pages_are_small_and_lead_on(site):
-    pages = {path.name: path.read_text() for path in site.glob("*.html")}
+    pages = {path.name: path.read_text() for path in site.glob("*.html") if path.stem not in build.MOVED}
     to_come = {f"{path.stem}.html" for path in build.BOOKS}
     for name, text in pages.items():
         assert len(text.encode()) < 3_000_000, name
@@ -140,6 +140,37 @@ def test_pages_are_small_and_lead_on(site):
             )
     cards = pages["index.html"].partition('<ol class="cards">')[2]
     assert len(re.findall(r"<img .*?<span>\d+ min</span><p>\S", cards)) == len(build.BOOKS) > 10
+
+
+def test_controls_load_their_states_from_files_beside_the_page(site, window):
+    parts = [*(site / "assets" / "parts").iterdir()]
+    assert parts
+    assert max(path.stat().st_size for path in parts) <= 100_000
+    troubles = lab.listen(window, from_disk=True)
+    window.goto((site / "03_the_best_step.html").as_uri())
+    lab.guess_all(window)
+    root = window.locator(".ef-explorer[data-serial]:has(select)").first
+    window.locator(".ef-page").first.scroll_into_view_if_needed()
+    root.wait_for(timeout=20_000)
+    before = lab.read(root)
+    root.locator("select").select_option("linear_regression")
+    problem = ef.descend(ef.linear_regression(), steps=6, learning_rate=0.5)
+    explorer = ef.Explorer(ef.scenes.the_best_step(problem, budget=0.01))
+    explorer.turn = -60
+    seen = lab.read_when(root, lambda seen: seen["words"] == explorer.words and not seen["busy"])
+    assert seen["serial"] > before["serial"]
+    assert troubles == []
+
+
+def test_old_addresses_lead_on_to_the_same_section(site, window):
+    names = {path.stem for path in build.BOOKS}
+    assert not names & build.MOVED.keys()
+    assert {*build.MOVED.values()} <= names
+    old, new = "09_bug_hunt", "11_bug_hunt"
+    (site / f"{new}.html").write_text("<!doctype html><title>new</title>")
+    window.goto((site / f"{old}.html").as_uri() + "#Exercises", wait_until="commit")
+    window.wait_for_url(f"**/{new}.html#Exercises", timeout=10_000)
+    (site / f"{new}.html").unlink()
 
 
 def test_the_reference_has_every_public_name(site):
@@ -279,6 +310,8 @@ POLICY = {"Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsa
 def test_without_scripts_or_under_a_strict_policy_there_are_pictures_with_words(site, window, scripts):
     context = window.context.browser.new_context(java_script_enabled=scripts)
     page = context.new_page()
+    thrown = []
+    page.on("pageerror", lambda error: thrown.append(str(error)))
 
     def serve(route):
         route.fulfill(path=site / route.request.url.partition("test/")[2], headers=POLICY)
@@ -294,6 +327,9 @@ def test_without_scripts_or_under_a_strict_policy_there_are_pictures_with_words(
         assert lab.until(lambda: picture.evaluate("(image) => image.naturalWidth") > 500)  # noqa: B023
         assert picture.is_visible()
         assert len(figure.locator("figcaption").inner_text()) > 80
+    page.wait_for_timeout(500)
+    assert not page.locator(".ef-explorer, .ef-waits").count(), "half a figure beside the picture"
+    assert thrown == []
     gallery.explorer("the_best_step").to_html(site / "alone.html")
     page.goto("https://course.test/alone.html")
     assert page.locator("img").get_attribute("alt") in gallery.shown("the_best_step")[0].title

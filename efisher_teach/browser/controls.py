@@ -34,13 +34,18 @@ def unmoved(values: dict[str, Any], before: dict[str, Any]) -> bool:
     return all(same(value, before[name]) for name, value in values.items())
 
 
-def describe(controls: dict[str, Any], values: dict[str, Any]) -> list[dict[str, str]]:
+def say(value: Any) -> str:
+    """A value of a control in words."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def describe(controls: dict[str, Any], values: dict[str, Any]) -> list[dict[str, Any]]:
     """For each control: its name, its label, and its value in words and as Python."""
     return [
         {
             "name": name,
             "label": controls[name].description or name,
-            "said": getattr(controls[name], "label", None) or f"{value}",
+            "said": getattr(controls[name], "label", None) or say(value),
             "code": repr(value),
         }
         for name, value in values.items()

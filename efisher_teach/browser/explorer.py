@@ -19,6 +19,7 @@ from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepar
 from efisher_teach.browser.page import TEMPLATES, bundle, static, without_bytes
 from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
+from efisher_teach.browser.states import Menu, on_page
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
@@ -195,20 +196,33 @@ class Explorer(anywidget.AnyWidget):
         write_whole(path, self._as_file(kind))
 
     def to_html(self, path: str | Path) -> None:
-        """Write a page with this explorer: its axes are live, with no kernel and no request to any host.
+        """Write a page with this explorer: axes and controls are live, with no kernel and no request to any host.
 
-        Where no script runs, it is the picture and its words.
+        The scene is computed once for each choice that the page has of the controls, and all of that lies in the one
+        file: at most 12 values of a slider, and every combination if those are at most 12, else one control at a
+        time. A control with no list of values stays as it is, and so do all where `scene` has an argument `progress`:
+        the page says so. Where no script runs, it is the picture and its words.
         """
         about = self.for_page() | {"title": self.scene.title, "words": self.words}
         page = TEMPLATES.get_template("page.html").render(about)
         write_whole(Path(path), page)
 
     def for_page(self) -> dict[str, Any]:
-        """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs."""
+        """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs.
+
+        states.py says what `reply` holds of the controls.
+        """
         with self._lock:
             shown = self._prepare(self.scene, self.table, "narrow")
             reply = pack(shown) | {"serial": 1, "error": "", "state": self.state}
-            reply["controls"] = describe(self.controls, self._values)
+
+            def show(values: dict[str, Any]) -> dict[str, Any]:
+                scene = self._build(progress=lambda part: None, **values)
+                forms = tuple(shown.forms)
+                return pack(prepare(scene, tabulate(scene), forms, shown)) | {"error": ""}
+
+            described = describe(self.controls, self._values)
+            reply |= on_page(Menu(described, self.controls, self._values, self._is_slow), reply, show)
             return without_bytes({"reply": reply, "picture": self.to_png(ratio=1)})
 
     def close(self) -> None:

@@ -30,8 +30,9 @@ function sameBytes(one, other) {
  * image of the form that was open last serves again where the picture is the same.
  */
 async function unpack(form, steps, last) {
-  const decoding = last && sameBytes(last.bytes, form.picture) ? last.picture : decodePicture(form.picture);
-  const [inflated, picture] = await Promise.all([inflate(form.table).arrayBuffer(), decoding]);
+  const [packed, drawn] = await Promise.all([form.table, form.picture]); // on a page they may have to be loaded
+  const decoding = last && sameBytes(last.bytes, drawn) ? last.picture : decodePicture(drawn);
+  const [inflated, picture] = await Promise.all([inflate(packed).arrayBuffer(), decoding]);
   const bytes = new Uint8Array(inflated); // all low bytes, then all high ones
   const high = bytes.length / 2;
   const layers = form.layers.map((layer) => {
@@ -44,7 +45,7 @@ async function unpack(form, steps, last) {
     sum(table, layer.shape);
     return { ...layer, table, stride, steps };
   });
-  return { size: form.size, layers, picture, bytes: form.picture };
+  return { size: form.size, layers, picture, bytes: drawn };
 }
 
 /** Undo differences: along every axis, each place holds what it adds to the one before. */
@@ -228,7 +229,7 @@ const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 
 /**
  * One view: a figure, a slider an axis, the words, and a bar of buttons. The host is told what happens:
- * `moved(name, value)`, `wantForm(form)`, and, where there is a kernel, `send(message)`.
+ * `moved(name, value)`, `wantForm(form)`, `reset()`, and, where there is a kernel, `send(message)`.
  */
 class Figure {
   constructor(parent, host) {
@@ -517,7 +518,7 @@ class Figure {
 
   reset() {
     this.glide(this.scene.axes.map((axis) => nearest(axis.values, axis.start)));
-    this.host.send?.({ reset: true });
+    this.host.reset();
   }
 
   /** A line of Python that restores the state: into the clipboard, and to be seen. */
@@ -661,6 +662,7 @@ function render({ model, el }) {
       waiting ??= setTimeout(tellKernel, 200);
     },
     wantForm: (form) => model.get("form") !== form && save("form", form),
+    reset: () => model.send({ reset: true }),
     send(message) {
       tellKernel();
       if (message.save) files += 1;
@@ -692,16 +694,108 @@ function render({ model, el }) {
   };
 }
 
-/** A figure on a page without a kernel: what was bytes is base64, controls of the kernel are said as they stand. */
-function mount(parent, reply) {
-  const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  reply.words = bytes(reply.words);
-  for (const form of Object.values(reply.forms)) Object.assign(form, { picture: bytes(form.picture), table: bytes(form.table) });
-  const figure = new Figure(parent, { moved: () => {}, wantForm: () => {} });
-  figure.show(reply, () => reply.state);
-  if (!reply.controls.length) return;
-  const fixed = element("p", "ef-fixed", figure.side);
-  fixed.textContent = `On this page: ${reply.controls.map(({ label, said }) => `${label} ${said}`).join(", ")}.`;
+/** What a file beside the page holds: a script, as `fetch` is forbidden where pages come from a disk. */
+function loadPart(source) {
+  const script = element("script", "", document.head, { src: source });
+  return new Promise((done, fail) => {
+    script.addEventListener("load", () => done(script.part));
+    script.addEventListener("error", () => fail(new Error(`${source}, a part of this page, is not beside it.`)));
+  }).finally(() => script.remove());
+}
+
+/** A text of a page, or the files that have it in pieces. */
+const whole = async (part) => (typeof part === "string" ? part : (await Promise.all(part.map(loadPart))).join(""));
+const unpackBytes = async (part) => Uint8Array.from(atob(await whole(part)), (letter) => letter.charCodeAt(0));
+
+/** A list or a slider for each control that moves on this page; gives a function that sets all to the places given. */
+function buildControls(parent, controls, pick) {
+  const rows = controls.map(({ label, choices, is_list }, i) => {
+    const row = element("div", "ef-control", parent);
+    element("span", "", row, { "aria-hidden": "true" }).textContent = label;
+    if (is_list) {
+      const list = element("select", "", row, { "aria-label": label });
+      for (const { said } of choices) element("option", "", list).textContent = said;
+      list.addEventListener("change", () => pick(i, list.selectedIndex));
+      return (place) => (list.selectedIndex = place);
+    }
+    const said = steady(element("output", "", row), longest(choices.map((choice) => choice.said)));
+    const input = element("input", "", row, { type: "range", min: 0, max: choices.length - 1, step: 1, "aria-label": label });
+    input.addEventListener("input", () => pick(i, input.valueAsNumber));
+    return (place) => {
+      input.value = place;
+      said.textContent = choices[place].said;
+      input.setAttribute("aria-valuetext", choices[place].said);
+    };
+  });
+  return (places) => rows.forEach((set, i) => set(places[i]));
+}
+
+/**
+ * A figure on a page without a kernel: what was bytes is base64, and controls choose among states that were computed
+ * beforehand (states.py says how they are written). What stands in `parent` stays until the figure is there, and where
+ * it cannot come: old browsers, or a policy that forbids what it needs.
+ */
+async function mount(parent, first) {
+  const still = [...parent.children];
+  const room = element("div", "ef-waits", parent);
+  const controls = first.controls.filter(({ choices }) => choices);
+  const start = controls.map(({ chosen }) => chosen);
+  let shown = start; // the places of what is seen, and of what is asked for
+  let asked = start;
+  let serial = 1;
+  let set = () => {};
+
+  const prepare = async (reply) => {
+    const forms = Object.entries(reply.forms).map(([name, form]) => {
+      const once = (part) => {
+        let bytes;
+        return { get: () => (bytes ??= unpackBytes(part)) };
+      };
+      const parts = { table: once(form.table), picture: once(form.picture ?? first.forms[name].picture) };
+      return [name, Object.defineProperties({ ...form }, parts)];
+    });
+    return { ...reply, forms: Object.fromEntries(forms), words: await unpackBytes(reply.words) };
+  };
+  const go = async (places) => {
+    const mine = ++serial;
+    set((asked = places));
+    const key = places.join();
+    figure.busy(mine, -1);
+    try {
+      const part = key === start.join() ? first : first.states[key];
+      const state = Array.isArray(part) ? JSON.parse(await whole(part)) : part;
+      if (state.error) throw new Error(state.error);
+      const next = await prepare({ ...first, ...state, serial: mine });
+      let live = -1;
+      next.controls = first.controls.map((control) => control.choices ? { ...control, ...control.choices[places[++live]] } : control);
+      if (mine !== serial) return;
+      await figure.show(next, () => Object.fromEntries(figure.scene.axes.map(({ name, values }, i) => [name, values[figure.state[i]]])));
+      if (mine === serial) shown = places;
+    } catch (error) {
+      if (mine !== serial) return;
+      set((asked = shown));
+      figure.error.textContent = error.message;
+    }
+    if (mine === serial) figure.root.classList.remove("ef-busy");
+  };
+  const reset = () => asked.join() !== start.join() && go(start);
+  const figure = new Figure(room, { moved: () => {}, wantForm: () => {}, reset });
+  if (controls.length) {
+    const rows = element("div", "ef-controls", figure.root);
+    figure.sliders.before(rows);
+    set = buildControls(rows, controls, (i, place) => go((first.together ? asked : start).with(i, place)));
+    set(start);
+  }
+  if (first.note) element("p", "ef-fixed", figure.side).textContent = first.note;
+  try {
+    await figure.show(await prepare(first), () => first.state);
+  } catch {
+    figure.close();
+    room.remove(); // the picture and its words stay
+    return;
+  }
+  room.className = "";
+  for (const node of still) node.remove();
 }
 
 export default { render };

@@ -1,0 +1,120 @@
+"""The states of an explorer's controls as a page without a kernel has them: computed beforehand, loaded on demand.
+
+The protocol, between here and `mount` in static/explorer.js. A reply for a page has besides what every reply has:
+
+- `controls`: of each its name, label and value. One that moves on the page has `choices`, each as it is said and as it
+  is in Python, the place `chosen` of the one that the page begins with, and `is_list`.
+- `together`: whether every combination of choices is there. If not, one control moves, the others are as they began.
+- `states`: for all but the first state a reply of its own, by the places of the choices, "2,0,1". A picture that is
+  the same as in the first is null. A state that fails has only its `error`.
+- `note`: what is combined, thinned or fixed, in words.
+
+Any state, table or picture may be a list of files that hold it in pieces. `fetch` is forbidden on a page from a disk,
+so each is a script: `document.currentScript.part = "…"`. A page of one file (`Explorer.to_html`) has them in it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from efisher_teach.browser.controls import say
+
+MOST_CHOICES = 12  # of a control, and of all combinations of several
+
+
+def choices(control: Any, value: Any) -> tuple[list[tuple[str, Any]], int]:
+    """List the values that a control can have on a page, `value` among them, as (said, value); and count all it has.
+
+    Sliders are thinned to `MOST_CHOICES` values from end to end. What has no finite list gives none.
+
+    Examples:
+        >>> import ipywidgets
+        >>> from efisher_teach.browser.states import choices
+        >>> choices(ipywidgets.IntSlider(4, min=0, max=99), 4)[0][:3]
+        [('0', 0), ('4', 4), ('18', 18)]
+    """
+    if hasattr(control, "options"):
+        given = control.options
+        options = [*(given.items() if isinstance(given, Mapping) else given)]
+        if not all(isinstance(each, list | tuple) and len(each) == 2 for each in options):
+            options = [(str(each), each) for each in options]
+        found = [(str(said), each) for said, each in options]
+        return (found, len(found)) if sum(each == value for _, each in found) == 1 else ([], 0)
+    if isinstance(value, bool):
+        return [("no", False), ("yes", True)], 2
+    if not isinstance(value, int | float) or not hasattr(control, "min"):
+        return [], 0
+    low, high, step = control.min, control.max, control.step or (control.max - control.min) / 100
+    count = round((high - low) / step) + 1
+    places = np.unique(np.rint(np.linspace(0, count - 1, min(count, MOST_CHOICES))).astype(int))
+    base = getattr(control, "base", 0)  # of a slider whose steps are those of a logarithm
+    grid = [type(value)(base ** (low + place * step) if base else low + place * step) for place in places]
+    at = int(np.argmin(np.abs(np.array(grid) - value)))
+    if len(grid) > 2 and not np.isclose(grid[at], value):
+        at = min(max(at, 1), len(grid) - 2)  # the ends stay
+    grid[at] = value
+    return [(say(each), each) for each in grid], count
+
+
+class Menu:
+    """What the controls of an explorer can show on a page: how they are described, and the states to compute."""
+
+    def __init__(
+        self, described: list[dict], controls: dict[str, Any], values: dict[str, Any], is_slow: bool
+    ):
+        self.described, self.values = described, values
+        self.live: dict[str, list[tuple[str, Any]]] = {}
+        thinned, fixed = [], []
+        for about in described:
+            name, label = about["name"], about["label"]
+            found, count = ([], 0) if is_slow else choices(controls[name], values[name])
+            if len(found) < 2:
+                fixed.append(f"{label} {about['said']}")
+                continue
+            self.live[name] = found
+            about["chosen"] = next(i for i, (_, value) in enumerate(found) if value == values[name])
+            about["choices"] = [{"said": said, "code": repr(value)} for said, value in found]
+            about["is_list"] = hasattr(controls[name], "options") or isinstance(values[name], bool)
+            if count > len(found):
+                thinned.append(f"{len(found)} of the {count} values of {label}")
+        self.together = prod(map(len, self.live.values())) <= MOST_CHOICES
+        parts = [
+            thinned and f"This page has {', '.join(thinned)}.",
+            not self.together
+            and len(self.live) > 1
+            and "One of these moves at a time, and the others go back to where they began: "
+            "all combinations need a kernel.",
+            fixed and f"Fixed on this page: {', '.join(fixed)}. A kernel can change it.",
+        ]
+        self.note = " ".join(part for part in parts if part)
+
+    def states(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every state but the first: its key, and the values of all controls."""
+        start = [about["chosen"] for about in self.described if about["name"] in self.live]
+        for places in product(*(range(len(found)) for found in self.live.values())):
+            moved = sum(place != first for place, first in zip(places, start, strict=True))
+            if moved == 0 or (moved > 1 and not self.together):
+                continue
+            chosen = {name: self.live[name][place][1] for name, place in zip(self.live, places, strict=True)}
+            yield ",".join(map(str, places)), self.values | chosen
+
+
+def on_page(
+    menu: Menu, base: dict[str, Any], show: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a reply for a page has besides `base`, the reply of its first state; `show(values)` makes another."""
+    states = {}
+    for key, values in menu.states():
+        try:
+            reply = show(values)
+        except Exception as error:  # as with a kernel: the reason is for the reader
+            states[key] = {"error": f"{type(error).__name__}: {error}"}
+            continue
+        for name, form in reply["forms"].items():
+            if form["picture"] == base["forms"][name]["picture"]:
+                form["picture"] = None
+        states[key] = reply
+    return {"controls": menu.described, "together": menu.together, "note": menu.note, "states": states}
