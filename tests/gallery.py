@@ -88,6 +88,7 @@ GALLERY = {
     "two_budgets, thirty": lambda: scenes.two_budgets(problem("thirty")),
     "a_whole_run": lambda: scenes.a_whole_run(problem("exact")),
     "a_whole_run, noisy": lambda: scenes.a_whole_run(problem("linear")),
+    "four_ways_to_weigh": scenes.four_ways_to_weigh,
     "other_coordinates": lambda: in_chart("polar"),
     **{f"other_coordinates, {chart}": partial(in_chart, chart) for chart in CHARTS},
     "fisher_hessian": lambda: scenes.fisher_hessian(),

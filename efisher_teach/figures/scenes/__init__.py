@@ -9,6 +9,7 @@ from efisher_teach.figures.scenes.bug_hunt import bug_hunt
 from efisher_teach.figures.scenes.damping import damping
 from efisher_teach.figures.scenes.every_example_pulls import every_example_pulls
 from efisher_teach.figures.scenes.fisher_hessian import fisher_hessian
+from efisher_teach.figures.scenes.four_ways_to_weigh import four_ways_to_weigh
 from efisher_teach.figures.scenes.noise_and_curvature import noise_and_curvature
 from efisher_teach.figures.scenes.other_coordinates import other_coordinates
 from efisher_teach.figures.scenes.proof import proof
@@ -38,6 +39,7 @@ __all__ = [
     "damping",
     "every_example_pulls",
     "fisher_hessian",
+    "four_ways_to_weigh",
     "noise_and_curvature",
     "other_coordinates",
     "paint",
