@@ -53,6 +53,18 @@ def runs():
     return {name: {0.1: trial(rate)} for name, rate in rates.items()}, ours
 
 
+LEVELS, EPSILONS = (0.5, 0.3, 0.1, 0.02), (1e-3, 0.03, 0.3, 1e6)
+
+
+def left_behind():
+    """Rare kinds, of which descent neglects two, and wrong labels, at some levels: what the scene is given."""
+    rng, level = np.random.default_rng(0), np.array(LEVELS)
+    rare = np.stack([rng.uniform(0.3, 1, (2, 5, 3, 4)), rng.uniform(0.5, 2, (2, 5, 3, 4)) * level], axis=-1)
+    rare[1, :2, ..., 1] = 6 * level
+    wrong = np.stack([rng.uniform(0.6, 0.9, (2, 4, 3, 4)), rng.uniform(1, 3, (2, 4, 3, 4)) * level], axis=-1)
+    return rare, wrong
+
+
 def in_chart(chart):
     return scenes.other_coordinates(problem("inside"), chart)
 
@@ -98,6 +110,7 @@ GALLERY = {
     "the_split, drawn": lambda: scenes.the_split(problem("logistic")),
     "vector_field": lambda: scenes.vector_field(),
     "vector_field, noisy": lambda: scenes.vector_field(noise=10.0),
+    "rare_and_wrong": lambda: scenes.rare_and_wrong(LEVELS, EPSILONS, *left_behind()),
     "should_all_improve": lambda: scenes.should_all_improve(problem("thirty")),
     "should_all_improve, wide": lambda: scenes.should_all_improve(problem("wide")),
     "should_all_improve, noisy": lambda: scenes.should_all_improve(

@@ -302,12 +302,6 @@ STYLES = {
         lambda G: -_projector(G).sum(axis=1),
         lambda G: ef.empirical_fisher_step(G, learning_rate=1.0).predicted_changes,
     ),
-    "agreement": (
-        lambda G: _projector(G).sum() / len(G),
-        lambda G: (
-            np.linalg.norm(np.asarray(G) @ np.linalg.pinv(np.asarray(G)) @ np.ones(len(G))) ** 2 / len(G)
-        ),
-    ),
     "fraction_worse": (
         _counted,
         lambda G, delta: len([each for each in np.asarray(G @ delta) if each > 0]) / len(G),

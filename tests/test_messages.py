@@ -38,6 +38,7 @@ step, path, two, targeted = ef.empirical_fisher_step, ef.damping_path, ef.two_bu
 ratios, make, scale_by = ef.generalised_eigenvalues, ef.make_update, ef.scale_by_empirical_fisher
 COSTS, IMPROVE, RACE = scenes.what_a_step_costs, scenes.should_all_improve, scenes.a_real_network
 TWO, NETWORK, (RIVALS, OURS) = gallery.problem("two"), gallery.problem("network"), gallery.runs()
+BEHIND, RARE, WRONG = scenes.rare_and_wrong, *gallery.left_behind()
 TEN = (lambda small: small._replace(x=small.x[:10], y=small.y[:10]))(gallery.problem("small network"))
 THREE, FEW = ef.logistic_regression(p=3), ef.logistic_regression(3)
 FALSE = charts.elementwise("false", lambda psi: psi / 2, lambda theta: theta, "all θ")
@@ -155,8 +156,12 @@ RIGHT = {  # what a call is given where a row says nothing else
     ef.fit: {"update": update, "params": theta, "x": x, "y": y, "steps": 1, "progress": False},
     split_examples: {"mesh": AbstractMesh((8,), ("examples",)), "x": x, "y": y},
     show: {"points": np.ones((2, 2))},
+    BEHIND: {"levels": gallery.LEVELS, "dampings": gallery.EPSILONS, "rare": RARE, "wrong": WRONG},
     RACE: {"rivals": RIVALS, "ours": OURS, "first": "c"},
-    **{scene: {"problem": TWO} for scene in (scenes.the_best_step, scenes.proof, IMPROVE)},
+    **{
+        scene: {"problem": TWO}
+        for scene in (scenes.batches_and_memory, scenes.the_best_step, scenes.proof, IMPROVE)
+    },
 }
 # Who takes what many take.
 TAKE_G = [step, path, two, targeted, ef.solve_dual, ef.pull_back, ef.step_in, scenes.your_model, spectrum]
@@ -467,6 +472,9 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (written_in, "chart", ["log"], "one of 'affine', "),
     (written_in, "params", [-theta], "inside the chart 'exp' (θ > 0, as θ = exp ψ); got [-0.5 -1. ]."),
     (written_in, "problem", [{"params": y}], PLANE),
+    (BEHIND, "wrong", [WRONG[:, 1:]], "of shape (2, 4, 3, 4, 2); got (2, 3, 3, 4, 2). Its axes are in"),
+    (BEHIND, "rare", [RARE[:, 2:]], "some kinds that descent neglects, and some that not; got [False"),
+    (scenes.batches_and_memory, "remember", ["g"], "one of 'C', 'steps'; got 'g'. Choose one of these."),
     (RACE, "rivals", [{"rivals": {}}], "the runs of descent, adam, natural; got none. Name all."),
     (RACE, "ours", [{"first": "r"}, {"ours": OURS | {"r": {}}}], "runs of every variant, also of"),
     (

@@ -86,32 +86,6 @@ def equal_changes(G):
     return -G @ jnp.linalg.lstsq(G, jnp.ones(len(G)))[0]
 
 
-@exercise(
-    2, "How much of the wish can be fulfilled? Compute $\\rho=g^\\top C^{+}g$ for any $G$, without forming $C$.",
-    ("What does ρ say about the changes −P1?",
-     "gᵀC⁺g = (1/n) 1ᵀP1: ρ is the mean of the entries of P1.",
-     "Fit ones to the gradients with lstsq, and take the mean of the fitted values."),
-    lambda rng, size: (rows(rng, size),),
-    mistakes=lambda G: {
-        "1/n is missing: this is the sum over the examples.": jnp.sum(_projected(G)),
-        "This is 1 − ρ, the part of the wish that stays unfulfilled.": 1 - jnp.mean(_projected(G)),
-        "This is √ρ: what the mean loss falls by for each √c.": jnp.sqrt(jnp.mean(_projected(G))),
-        "This is ‖g‖²/tr C: how much of the length of the gradients the mean keeps. ρ weighs with C⁺.":
-            jnp.sum(G.mean(axis=0) ** 2) / jnp.mean(jnp.sum(G**2, axis=1)),
-        "This is how many directions there are, for each example. It says nothing of g.": min(G.shape) / len(G),
-        "This is the centred one, s = gᵀΣ⁺g. ρ has the uncentred C in it.": _sharpe(G),
-    },
-    properties={
-        "it stays as it is if all gradients are measured in other coordinates, GJ.":
-            lambda answer, G: (answer(G @ _shear(G.shape[1])), answer(G)),
-        "it does not depend on the unit of the loss.": lambda answer, G: (answer(3 * G), answer(G)),
-    },
-)  # fmt: skip
-def agreement(G):
-    """Return ρ, between 0 and 1, for gradients G (n, p)."""
-    return jnp.mean(G @ jnp.linalg.lstsq(G, jnp.ones(len(G)))[0])
-
-
 def _shear(p):
     return jnp.eye(p) + 0.5 * jnp.eye(p, k=1)
 

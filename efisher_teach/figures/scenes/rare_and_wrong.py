@@ -1,0 +1,176 @@
+"""Rare and wrong: whom equal decrease finds that descent neglects, and what it learns by heart, while training goes on.
+
+The runs come from outside, as training takes seconds. What moves is how far training has gone, which is the only way
+to compare methods that take steps of different length: at the same mean loss.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from efisher_teach import errors
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER, TRUTH
+from efisher_teach.figures.marks import dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import over, points
+from efisher_teach.figures.scene import Axis, Preset, Scene
+
+NEGLECTED = 3.0  # times the mean loss: a kind whose loss is larger than that under descent is neglected
+MARKS = {
+    "others": dots("A", OTHER, 7),
+    "neglected": dots("A", CANDIDATE, 9),
+    "band": polygons("B", FAINT),
+    "told": line("B", TRUTH, 2.4),
+    "untold": line("B", EMPIRICAL_FISHER, 2.4),
+    "by_descent": dots("B", DESCENT, 9),
+    "here": dots("C", CONSTRAINT, 8),
+}
+
+
+def rare_and_wrong(
+    levels: tuple[float, ...],
+    dampings: tuple[float, ...],
+    rare: Float[np.ndarray, "2 kinds draws levels 2"],
+    wrong: Float[np.ndarray, "2 dampings draws levels 2"],
+) -> Scene:
+    """Compare equal decrease with descent at the same training loss: rare kinds, and wrong labels over ε.
+
+    Args:
+        levels: Mean training losses at which the runs were looked at, falling.
+        dampings: ε of the runs with wrong labels, rising; the last is so large that it is descent.
+        rare: By equal decrease and by descent: of each rare kind, draw and level the part of its unseen examples that
+            is known, and the mean training loss of its few examples.
+        wrong: Nobody told and told who is wrong: of each ε, draw and level the part of all unseen examples that is
+            known, and the mean loss of the wrong labels.
+
+    Returns:
+        A `Scene` with the axis "level".
+
+    Raises:
+        ValueError: The shapes do not fit.
+
+    Examples:
+        >>> runs = np.full((2, 10, 3, 2, 2), 0.5), np.full((2, 4, 8, 2, 2), 0.5)
+        >>> scene = ef.scenes.rare_and_wrong((0.5, 0.1), (1e-3, 0.03, 0.3, 1e6), *runs)
+        >>> print(scene.axes[0].say(1.0))
+        0.1
+    """
+    rare, wrong = np.asarray(rare, float), np.asarray(wrong, float)
+    for name, array, count in (("rare", rare, rare.shape[1:2]), ("wrong", wrong, (len(dampings),))):
+        shape = (2, *count, *array.shape[2:3], len(levels), 2)
+        if array.shape != shape:
+            errors.reject(name, f"of shape {shape}", f"{array.shape}", "Its axes are in the docstring.")
+    known, losses = np.moveaxis(rare.mean(axis=2), -1, 0)
+    middle = int(np.argmin(np.abs(np.array(levels) - 0.1)))
+    neglected = losses[1, :, middle] > NEGLECTED * levels[middle]
+    if neglected.all() or not neglected.any():
+        action = "Take more kinds, or fewer examples of each."
+        errors.reject("rare", "some kinds that descent neglects, and some that not", f"{neglected}", action)
+    data = {"known": known, "losses": losses, "wrong": wrong, "levels": np.array(levels)}
+    return Scene(
+        title="Rare and wrong: at the same training loss",
+        axes=(
+            Axis(
+                "level",
+                "trained to a mean loss of",
+                np.arange(float(len(levels))),
+                float(middle),
+                lambda level: f"{levels[int(level)]:g}",
+            ),
+        ),
+        data={name: jnp.asarray(array, float) for name, array in data.items()}
+        | {"places": [jnp.flatnonzero(neglected), jnp.flatnonzero(~neglected)]},
+        background=background,
+        respond=respond,
+        marks=MARKS,
+        still=still,
+        mosaic=("ABC", "A;B;C"),
+        words=WORDS,
+        size=(10.0, 4.0),
+        narrow=(4.8, 11.0),
+        labels={"dampings": (*(f"{value:g}" for value in dampings[:-1]), "descent")},
+        presets=(
+            Preset("Early", {"level": 0.0},
+                   "Equal decrease has found most of what it will find; descent has yet to look at the neglected.",
+                   "Will descent make up for it?"),
+            Preset("Late", {"level": len(levels) - 1.0},
+                   "Descent has caught up with most kinds, and every method has learned most wrong labels.",
+                   "Where would you have stopped, if you did not know which is which?"),
+        ),
+    )  # fmt: skip
+
+
+WORDS = (
+    "At a mean training loss of {level} equal decrease knows {equal_neglected:.0f} % of the unseen digits of the kinds "
+    "that descent neglects, and descent {descent_neglected:.0f} %; of the other kinds {equal_others:.0f} % and "
+    "{descent_others:.0f} %. With wrong labels equal decrease knows {equal_wrong:.0f} % of all unseen digits (from "
+    "{equal_low:.0f} to {equal_high:.0f} % over the draws), and descent {descent_wrong:.0f} % (from {descent_low:.0f} "
+    "to {descent_high:.0f} %); told whom not to ask, they know {equal_told:.0f} % and {descent_told:.0f} %. Under "
+    "descent the neglected have a loss of {loss_neglected:.2f}, the wrong one of {loss_wrong:.2f}."
+)
+
+
+def background(data):
+    """How the losses of the neglected and of the wrong go, by both methods."""
+    neglected = jnp.mean(data["losses"][:, data["places"][0]], axis=1)
+    wrong = jnp.mean(data["wrong"][0, jnp.array([0, -1]), :, :, 1], axis=1)
+    return {"levels": data["levels"], "neglected_loss": neglected, "wrong_loss": wrong}
+
+
+def respond(data, state):
+    """All that is known at a level, and the losses there."""
+    level = jnp.argmin(jnp.abs(jnp.arange(len(data["levels"])) - state["level"]))
+    equal, descent = 100 * data["known"][:, :, level]
+    neglected, others = data["places"]
+    found = 100 * data["wrong"][..., level, 0]
+    untold, told = found.mean(axis=-1)
+    low, high = found[0].min(axis=-1), found[0].max(axis=-1)
+    at = jnp.arange(len(untold), dtype=untold.dtype)
+    now = background(data)
+    reached = jnp.concatenate([now["neglected_loss"][:, level], now["wrong_loss"][:, level]])
+    return {
+        "neglected": points(descent, equal)[neglected],
+        "others": points(descent, equal)[others],
+        **over(at, untold=untold, told=told),
+        **over(at[-1], by_descent=untold[-1]),
+        "band": jnp.concatenate([points(at, low), points(at, high)[::-1]])[None],
+        "here": points(data["levels"][level], reached),
+        "equal_neglected": equal[neglected].mean(),
+        "descent_neglected": descent[neglected].mean(),
+        "equal_others": equal[others].mean(),
+        "descent_others": descent[others].mean(),
+        "equal_wrong": untold[0],
+        "equal_low": low[0],
+        "equal_high": high[0],
+        "descent_wrong": untold[-1],
+        "descent_low": low[-1],
+        "descent_high": high[-1],
+        "equal_told": told[0],
+        "descent_told": told[-1],
+        "loss_neglected": reached[1],
+        "loss_wrong": reached[3],
+    }
+
+
+def still(panels, background):
+    """The diagonal where both know the same; the scale of ε; the losses of those left behind."""
+    kinds, labels, losses = (panels[letter] for letter in "ABC")
+    set_up(kinds, xlim=(-3, 103), ylim=(-3, 103), xlabel="by descent", ylabel="by equal decrease")
+    kinds.plot([0, 100], [0, 100], color=FAINT, lw=1.2)
+    kinds.set_title("Known of a rare kind, %")
+    key(kinds, "lower right", ("kinds that descent neglects", CANDIDATE), ("other kinds", OTHER))
+
+    names = background["dampings"]
+    set_up(labels, xlim=(-0.3, len(names) - 0.7), ylim=(48, 102), xlabel="damping ε")
+    labels.set_xticks(range(len(names)), names)
+    labels.set_title("Known with wrong labels, %")
+    key(labels, "lower left", ("told who is wrong", TRUTH), ("not told, and its spread", EMPIRICAL_FISHER))
+
+    set_up(losses, log="x", xlim=(1.25 * background["levels"][0], background["levels"][-1] / 1.25))
+    losses.set(ylim=(0, None), xlabel="mean training loss, falling")
+    losses.set_xticks(background["levels"], [f"{level:g}" for level in background["levels"]])
+    losses.minorticks_off()
+    for name, style in (("neglected_loss", "--"), ("wrong_loss", "-")):
+        for values, color in zip(background[name], (EMPIRICAL_FISHER, DESCENT), strict=True):
+            losses.plot(background["levels"], values, style, color=color, lw=2)
+    losses.set_title("Loss: wrong, rare (dashed)")
+    key(losses, "upper right", ("descent", DESCENT), ("equal decrease", EMPIRICAL_FISHER))
