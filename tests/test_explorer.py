@@ -1,7 +1,10 @@
 """The explorer without a browser: its state, its picture, its words, its answers to controls."""
 
+import csv
 import gc
 import json
+import subprocess
+import sys
 from base64 import b64encode
 from io import BytesIO
 from math import sqrt
@@ -18,8 +21,10 @@ from matplotlib.image import imread
 import efisher_teach as ef
 from efisher_teach.browser import packing
 from efisher_teach.browser.page import MIME, SWITCH
+from efisher_teach.browser.record import Record
 from efisher_teach.browser.states import choices
 from efisher_teach.figures.paint import places
+from efisher_teach.lessons.course import Verdict
 
 
 @pytest.fixture
@@ -392,3 +397,31 @@ def test_moves_leave_nothing_behind(controlled):
         controlled.controls["budget"].value = 0.01 + 0.0001 * i
 
     assert growth(run, 10, 40) < 1
+
+
+# What a class handed in
+
+
+def test_lab_records_of_a_class_become_one_table(tmp_path):
+    """Whatever a learner is called, and whatever else lies in the folder."""
+    for name, state, says in (("</script>Ada", "right", "Right"), ("=1+1, Bob", "wrong", "A mean")):
+        record = Record()
+        record.add_attempt("mean_gradient", Verdict("wrong", says), 0, "code")
+        record.add_attempt("mean_gradient", Verdict(state, says), 0, "</script>\n<b>")
+        record.add_hint("gram", 3)
+        record.write(tmp_path / f"{state}.html", name)
+        record.write(tmp_path / f"{state}.json", name)
+    Record().write(tmp_path / "empty.html", "Eve")
+    (tmp_path / "notes.html").write_text("<p>mine</p>")
+    (tmp_path / "list.json").write_text("[1]")
+    command = [sys.executable, "-m", "efisher_teach.browser.grading", tmp_path, tmp_path / "class.csv"]
+    subprocess.run(command, check=True)
+    header, *lines = csv.reader((tmp_path / "class.csv").open(encoding="utf-8-sig"))
+    assert header == ["file", "name", "exercise", "verdict", "attempts", "hints"]
+    expected = [["empty.html", "Eve", "", "not tried", "0", "0"]]
+    expected += [[file, "", "", "not a lab record", "", ""] for file in ("list.json", "notes.html")]
+    for state, name in (("right", "</script>Ada"), ("wrong", "'=1+1, Bob")):
+        for kind in ("html", "json"):
+            expected.append([f"{state}.{kind}", name, "mean_gradient", state, "2", "0"])
+            expected.append([f"{state}.{kind}", name, "gram", "not tried", "0", "1"])
+    assert lines == expected

@@ -85,7 +85,9 @@ class Record(traitlets.HasTraits):
         } | self.trait_values()
         text = json.dumps(kept, indent=1, ensure_ascii=False)
         if path.suffix == ".html":
-            text = TEMPLATES.get_template("record.html").render(kept, calibration=self.calibration)
+            text = TEMPLATES.get_template("record.html").render(
+                kept, record=kept, calibration=self.calibration
+            )
         write_whole(path, text)
 
 
