@@ -39,7 +39,7 @@ def environment() -> Card:
             rows[package] = "not installed here; the front end may bring its own"
     rows["computes on"] = ", ".join(sorted({device.device_kind for device in jax.devices()}))
     rows["compiled programs"] = (
-        f"kept in {cache}" if (cache := jax.config.jax_compilation_cache_dir) else NOT_KEPT
+        f"kept in {cache}" if (cache := jax.config.values["jax_compilation_cache_dir"]) else NOT_KEPT
     )
     card = Card(state="right")
     card.words = "\n".join(f"{key}: {value}" for key, value in rows.items())
