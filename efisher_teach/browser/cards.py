@@ -85,17 +85,15 @@ class Gate(ipywidgets.VBox, _Follower):
         super().__init__([Card(html=closed, state="not yet")])
         self.follow("guesses", self._open_after_guess)
 
-    def for_page(self) -> dict[str, Any]:
-        """All that a page needs of the figure, and the question that opens it."""
-        return self._figure.for_page() | {"gate": self._question.name}
-
     def _open_after_guess(self):
         if self._question.name in RECORD.guesses:
             self.children = [getattr(self._figure, "panel", self._figure)]
 
     def _repr_mimebundle_(self, **kwargs) -> Any:
         figure, about = self._figure._repr_mimebundle_()
-        stored = {kind: data for kind, data in figure.items() if kind not in (LIVE, MIME)}
+        stored = {kind: data for kind, data in figure.items() if kind != LIVE}
+        if MIME in stored:  # a page opens it by the question
+            stored[MIME] |= {"gate": self._question.name}
         return bundle(self, super()._repr_mimebundle_(**kwargs), stored, about)
 
 
