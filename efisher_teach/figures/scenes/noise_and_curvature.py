@@ -86,11 +86,10 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
 
 WORDS = (
     "With noise σ = {noise} and misfit {misfit} the empirical Fisher is {least:.2g} to {most:.2g} times the Hessian, "
-    "which is the Fisher here. Noise: with batches of {batch} SGD ends {excess:.2g} above the least loss, on average; "
-    "C says {predicted_excess:.2g}, the Fisher {believed_excess:.2g}. {inside:.0f} % of the runs end within two "
-    "standard deviations by C (of a normal cloud 86 % would), and {inside_believed:.0f} % by the Fisher. "
-    "Generalisation: a fit to 100 examples has {gap_here:.2g} more loss on new ones, on average (a single one scatters "
-    "by {scatter:.1g}); C says {takeuchi:.2g}, the Fisher 0.02."
+    "which is the Fisher here. Noise: in batches of {batch} SGD ends {excess:.2g} above the least loss; C says "
+    "{predicted_excess:.2g}, the Fisher {believed_excess:.2g}. {inside:.0f} % of the runs end within two deviations by "
+    "C, where 86 % should, and {inside_believed:.0f} % by the Fisher. Gap: a fit to 100 examples has {gap_here:.2g} "
+    "more loss on new ones, on average (one scatters by {scatter:.1g}); C says {takeuchi:.2g}, the Fisher 0.02."
 )
 PRESETS = (
     Preset("Well specified", {"noise": 1.0, "misfit": 0.0, "batch": 2.0},

@@ -166,23 +166,23 @@ def still(panels, background):
     plane.plot(*background["fisher"].T, color=NATURAL, lw=2.6)
     centre(plane, HALF * np.array([ASPECT, 1.0]), ASPECT, xlabel="θ₁, scaled", ylabel="θ₂, scaled")
     plane.set_title("ΔᵀMΔ = 1, where the Fisher is a circle")
-    matrices = ("Fisher F: split at the logit", NATURAL), ("empirical Fisher C: split at p", EMPIRICAL_FISHER)
+    matrices = ("Fisher F: split at the logit", NATURAL), ("empirical Fisher C: split at q", EMPIRICAL_FISHER)
     key(plane, "upper left", *matrices)
     key(plane, "lower left", ("split at s (dashed)", CANDIDATE))
 
     for ends, panel in ((background["weight_ends"], weight), (background["outer_ends"], loss)):
         for curve, color in zip(ends, (NATURAL, EMPIRICAL_FISHER), strict=True):
             panel.plot(*curve.T, color=color, lw=1.4)
-    set_up(weight, xlim=(-0.02, 1.02), ylim=(-0.03, 1.05), xlabel="p, the model's belief in the label")
+    set_up(weight, xlim=(-0.02, 1.02), ylim=(-0.03, 1.05), xlabel="q, the model's belief in the label")
     weight.set_title("Weight of an example")
-    key(weight, "upper right", ("C: (1 − p)²", EMPIRICAL_FISHER), ("F: p(1 − p)", NATURAL))
+    key(weight, "upper right", ("C: (1 − q)²", EMPIRICAL_FISHER), ("F: q(1 − q)", NATURAL))
     set_up(loss, xlim=(-6, 4), ylim=(-0.15, 5), xlabel="u, what the model is linearised in")
     loss.set_title("Loss of an example, h(u)")
-    key(loss, "upper right", ("u = p: −log p", EMPIRICAL_FISHER), ("u = logit", NATURAL))
+    key(loss, "upper right", ("u = q: −log q", EMPIRICAL_FISHER), ("u = logit", NATURAL))
 
 
 def _weight(chance, s):
-    """ℓ″ − ℓ′ u″/u′ by the chance p of the label, with ℓ = −log p, ℓ′ = p − 1, ℓ″ = p(1 − p) and u″/u′ = s(1 − 2p)."""
+    """ℓ″ − ℓ′ u″/u′ by the chance q of the label, with ℓ = −log q, ℓ′ = q − 1, ℓ″ = q(1 − q) and u″/u′ = s(1 − 2q)."""
     return chance * (1 - chance) + s * (1 - chance) * (1 - 2 * chance)
 
 
