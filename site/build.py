@@ -40,6 +40,9 @@ from efisher_teach.figures.marks import centre, key
 from efisher_teach.figures.scenes import Scene, the_best_step
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE))
+import exercises  # noqa: E402
+
 ROOT = HERE.parent
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAPERS = sorted((ROOT / "docs").glob("*.md"))
@@ -212,7 +215,12 @@ def dress(book: nbformat.NotebookNode, given: list[list[dict]], path: Path, asse
     for cell in book.cells:
         if cell.metadata.get("part") == "stub":
             link = nbformat.v4.new_output(
-                "display_data", {"text/html": str(PARTS.checked(BINDER + path.name))}
+                "display_data",
+                {
+                    "text/html": str(
+                        PARTS.exercise(exercises.about(cell.metadata.exercise), BINDER + path.name)
+                    )
+                },
             )
             cell.outputs = [output for output in cell.outputs if output.output_type == "stream"] + [link]
         elif cell.cell_type == "markdown":
@@ -277,6 +285,7 @@ class Writer:
         shutil.copy(mathjax, self.assets / "mathjax.js")
         for name in ("look.js", "moved.js"):
             shutil.copy(HERE / name, self.assets)
+        exercises.write_assets(self.assets)
         styles = [static(name) for name in ("explorer.css", "lesson.css")]
         (self.assets / "site.css").write_text("\n".join([*styles, (HERE / "site.css").read_text()]))
         # Not as modules: from a disk, a browser loads none.
