@@ -2,7 +2,8 @@
 
 Words, formulas and printed numbers are those that the notebooks have stored. What a figure needs to move is not: so the
 cells up to the last figure are run, and what their widgets hand over, as a MIME type of our own, is kept until a line
-of code changes. nbconvert makes the HTML, MathJax the formulas, pdoc the reference; no page asks a host for anything.
+of code changes. nbconvert makes the HTML, MathJax the formulas, pdoc the reference. No page asks a host for anything
+before an exercise is checked.
 """
 
 import argparse
