@@ -120,6 +120,7 @@ def test_code_is_run_as_a_cell_would_run_it(page_folder):
         "There is no function": "def mean(G):\n    return 1",
         "SyntaxError": "def mean_gradient(G:\n    return 1",
         "In line 2: return G.nothing": "def mean_gradient(G):\n    return G.nothing",
+        "it is not finite": "def mean_gradient(G):\n    return G[0] + jnp.linalg.inv(jnp.zeros((1, 1)))[0, 0]",
         "`jax.grad` is not on this page": "def mean_gradient(G):\n    return jax.grad(G)",
     }
     run = "import json, on_page; [print(on_page.check('mean_gradient', each)) for each in json.loads(sys.argv[1])]"
