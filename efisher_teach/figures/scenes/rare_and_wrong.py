@@ -49,8 +49,9 @@ def rare_and_wrong(
         ValueError: The shapes do not fit.
 
     Examples:
-        >>> runs = np.full((2, 10, 3, 2, 2), 0.5), np.full((2, 4, 8, 2, 2), 0.5)
-        >>> scene = ef.scenes.rare_and_wrong((0.5, 0.1), (1e-3, 0.03, 0.3, 1e6), *runs)
+        >>> rare, wrong = np.full((2, 10, 3, 2, 2), 0.1), np.full((2, 4, 8, 2, 2), 0.5)
+        >>> rare[1, :2, ..., 1] = 0.9  # descent leaves two kinds behind
+        >>> scene = ef.scenes.rare_and_wrong((0.5, 0.1), (1e-3, 0.03, 0.3, 1e6), rare, wrong)
         >>> print(scene.axes[0].say(1.0))
         0.1
     """
