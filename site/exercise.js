@@ -185,7 +185,7 @@
           show(state, first, ...(shows ? [make("pre", {}, shows)] : []), ...shown);
         } catch (error) {
           const real = make("a", { href }, "run it for real");
-          show("none", make("p", {}, `Python could not be loaded, so nothing was checked: ${error.message}. The rest of the page does without it; to have your answer checked, `, real, "."));
+          show("none", make("p", {}, `Nothing was checked: ${error.message}. The rest of the page does without; to have your answer checked, `, real, "."));
         }
         check.ariaDisabled = "false";
       });

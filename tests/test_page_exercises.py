@@ -143,7 +143,7 @@ window.Worker = class {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """One page, its figures as they are stored, and Python as it would come from its host: the core, from npm."""
-    import build
+    from test_site import build
 
     lab.chromium()
     out = tmp_path_factory.mktemp("site")
