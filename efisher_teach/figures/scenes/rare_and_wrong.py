@@ -30,7 +30,7 @@ def rare_and_wrong(
     levels: tuple[float, ...],
     dampings: tuple[float, ...],
     rare: Float[np.ndarray, "2 kinds draws levels 2"],
-    wrong: Float[np.ndarray, "2 dampings draws levels 2"],
+    wrong: Float[np.ndarray, "2 dampings runs levels 2"],
 ) -> Scene:
     """Compare equal decrease with descent at the same training loss: rare kinds, and wrong labels over ε.
 
