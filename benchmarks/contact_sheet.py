@@ -1,4 +1,4 @@
-"""Draw every scene at its default and in two extreme states, for eyes: `make figures` writes docs/figures/."""
+"""Draw every scene at its default and in two extreme states, for eyes, into _figures/; and the README's picture."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import gallery
 
-OUT = Path(__file__).parent.parent / "docs" / "figures"
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "_figures"
 
 
 def main() -> None:
     """Write three pictures a scene."""
-    OUT.mkdir(parents=True, exist_ok=True)
+    OUT.mkdir(exist_ok=True)
     for name in gallery.BARE:
         explorer = gallery.explorer(name)
         axes = explorer.scene.axes
@@ -24,6 +25,9 @@ def main() -> None:
             explorer.restore(**values)
             (OUT / f"{name}_{state}.png").write_bytes(explorer.to_png(ratio=1 if state == "default" else 0.6))
             print(f"{name}, {state}: {explorer.words}")
+    (ROOT / "docs" / "images" / "the_best_step.png").write_bytes(
+        (OUT / "the_best_step_default.png").read_bytes()
+    )
 
 
 if __name__ == "__main__":
