@@ -67,7 +67,7 @@ def lessons() -> str:
 
 
 def about(name: str) -> dict:
-    """What a page is told of an exercise: all that its script needs, or why it cannot be judged there."""
+    """Describe an exercise to its page: all that the script needs, or why it cannot be judged there."""
     if name in left_out():
         return {"why": left_out()[name]}
     return {"name": name, "stub": stub(EXERCISES[name]), "hints": EXERCISES[name].hints}

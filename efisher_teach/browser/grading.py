@@ -21,7 +21,7 @@ KEPT = re.compile(r'<script type="application/json" id="record">(.*?)</script>',
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """What a lab record holds, .html or .json; None if the file is none."""
+    """Read a lab record, .html or .json; None if the file is none."""
     text = path.read_text(encoding="utf-8", errors="replace")
     if path.suffix == ".html":
         found = KEPT.search(text)

@@ -60,7 +60,7 @@ def choices(control: Any, value: Any) -> tuple[list[tuple[str, Any]], int]:
 
 
 class Menu:
-    """What the controls of an explorer can show on a page: how they are described, and the states to compute."""
+    """The controls of an explorer as a page has them: their description, and the states to compute."""
 
     def __init__(
         self, described: list[dict], controls: dict[str, Any], values: dict[str, Any], is_slow: bool
@@ -105,7 +105,7 @@ class Menu:
 def on_page(
     menu: Menu, base: dict[str, Any], show: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What a reply for a page has besides `base`, the reply of its first state; `show(values)` makes another."""
+    """The entries that a reply for a page has besides `base`, its first state; `show(values)` makes another."""
     states = {}
     for key, values in menu.states():
         try:

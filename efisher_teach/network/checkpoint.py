@@ -11,7 +11,7 @@ from efisher_teach import errors
 
 
 class Run(NamedTuple):
-    """Where a run of updates stands: its parameters, those of the least loss so far with that loss, its steps."""
+    """The state of a run of updates: its parameters, those of the least loss so far with that loss, its steps."""
 
     params: Any
     best: Any

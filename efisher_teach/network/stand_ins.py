@@ -125,7 +125,7 @@ def kronecker_block(S: Float[Array, "b b"], A: Float[Array, "a1 a1"]) -> Float[A
 def directions(
     g: Float[Array, " p"], matrices: dict[str, Float[Array, "_ p p"]], damping: Real[ArrayLike, ""]
 ) -> dict[str, Float[Array, "_ p"]]:
-    """What is taken for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
+    """The stand-ins for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
 
     All are solved in one call: several that factor many matrices each, side by side in a compiled function, can wait
     for each other for ever (jaxlib 0.10.2, two cores).

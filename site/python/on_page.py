@@ -1,4 +1,4 @@
-"""What a page asks for: the judgement of an answer, and which exercises can be judged there."""
+"""The two questions of a page: is this answer right, and which exercises can be judged here?"""
 
 import json
 import linecache

@@ -154,7 +154,7 @@ def respond_by_step(data, state):
 
 
 def _seen(known, state, steps):
-    """What is drawn and said of steps (STEPS, 7, 2), of batches of each size."""
+    """All that is drawn and said of steps (STEPS, 7, 2), of batches of each size."""
     steps, g = steps[UNCOUNTED:], known.g
     matrices, gradients = known.matrices[UNCOUNTED:], known.gradients[UNCOUNTED:]
     own = _missed(steps, matrices, gradients)

@@ -189,7 +189,7 @@ def _draw(rng, *shape):
 
 
 def _ends_of_runs(rng, batch):
-    """Where runs of SGD end, from the optimum: disturbed by the misfit alone and by the noise alone, (RUNS, 2, 2)."""
+    """The ends of runs of SGD, from the optimum: disturbed by the misfit alone and by the noise alone, (RUNS, 2, 2)."""
     at = np.zeros((RUNS, 2, 2))
     for _ in range(STEPS):
         a, disturbed = _draw(rng, RUNS, batch)

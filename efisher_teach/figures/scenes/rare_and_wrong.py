@@ -111,7 +111,7 @@ WORDS = (
 
 
 def background(data):
-    """How the losses of the neglected and of the wrong go, by both methods."""
+    """The losses of the neglected and of the wrong over the levels, by both methods."""
     neglected = jnp.mean(data["losses"][:, data["places"][0]], axis=1)
     wrong = jnp.mean(data["wrong"][0, jnp.array([0, -1]), :, :, 1], axis=1)
     return {"levels": data["levels"], "neglected_loss": neglected, "wrong_loss": wrong}
