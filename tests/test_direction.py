@@ -326,8 +326,11 @@ def test_examples_some_at_a_time(examples):
     """A part of the examples may be differentiated at once: the last one here is alone."""
     params, x, y = data(examples)
     whole, parts = (ef.make_update(loss_fn, damping=0.1, budget=0.01, chunk_size=m) for m in (None, 5))
-    for one, other in zip(*(jax.tree.leaves(update(params, x, y)) for update in (whole, parts)), strict=True):
-        np.testing.assert_allclose(one, other, rtol=2e-4, atol=5e-6)  # the residual is all rounding
+    answers = [update(params, x, y) for update in (whole, parts)]
+    assert max(report.residual for _, report in answers) < 1e-5  # all rounding: no two ways have the same
+    alike = ((moved, report._replace(residual=0.0)) for moved, report in answers)
+    for one, other in zip(*map(jax.tree.leaves, alike), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-4, atol=1e-6)
     at_once = [str(jax.make_jaxpr(update)(params, x, y)) for update in (whole, parts)]
     assert [f"f32[{examples},3] = dot_general" in text for text in at_once] == [True, False]
     weights = jnp.arange(float(examples))
