@@ -265,7 +265,8 @@ class Figure {
 
   /** Put the controls where there is room for them, "under" the thumb on a phone; and give the form that has room. */
   fitting(reply) {
-    const width = this.root.clientWidth;
+    this.width = this.root.clientWidth || this.width; // 0 while JupyterLab keeps a cell out of view
+    const width = this.width;
     const roomy = width >= LEGIBLE * reply.forms.wide.size[0] + BESIDE;
     this.root.dataset.controls = roomy ? "beside" : width && width < NARROW ? "under" : "below";
     const narrow = reply.narrow && width && width < NARROW;
