@@ -288,7 +288,6 @@ def test_one_screen_of_a_laptop_holds_a_figure_and_all_that_moves_it(live, views
         live.page.set_viewport_size({"width": 1500, "height": 1000})
 
 
-@pytest.mark.heavy  # after some of the tests above the wait for the narrow form can take a minute; alone it takes 3 s
 def test_half_a_screen_gets_the_narrow_form(live, views):
     before, figure = lab.read(views[0]), views[0].locator(".ef-figure")
     live.page.set_viewport_size({"width": 800, "height": 1000})
