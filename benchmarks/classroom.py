@@ -2,7 +2,7 @@
 
 *A notebook*: every notebook of the course, its stored cells run one after the other in a kernel of its own.
 
-*One learner* is a page of a real Chromium with the notebook of sliders.py, on a Jupyter server that is started as on
+*One learner* is a page of a real Chromium with one figure, on a Jupyter server that is started as on
 Binder. For half a minute each: nothing; an axis dragged to and fro without a pause; a kernel control (the budget); the
 slider of `ipywidgets.interact` that redraws the same figure by matplotlib. Counted: CPU seconds of server and kernel,
 bytes over the page's websockets.
@@ -36,6 +36,28 @@ RESULTS = ROOT / "benchmarks" / "results" / "classroom.json"
 LEARNERS = 10
 PULL = 2.0  # seconds from one end of a slider to the other
 RATE = 50  # movements a second
+SETUP = """
+import ipywidgets
+import efisher_teach as ef
+from IPython.display import display
+from efisher_teach.figures.paint import paint
+
+problem = ef.descend(ef.breast_cancer(), steps=3)
+budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
+explorer = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
+explorer
+"""
+INTERACT = """
+%matplotlib inline
+scene, table = explorer.scene, explorer.table
+
+def draw(turn):
+    figure = paint(scene, table, (scene.axes[0].nearest(turn),)).figure
+    figure.set_dpi(100)  # as many pixels as the screen has
+    display(figure)
+
+ipywidgets.interact(draw, turn=ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f"));
+"""
 SWEPT = """
 import gc, json, os
 swept, = [each for each in gc.get_objects() if type(each) is ipywidgets.FloatSlider and each.description == "turn"]
@@ -65,13 +87,13 @@ def server_of(folder: Path) -> int:
 
 
 class Learner:
-    """A page with the notebook of sliders.py, run, and a second client of its kernel, to ask it."""
+    """A page with a notebook of one figure, run, and a second client of its kernel, to ask it."""
 
     def __init__(self, desk, page, name):
         self.page, self.bytes = page, 0
         page.on("websocket", self.count)
         start = time.perf_counter()
-        lab.write_notebook(desk.folder / name, sliders.SETUP, sliders.INTERACT)
+        lab.write_notebook(desk.folder / name, SETUP, INTERACT)
         lab.open_notebook(page, desk.url, desk.token, name)
         lab.run_all(page)
         self.explorer = lab.explorers(page).first
@@ -199,16 +221,23 @@ def course():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30, help="of each movement; fewer store nothing")
-    seconds = parser.parse_args().seconds
+    parser.add_argument(
+        "--notebooks", action="store_true", help="only the notebooks; the rest stays as stored"
+    )
+    options = parser.parse_args()
     names = ("jupyterlab", "jupyter-server", "ipykernel", "ipywidgets", "anywidget", "jax", "matplotlib")
-    results = {"date": datetime.date.today().isoformat(), "device": machine(), "seconds": seconds}
-    results |= {"versions": {name: version(name) for name in names}, "load": [os.getloadavg()[0]]}
-    results |= {"one": at_once(1, seconds), "ten": at_once(LEARNERS, seconds), "notebooks": course()}
-    results["load"].append(os.getloadavg()[0])
-    if seconds >= 30:
+    about = {"date": datetime.date.today().isoformat(), "device": machine(), "load": [os.getloadavg()[0]]}
+    about |= {"versions": {name: version(name) for name in names}}
+    results = json.loads(RESULTS.read_text())
+    if not options.notebooks:
+        parts = {"one": at_once(1, options.seconds), "ten": at_once(LEARNERS, options.seconds)}
+        results = {**about, "seconds": options.seconds, **parts}
+    results["notebooks"] = about | {"each": course()}
+    about["load"].append(os.getloadavg()[0])
+    if options.notebooks or options.seconds >= 30:
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
         print(f"Stored in {RESULTS}. `make tables` writes them into docs/teaching_at_scale.md.")
-    if results["one"]["lost"] or results["ten"]["lost"]:
+    if not options.notebooks and (results["one"]["lost"] or results["ten"]["lost"]):
         raise SystemExit("States were lost.")
 
 

@@ -1,25 +1,26 @@
 """From a hand's movement to changed pixels, in a real JupyterLab in a real Chromium: `make bench`.
 
-One notebook holds an explorer of the best step, with controls that recompute its table in the kernel, and the same
-figure under ipywidgets' `interact`, drawn anew by matplotlib for every value. They take turns, so that all are measured
-on the same machine at the same time.
+Every axis of every scene of tests/gallery.py is moved by mouse and by keys, and below each figure the same one under
+ipywidgets' `interact`, drawn anew by matplotlib for every value: the yardstick. Then every control of the course that
+asks the kernel is moved, in the figure of its notebook.
 
-*Latency* is of single movements, each awaited: from the browser's own time stamp of the input to the begin of the frame
-after the one whose pixels differ (of the canvas, read back with getImageData; for `interact`, another image, decoded),
-when the screen has changed at the latest. *Pictures a second* counts the different pictures while the slider is pulled
-without a pause; *settle* is the time from the last input of such a pull to the last change. A second table has every
-axis of every scene, with what the first picture of its explorer took in the kernel, compilation included.
+*Latency* is of single movements, each awaited: from the browser's own time stamp of the input to the task after the
+frame whose pixels differ (of the canvas, read back, or of the picture behind it; for `interact`, another image,
+decoded). A control meets each of its values once before it is measured, as JAX compiles for new shapes; the slowest of
+these is in the results as *first*. Its movements count apart where the picture behind the canvas was kept, and where it
+was drawn anew.
 """
 
 import argparse
+import datetime
+import json
 import os
 import random
+import re
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -29,124 +30,89 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import gallery
 import lab
 
-SETUP = """
-import ipywidgets
+HERE = Path(__file__).parent
+BOOKS, RESULTS = HERE.parent / "notebooks", HERE / "results" / "sliders.json"
+PROBE = (HERE / "probe.js").read_text()
+# What we promise: at most so many milliseconds, p95; and of `interact` so many times the latency of an axis, p50.
+MOST = {"mouse": 20, "keys": 28, "kernel": 150, "kernel, new background": 300}
+TIMES = 30
+CONTROLS = re.compile(r"Explorer\(\w+, \w+=")  # a builder, and its controls
+
+GALLERY = f"""
+%matplotlib inline
+import sys
+sys.path.insert(0, {lab.__file__.rpartition("/")[0]!r})
+import gallery, ipywidgets
 import efisher_teach as ef
-from IPython.display import display
 from efisher_teach.figures.paint import paint
 
-problem = ef.descend(ef.breast_cancer(), steps=3)
-budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
-shift = ipywidgets.FloatSlider(value=0, min=0, max=1, step=0.001, readout_format=".3f")
+def under_interact(shown):
+    scene, others = shown.scene, shown.indices[1:]
 
-def build(budget, shift):
-    return ef.scenes.the_best_step(problem._replace(params=problem.params + shift), budget=budget)
+    def draw(place):
+        figure = paint(scene, shown.table, (place, *others)).figure
+        figure.set_dpi(100)  # as many pixels as the screen has
+        display(figure)
 
-explorer = ef.Explorer(build, budget=budget, shift=shift)
-explorer
-"""
-INTERACT = """
-%matplotlib inline
-scene, table = explorer.scene, explorer.table
-
-def draw(turn):
-    figure = paint(scene, table, (scene.axes[0].nearest(turn),)).figure
-    figure.set_dpi(100)  # as many pixels as the screen has
-    display(figure)
-
-ipywidgets.interact(draw, turn=ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f"));
-"""
-GALLERY = """
-import sys, time
-sys.path.insert(0, {tests!r})
-import gallery
-import efisher_teach as ef
-took = {{}}
+    ipywidgets.interact(draw, place=ipywidgets.IntSlider(max=len(scene.axes[0].values) - 1))
 """
 SCENE = """
-scene = gallery.GALLERY[{name!r}]()
-start = time.perf_counter()
-shown = ef.Explorer(scene)
-took[{name!r}] = [time.perf_counter() - start, len(shown.reply["forms"]["wide"]["table"]) / 1000]
-shown
+shown = ef.Explorer(gallery.GALLERY[{name!r}]())
+display(shown)
+under_interact(shown)
 """
+# The cells of a notebook in a namespace of its own, until they have made the explorer with controls.
+NOTEBOOK = f"""
+BOOKS = {str(BOOKS)!r}
+import nbformat
+import efisher_teach as ef
 
-# Notes the time of every input, and at the end of every frame whether it shows something else than the one before.
-# To read pixels back takes a good part of a frame: it confirms single movements, and is left out of the counting.
-PROBE = """(root) => {
-    const canvas = root.matches(".ef-explorer") && root.querySelector("canvas");
-    const pixels = () => {
-      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-      let hash = 0;
-      for (const word of new Uint32Array(data.buffer)) hash = (Math.imul(hash, 31) + word) | 0;
-      return hash;
-    };
-    let shown, drawn, image, fresh, frame, counting;
-    const changed = () => {
-      if (!canvas) {
-        const found = root.querySelector("img");
-        if (found && found !== image) (image = found).decode().then(() => (image.ready = true), () => {});
-        return image?.ready && shown !== (shown = image.src);
-      }
-      const { state, serial } = root.dataset; // set when all is drawn
-      if (shown === (shown = `${serial}: ${state}`)) return false;
-      return counting || drawn !== (drawn = pixels());
-    };
-    const inputs = [], changes = [];
-    const note = (event) => inputs.push({ arrived: event.timeStamp, told: performance.now() });
-    const kinds = ["pointermove", "keydown"];
-    for (const kind of kinds) window.addEventListener(kind, note, true);
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => { // the frame is done: what it drew is handed over
-      const done = performance.now();
-      if (changed()) changes.push((fresh = { done }));
-    };
-    const turn = () => {
-      if (fresh) fresh.after = performance.now();
-      fresh = undefined;
-      port2.postMessage(0);
-      frame = requestAnimationFrame(turn);
-    };
-    turn();
-    window.probe = {
-      begin: (count) => { inputs.length = changes.length = 0; counting = count; },
-      quiet: (wait) => new Promise((resolve) => {
-        const start = performance.now();
-        const check = () => {
-          const now = performance.now();
-          const latest = Math.max(start, inputs.at(-1)?.told ?? 0, changes.at(-1)?.done ?? 0);
-          const answered = !inputs.length || changes.at(-1)?.after > inputs.at(-1).told;
-          if ((answered && now - latest > wait) || now - start > 6000) resolve();
-          else setTimeout(check, 10);
-        };
-        check();
-      }),
-      read: () => ({ inputs, changes }),
-      stop: () => {
-        cancelAnimationFrame(frame);
-        for (const kind of kinds) window.removeEventListener(kind, note, true);
-      },
-    };
-  }"""
+def explorer_of(name):
+    made, kind, there = [], ef.Explorer, dict()
+
+    def build(*scene, **controls):
+        made.append(kind(*scene, **controls))
+        return made[-1]
+
+    ef.Explorer = build
+    for cell in nbformat.read(f"{{BOOKS}}/{{name}}.ipynb", as_version=4).cells:
+        skipped = "colab" in cell.metadata.get("tags", ()) or cell.metadata.get("part") == "stub"
+        if cell.cell_type == "code" and not skipped:
+            exec(cell.source, there)
+        if made and made[-1].controls:
+            break
+    ef.Explorer = kind
+    return made[-1]
+"""
+FIGURE = "explorer_of({name!r})"
+
+
+def zigzag(count, move):
+    """Places from 0 to count − 1 and back, again and again."""
+    return (count - 1) - abs((move % (2 * count - 2)) - (count - 1)) if count > 1 else 0
 
 
 class Native:
-    """The explorer's own slider."""
+    """The explorer's own slider, by mouse."""
 
     def __init__(self, slider):
         self.slider, self.mouse, self.keys = slider, slider.page.mouse, slider.page.keyboard
 
     def take(self):
-        """Hold it, near its low end."""
-        self.slider.scroll_into_view_if_needed()
-        self.box = self.slider.bounding_box()
-        self.to(0.1)
+        """Hold it, at its low end."""
+        self.box, self.last = lab.settled_box(self.slider), int(self.slider.get_attribute("max"))
+        self.count = min(12, self.last + 1)
+        self.to(0)
         self.mouse.down()
 
-    def to(self, fraction, steps=1):
-        """Move it, in so many inputs."""
+    def move(self, move):
+        """Take it to another place, in one input."""
+        self.to(round(zigzag(self.count, move) * self.last / (self.count - 1)) / self.last)
+
+    def to(self, fraction):
+        """Take it to a part of its length."""
         x = self.box["x"] + 8 + (self.box["width"] - 16) * fraction
-        self.mouse.move(x, self.box["y"] + self.box["height"] / 2, steps=steps)
+        self.mouse.move(x, self.box["y"] + self.box["height"] / 2)
 
     def let_go(self):
         """Let it go."""
@@ -154,146 +120,175 @@ class Native:
 
 
 class Keys(Native):
-    """The same by arrow keys."""
+    """The same by keys, a tenth of the axis each, as PageUp goes; on a short axis a place each, as arrows go."""
 
     def take(self):
-        """Hold it, near its low end."""
-        self.slider.scroll_into_view_if_needed()
+        """Hold it, at its low end."""
+        lab.settled_box(self.slider)
         self.slider.focus()
         self.keys.press("Home")
+        self.way = "PageUp"
 
-    def to(self, fraction, steps=1):
-        """Move it, in so many inputs."""
-        for _ in range(steps):
-            self.keys.press("ArrowRight")
-            time.sleep(1 / 50 if steps > 1 else 0)  # about as fast as a keyboard repeats
+    def move(self, move):
+        """Press a key; back from the end."""
+        at, low, high = self.slider.evaluate("(node) => [node.value, node.min, node.max].map(Number)")
+        self.way = "PageUp" if at == low else "PageDown" if at == high else self.way
+        self.keys.press(self.way)
 
     def let_go(self):
         """Nothing to do."""
 
 
 class Widget(Native):
-    """A slider of ipywidgets."""
+    """A slider of ipywidgets, by mouse."""
+
+    count = 5
 
     def take(self):
         """Hold it, near its low end."""
         handle = self.slider.locator(".noUi-handle")
-        handle.scroll_into_view_if_needed()
-        self.box = self.slider.locator(".noUi-target").bounding_box()
-        grip = handle.bounding_box()
+        lab.settled_box(handle)
+        self.box, grip = self.slider.locator(".noUi-target").bounding_box(), handle.bounding_box()
         self.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
         self.mouse.down()
         self.to(0.1)
 
+    def move(self, move):
+        """Take it to another value, in one input."""
+        self.to(0.1 + 0.8 * zigzag(self.count, move) / (self.count - 1))
 
-def measure(page, root, hand, moves, pulls):
-    """Latencies of single moves, then pictures a second and settle of a pull."""
-    root.evaluate(PROBE)
+
+class Choice(Keys):
+    """A list of ipywidgets, a number, or a row of buttons."""
+
+    def take(self):
+        """Bring it into view."""
+        lab.settled_box(self.slider)
+        self.options, self.buttons = self.slider.locator("option"), self.slider.locator("button")
+        self.count = self.options.count() or self.buttons.count() or 4
+
+    def move(self, move):
+        """Choose the next one."""
+        place = zigzag(self.count, move)
+        if self.options.count():
+            self.slider.locator("select").select_option(index=place)
+        elif self.buttons.count():
+            self.buttons.nth(place).evaluate("(button) => button.click()")
+        else:
+            self.slider.locator("input").press("ArrowUp")
+
+
+def measure(root, hand, moves, warm, patience=6000):
+    """Milliseconds of single movements, and whether each had a new background; the slowest of those to warm up."""
+    page = root.page
     hand.take()
-    page.evaluate("probe.begin(false)")
-    page.evaluate("probe.quiet(400)")
-    latencies = []
-    for fraction in np.linspace(0.15, 0.9, moves):
+    root.evaluate(PROBE)
+    page.wait_for_timeout(400)
+    found, first = [], 0.0
+    for move in range(1, 1 + warm + moves):
         time.sleep(random.uniform(0.03, 0.06))
-        page.evaluate("probe.begin(false)")
-        hand.to(fraction)
-        page.evaluate("probe.quiet(30)")
-        seen = page.evaluate("probe.read()")
-        if seen["inputs"] and seen["changes"]:
-            latencies.append(seen["changes"][0]["after"] - seen["inputs"][0]["arrived"])
-    hand.to(0.1)
-    page.evaluate("probe.quiet(400)")
-    page.evaluate("probe.begin(true)")
-    for pull in range(pulls):
-        hand.to((0.9, 0.1)[pull % 2], steps=100)
-    page.evaluate("probe.quiet(600)")
-    seen = page.evaluate("probe.read()")
+        page.evaluate("probe.begin()")
+        hand.move(move)
+        answer = page.evaluate("(patience) => probe.answer(patience)", patience)
+        if answer and move > warm:
+            found.append(answer)
+        elif answer:
+            first = max(first, answer[0])
     hand.let_go()
     page.evaluate("probe.stop()")
-    changes, (first, *_, last) = [each["done"] for each in seen["changes"]], seen["inputs"]
-    during = sum(change <= last["told"] + 17 for change in changes)
-    rate = 1000 * during / (last["told"] - first["told"])
-    return {"latencies": latencies, "rate": rate, "settle": changes[-1] - last["told"]}
+    return found, first
 
 
-@contextmanager
-def desk_with(*cells):
-    """A notebook of these cells, opened and run; complaints of the page are an error."""
-    with tempfile.TemporaryDirectory() as folder:
-        lab.write_notebook(Path(folder) / "sliders.ipynb", *cells)
-        with lab.server(Path(folder)) as (url, token, log), lab.browser() as page:
-            desk = lab.Desk(Path(folder), url, token, log, page, lab.listen(page))
+def told(figure, moved, by, latencies, **more):
+    """A row of the results, printed as soon as it is there."""
+    if not latencies:
+        raise RuntimeError(f"{moved}, {by}: nothing was seen to move.")
+    p50, p95 = np.percentile(latencies, [50, 95])
+    times = more.get("interact", 0) / p50
+    kept = p95 <= MOST.get(by, np.inf) and not 0 < times < TIMES
+    said = [f"{p50:.0f} / {p95:.0f}", f"{times:.0f}" if times else "", "" if kept else "missed"]
+    print("|", " | ".join([figure, moved, by, *said]), "|", flush=True)
+    row = {"figure": figure, "moved": moved, "by": by, "moves": len(latencies), "p50": p50, "p95": p95}
+    return row | {"kept": kept} | more
+
+
+def axes(name, cell, moves):
+    """Rows of every axis of a scene, and of `interact` beside it."""
+    explorer, panel = cell.locator(".ef-explorer[data-serial]"), cell.locator(".widget-interact")
+    for part in (explorer, panel.locator("img")):
+        part.wait_for(state="attached", timeout=60_000)
+    drawn, _ = measure(panel, Widget(panel.locator(".widget-slider")), 6, warm=1)
+    yield told(name, "first axis", "`interact`", [latency for latency, _ in drawn])
+    interact = float(np.median([latency for latency, _ in drawn]))
+    for slider in explorer.locator(".ef-axis input").all():
+        for by, hand in (("mouse", Native(slider)), ("keys", Keys(slider))):
+            found, _ = measure(explorer, hand, moves, warm=2, patience=1000)
+            latencies = [latency for latency, _ in found]
+            yield told(name, slider.get_attribute("aria-label"), by, latencies, interact=interact)
+
+
+def controls(name, cell, moves):
+    """Rows of every control of a figure that asks the kernel."""
+    explorer = cell.locator(".ef-explorer[data-serial]")
+    explorer.wait_for(state="attached", timeout=60_000)
+    for control in cell.locator(".ef-panel > .widget-hbox > .jupyter-widgets").all():
+        hand = (Widget if control.locator(".noUi-target").count() else Choice)(control)
+        found, first = measure(explorer, hand, moves, warm=12)
+        for by, fresh in (("kernel", False), ("kernel, new background", True)):
+            if latencies := [latency for latency, anew in found if anew == fresh]:
+                label = control.locator(".widget-label").inner_text()
+                yield told(name, label, by, latencies, first=first)
+
+
+def rows(setup, cell_of, names, measured, moves, troubles):
+    """Run a notebook, and measure its figures; what goes wrong with one of them is noted, and the next one follows."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        lab.write_notebook(folder / "sliders.ipynb", setup, *(cell_of.format(name=name) for name in names))
+        with lab.server(folder) as (url, token, log), lab.browser() as page:
+            desk = lab.Desk(folder, url, token, log, page, lab.listen(page))
             desk.open("sliders.ipynb")
             lab.run_all(page)
-            yield desk
-            if desk.problems():
-                raise RuntimeError("\n".join(desk.problems()))
-
-
-def row(name, *rounds):
-    """A line of a table: what was measured in so many rounds."""
-    latencies = np.concatenate([each["latencies"] for each in rounds])
-    p50, p95 = np.percentile(latencies, [50, 95])
-    rate, settle = (np.median([each[what] for each in rounds]) for what in ("rate", "settle"))
-    return f"| {name} | {p50:.0f} / {p95:.0f} | {rate:.0f} | {settle:.0f} |"
-
-
-def compare(rounds, moves):
-    """All kinds of movement in turns, line by line."""
-    results = {}
-    with desk_with(SETUP, INTERACT) as desk:
-        page, explorer = desk.page, lab.explorers(desk.page).first
-        explorer.wait_for(state="attached")
-        panel = page.locator(".widget-interact")
-        panel.locator("img").wait_for(state="attached", timeout=60_000)
-        own, controls = explorer.locator(".ef-axis input"), page.locator(".widget-hbox .widget-slider")
-        hands = {
-            "axis, mouse": (explorer, Native(own)),
-            "axis, keys": (explorer, Keys(own)),
-            "kernel control, mouse": (explorer, Widget(controls.nth(0))),
-            "the same, new background": (explorer, Widget(controls.nth(1))),
-            "`interact`, mouse": (panel, Widget(panel.locator(".widget-slider"))),
-        }
-        for turn in range(rounds + 1):  # the first warms up
-            for kind, (root, hand) in hands.items():
-                found = measure(page, root, hand, moves if turn else 3, 2)
-                if turn:
-                    results.setdefault(kind, []).append(found)
-    yield "| | latency, p50 / p95 ms | pictures a second | settle, ms |"
-    yield "|---|---|---|---|"
-    yield from (row(kind, *found) for kind, found in results.items())
-    medians = {kind: np.median([each["latencies"] for each in found]) for kind, found in results.items()}
-    ratio = medians["`interact`, mouse"] / medians["axis, mouse"]
-    yield f"\n`interact` takes {ratio:.0f} times as long as an axis (medians of {rounds} × {moves} movements).\n"
-
-
-def scenes(moves):
-    """Every axis of every scene, line by line."""
-    yield "| scene: axis | latency, p50 / p95 ms | pictures a second | settle, ms | first picture, s | packed, kB |"
-    yield "|---|---|---|---|---|---|"
-    cells = [GALLERY.format(tests=str(Path(lab.__file__).parent))]
-    with desk_with(*cells, *(SCENE.format(name=name) for name in gallery.BARE)) as desk:
-        took = desk.ask("import json; print(json.dumps(took))")
-        for place, name in enumerate(gallery.BARE):
-            cell = desk.page.locator(".jp-CodeCell").nth(place + 1)
-            cell.scroll_into_view_if_needed()
-            explorer = cell.locator(".ef-explorer[data-serial]")
-            explorer.wait_for(state="attached", timeout=60_000)
-            sliders = explorer.locator(".ef-axis input").all()
-            for axis, slider in zip(gallery.shown(name)[0].axes, sliders, strict=True):
-                found = measure(desk.page, explorer, Native(slider), moves, 1)
-                first, packed = took[name]
-                yield f"{row(f'{name}: {axis.label}', found)} {first:.1f} | {packed:.0f} |"
+            for at, name in enumerate(names):
+                cell = page.locator(".jp-CodeCell").nth(at + 1)
+                cell.scroll_into_view_if_needed()
+                try:
+                    yield from measured(name, cell, moves)
+                except Exception as error:
+                    troubles.append(f"{name}: {error}")
+                    page.mouse.up()
+            troubles += desk.problems()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--moves", type=int, default=12, help="single movements a round")
+    parser.add_argument(
+        "only", nargs="*", help="how scenes and notebooks begin: solid 03; all if none is given"
+    )
+    parser.add_argument("--moves", type=int, default=16, help="single movements of each axis and control")
     options = parser.parse_args()
-    print(f"{machine()}, load {os.getloadavg()[0]:.1f}; JupyterLab {version('jupyterlab')}\n")
-    for line in chain(compare(options.rounds, options.moves), scenes(options.moves)):
-        print(line, flush=True)
+    prefix, moves, troubles = tuple(options.only) or ("",), options.moves, []
+    books = [path.stem for path in BOOKS.glob("*.ipynb") if CONTROLS.search(path.read_text())]
+    names, books = (
+        [name for name in each if name.startswith(prefix)] for each in (gallery.BARE, sorted(books))
+    )
+    results = {"date": datetime.date.today().isoformat(), "device": machine(), "load": [os.getloadavg()[0]]}
+    results |= {"jupyterlab": version("jupyterlab"), "rows": []}
+    print(f"{results['device']}, load {results['load'][0]:.1f}; JupyterLab {results['jupyterlab']}\n")
+    print("| figure | what is moved | by | latency, p50 / p95 ms | `interact` takes, times | promise |")
+    print("| --- " * 6 + "|", flush=True)
+    if names:
+        results["rows"] += rows(GALLERY, SCENE, names, axes, moves, troubles)
+    if books:
+        results["rows"] += rows(NOTEBOOK, FIGURE, books, controls, moves, troubles)
+    results["load"].append(os.getloadavg()[0])
+    missed = sum(not row["kept"] for row in results["rows"])
+    print(f"\n{len(results['rows'])} rows, {missed} of them missed; load {results['load'][1]:.1f}.")
+    if troubles:
+        raise SystemExit("\n".join(["Not all went well, and nothing is stored:", *troubles]))
+    if not options.only:
+        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        print(f"Stored in {RESULTS}. `make tables` sums them up in docs/teaching_at_scale.md.")
 
 
 if __name__ == "__main__":

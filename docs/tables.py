@@ -10,12 +10,14 @@ from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 import efisher_teach as ef
 
 DOCS = Path(__file__).parent
-PRICE, GPU, CLASSROOM = (
+PRICE, GPU, CLASSROOM, SLIDERS = (
     json.loads((DOCS.parent / "benchmarks" / "results" / f"{name}.json").read_text())
-    for name in ("price", "price_gpu", "classroom")
+    for name in ("price", "price_gpu", "classroom", "sliders")
 )
 WAYS = {
     "ours": "JAX: our step",
@@ -138,31 +140,47 @@ def learner():
 def ten():
     """What ten learners cost, each, a minute, and how long they wait."""
     rows = []
+    head = ["a minute of", "kernel, CPU s each", "server, CPU s each"]
     for said, kind in MOVES.items():
         found = CLASSROOM["ten"]["phases"][kind]
-        if "answers" in found:
-            waits = [f"{1000 * found[of]:.0f}" for of in ("median", "slowest")]
-            rows.append(
-                [said, f"{found['kernel']:.1f}", f"{found['server']:.1f}", f"{found['answers']:.0f}", *waits]
-            )
-    head = [
-        "a minute of",
-        "kernel, CPU s each",
-        "server, CPU s each",
-        "answers each",
-        "median, ms",
-        "slowest, ms",
-    ]
-    return table(head, rows)
+        if "settled" in found:
+            waits = {"all pages agree with their kernels after, s": f"{found['settled']:.1f}"}
+        elif "answers" in found:  # as clients without pages were asked, before 2026-11-26
+            waits = {"answers each": f"{found['answers']:.0f}"}
+            waits |= {f"{of}, ms": f"{1000 * found[of]:.0f}" for of in ("median", "slowest")}
+        else:
+            continue
+        rows.append([said, f"{found['kernel']:.1f}", f"{found['server']:.1f}", *waits.values()])
+    return table([*head, *waits], rows)
 
 
 def notebooks():
     """Memory and CPU seconds of every notebook, run as stored."""
     rows = [
         [name, *(f"{found[of]:.0f}" for of in ("resident", "peak", "cpu"))]
-        for name, found in CLASSROOM["notebooks"].items()
+        for name, found in CLASSROOM["notebooks"]["each"].items()
     ]
-    return table(["notebook, run as stored", "kernel, MiB", "at its peak", "CPU, s"], rows)
+    head = f"notebook, run as stored ({CLASSROOM['notebooks']['device']})"
+    return table([head, "kernel, MiB", "at its peak", "CPU, s"], rows)
+
+
+MOVED = {
+    "an axis, by mouse": "mouse",
+    "an axis, by keys": "keys",
+    "a control, the background stays": "kernel",
+    "a control, the background is drawn anew": "kernel, new background",
+    "a figure under `interact`": "`interact`",
+}
+
+
+def sliders():
+    """How soon a figure answers: the median over all axes or controls, and the worst of them."""
+    rows = []
+    for said, by in MOVED.items():
+        if found := [row for row in SLIDERS["rows"] if row["by"] == by]:
+            p50, worst = np.median([row["p50"] for row in found]), max(row["p95"] for row in found)
+            rows.append([said, len(found), f"{p50:.0f}", f"{worst:.0f}"])
+    return table([f"what is moved ({SLIDERS['device']})", "how many", "p50, ms", "the worst p95, ms"], rows)
 
 
 def filled(page: str) -> str:

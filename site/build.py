@@ -1,9 +1,9 @@
 """Make a page without a server of every notebook: `make site` writes _site/. Every axis of every figure is live in it.
 
 Words, formulas and printed numbers are those that the notebooks have stored. What a figure needs to move is not: so the
-cells up to the last figure are run, and what their widgets hand over, as a MIME type of our own, is kept until a line
-of code changes. nbconvert makes the HTML, MathJax the formulas, pdoc the reference. No page asks a host for anything
-before an exercise is checked.
+cells up to the last figure are run (executed.py), and what their widgets hand over, as a MIME type of our own, is kept
+until a line of code changes. nbconvert makes the HTML, MathJax the formulas, pdoc the reference. No page asks a host
+for anything before an exercise is checked.
 """
 
 import argparse
@@ -13,13 +13,10 @@ import os
 import re
 import shutil
 import sys
-from base64 import b64decode, b64encode
-from collections.abc import Callable
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
-from importlib.metadata import version
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,14 +25,12 @@ import pdoc
 import pdoc.render
 from jinja2 import FileSystemLoader
 from markupsafe import Markup
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
-from PIL import Image
 from traitlets.config import Config
 
 import efisher_teach as ef
-from efisher_teach.browser.page import MIME, SWITCH, TEMPLATES, static
+from efisher_teach.browser.page import TEMPLATES, static
 from efisher_teach.figures.ink import CANDIDATE, DESCENT, EMPIRICAL_FISHER, FAINT
 from efisher_teach.figures.marks import centre, key
 from efisher_teach.figures.scenes import Scene, the_best_step
@@ -43,15 +38,14 @@ from efisher_teach.figures.scenes import Scene, the_best_step
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))
 import exercises  # noqa: E402
+from executed import DROPPED, handed_over, in_256_colours, kept, rich, slim  # noqa: E402
 
 ROOT = HERE.parent
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAPERS = sorted((ROOT / "docs").glob("*.md"))
-KEPT = Path(sys.prefix) / ".pages"
 HOME = "https://github.com/efisher-teach/efisher_teach"
 BINDER = "https://mybinder.org/v2/gh/efisher-teach/efisher_teach/main?urlpath=lab/tree/notebooks/"
 COLAB = "https://colab.research.google.com/github/efisher-teach/efisher_teach/blob/main/notebooks/"
-DROPPED = ("ef.guesses()", "ef.environment()")  # say something about a kernel only
 MOVED = {  # the pages of notebooks that had another number
     "06_fisher_hessian": "07_fisher_hessian",
     "07_should_all_improve": "08_should_all_improve",
@@ -93,75 +87,6 @@ def notebooks() -> list[Page]:
 def heading(text: str) -> str:
     """The title of a text, from its first line."""
     return text.partition("\n")[0].removeprefix("# ")
-
-
-def rich(outputs: list) -> list:
-    """The outputs that may be widgets of ours."""
-    return [output for output in outputs if {"image/png", "text/html"} & output.get("data", {}).keys()]
-
-
-def handed_over(path: Path) -> list[list[dict]]:
-    """For each code cell of a notebook, up to the last figure or question: what its widgets give to a page."""
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    shows = [
-        cell.metadata.get("part") != "stub" and cell.source not in DROPPED and rich(cell.outputs)
-        for cell in cells
-    ]
-    cells = cells[: max((place + 1 for place, each in enumerate(shows) if each), default=0)]
-    return kept(path.stem, [cell.source for cell in cells], lambda: run(cells, path.parent))
-
-
-def run(cells: list, folder: Path) -> list[list[dict]]:
-    """Run cells in a fresh kernel. Gives, for each, what its widgets give to a page."""
-    book = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(
-        book,
-        timeout=300,
-        store_widget_state=False,  # every figure a second time
-        resources={"metadata": {"path": folder}},
-    )
-    client.execute(env=os.environ | {SWITCH: "1"})
-    return [[slim(output.data.get(MIME, {})) for output in rich(cell.outputs)] for cell in book.cells]
-
-
-def slim(about: dict[str, Any]) -> dict[str, Any]:
-    """Reduce the pictures in what a figure hands over."""
-    if "reply" in about:
-        replies = [about["reply"], *about["reply"]["states"].values()]
-        for holder in (about, *(form for each in replies for form in each.get("forms", {}).values())):
-            if holder["picture"]:
-                holder["picture"] = b64encode(in_256_colours(b64decode(holder["picture"]))).decode()
-    return about
-
-
-def kept(name: str, source: list[str], make: Callable[[], Any]) -> Any:
-    """Make something that takes long, or take it as it was made last, from the same source by the same package."""
-    package = ROOT / "efisher_teach"
-    code = [path.read_bytes() for kind in ("py", "mplstyle") for path in sorted(package.rglob(f"*.{kind}"))]
-    of = sha256(repr((source, code, [version(each) for each in ("jax", "matplotlib")])).encode()).hexdigest()
-    path = KEPT / f"{name}.json"
-    if path.exists() and (last := json.loads(path.read_text()))["of"] == of:
-        return last["made"]
-    print(name, flush=True)
-    made = make()
-    KEPT.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}")
-    beside.write_text(json.dumps({"of": of, "made": made}))
-    beside.replace(path)
-    return made
-
-
-def in_256_colours(picture: bytes, width: int = 0, shape: float = 0) -> bytes:
-    """Reduce a PNG to what figures of lines and words have, and a third of the bytes; or to its top, so wide."""
-    out, image = BytesIO(), Image.open(BytesIO(picture)).convert("RGB")
-    if width:
-        side = int(image.width * 0.62)  # the first panel, in most figures
-        image = image.crop((0, 0, side, int(side / shape))).resize(
-            (width, int(width / shape)), Image.Resampling.LANCZOS
-        )
-    # An octree is four times as fast as a median cut, a third smaller as a file, and nearer to the colours.
-    image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
-    return out.getvalue()
 
 
 def lay_beside(text: str, assets: Path) -> list[str]:

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import lab
 import nbformat
+import numpy as np
 import pytest
 
 from efisher_teach.lessons.course import EXERCISES, source
@@ -17,13 +19,20 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 START = ROOT / "notebooks" / "00_start_here.ipynb"
 
 SETUP = """
-import threading
+import json, threading, time
 import ipywidgets
 import efisher_teach as ef
 
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.005, max=0.05, step=0.005, readout_format=".3f")
-explorer = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
+asked, takes = [], [0.0]
+
+def best_step(budget):
+    asked.append(budget)
+    time.sleep(takes[0])
+    return ef.scenes.the_best_step(problem, budget=budget)
+
+explorer = ef.Explorer(best_step, budget=budget)
 damping = ef.Explorer(ef.scenes.start_here(ef.linear_regression()))
 """
 WITH_A_SLIDER = """
@@ -191,6 +200,28 @@ def test_kernel_control_replaces_picture_and_words_at_once(live, views, twins):
     assert len(shown) >= 2, "nothing was seen to change"
     assert len({serial for serial, *_ in shown}) == len(shown), "a frame mixed old and new"
     assert all(ink for *_, ink in shown), "a blank frame"
+
+
+def test_a_dragged_control_asks_for_one_value_at_a_time_and_the_last_one_wins(live, views, twins):
+    control, mouse, each = budget_slider(live), live.page.mouse, 0.4
+    live.ask(f"asked.clear(); takes[0] = {each}")
+    handle, track = (
+        lab.settled_box(control.locator(".noUi-handle")),
+        control.locator(".noUi-target").bounding_box(),
+    )
+    mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2)
+    mouse.down()
+    start = time.monotonic()
+    for fraction in (*np.linspace(0.1, 0.7, 30), *np.linspace(0.7, 0.3, 30)):
+        mouse.move(track["x"] + track["width"] * fraction, track["y"] + track["height"] / 2)
+        time.sleep(0.02)
+    mouse.up()
+    took, value = time.monotonic() - start, readout(control)
+    expected = words_at(twins["explorer"], budget=value, turn=0)
+    lab.read_when(views[0], lambda seen: seen["words"] == expected and not seen["busy"])
+    asked = live.ask("takes[0] = 0; print(json.dumps(asked))")
+    assert asked[-1] == pytest.approx(value)
+    assert 2 <= len(asked) <= took / each + 2, "more than one has waited"
 
 
 HOLD = """() => {  // what is unpacked waits until it is let go

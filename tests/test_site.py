@@ -6,6 +6,7 @@ that keeps nothing, and one that runs no scripts.
 
 import importlib.util
 import re
+import shutil
 import statistics
 import warnings
 from pathlib import Path
@@ -59,6 +60,42 @@ def opened(request, site, window):
     yield page
     assert troubles == []
     page.close()
+
+
+def test_cells_run_again_when_code_changes_and_not_for_text(tmp_path, monkeypatch):
+    executed, started = importlib.import_module("executed"), []
+    package = shutil.copytree(
+        executed.PACKAGE, tmp_path / "efisher_teach", ignore=shutil.ignore_patterns("*.pyc")
+    )
+    monkeypatch.setattr(executed, "PACKAGE", package)
+    monkeypatch.setattr(executed, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(executed.NotebookClient, "execute", lambda client, env: started.append(client))
+    book = nbformat.read(ROOT / "notebooks" / "03_the_best_step.ipynb", as_version=4)
+    text, cell = (
+        book.cells[0],
+        next(cell for cell in book.cells if cell.cell_type == "code" and "Explorer" in cell.source),
+    )
+    scene, script = (
+        package / "figures" / "scenes" / "solid.py",
+        package / "browser" / "static" / "explorer.js",
+    )
+
+    def runs():
+        before = len(started)
+        nbformat.write(book, tmp_path / "03_the_best_step.ipynb")
+        executed.handed_over(tmp_path / "03_the_best_step.ipynb")
+        return len(started) - before
+
+    assert [runs(), runs()] == [1, 0]
+    text.source += " More of it."
+    script.write_text(script.read_text() + "// more of it")
+    assert runs() == 0
+    scene.write_text(scene.read_text().replace("0", "1", 1))
+    assert [runs(), runs()] == [1, 0]
+    cell.source += "\nexplorer.turn = 3"
+    assert [runs(), runs()] == [1, 0]
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    assert runs() == 1
 
 
 def test_formulas_are_set_and_solutions_are_folded(opened):
