@@ -8,44 +8,45 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "one example or two",
-    "Two parameters, and hardly any damping. A batch has two examples in place of one. Its step serves both of them. "
-    "What becomes of the examples that are not in the batch?",
-    "They fare better: two know more than one.",
-    "They fare worse.",
-    "They fare alike: nobody has asked them.",
-    because="They fare worse. One example leaves a direction free, and the shortest step does not use it. Two examples "
-    "fill the plane: both are served exactly, however far the step must go for it. Only from there on do more examples "
-    "help the others.",
+    "A model has two parameters, and there is hardly any damping. Batches grow from one example to two, and each step "
+    "still gives its own batch all that it asks for. How do the examples outside the batch fare, compared with before?",
+    "Better: two examples know more than one.",
+    "Worse.",
+    "The same: nobody has asked them.",
+    because="Worse. One example fixes one direction of the step, and the shortest step leaves the other alone. Two "
+    "examples fix both: each gets exactly what it asks for, however long a step that takes. Only beyond two do more "
+    "examples help the others.",
     answer=2,
 )
 ask(
     "the mean of many steps",
-    "The mean of g over many minibatches is g, and that of C_B is C. Is the mean of (C_B + εI)⁻¹g_B the step of all "
-    "examples?",
-    "Yes: what is right on average stays so.",
+    "The mean of g_B over many minibatches is g, and that of C_B is C. Is the mean of (C_B + εI)⁻¹g_B the step of all "
+    "examples, (C + εI)⁻¹g?",
+    "Yes: what is right on average stays right.",
     "Yes, if the batches do not overlap.",
     "No, it is another step, in another direction.",
-    because="Another one: the inverse is not linear, and C_B and g_B come from the same few examples. A loud example "
-    "raises both. For single examples the mean is that of gᵢ/(|gᵢ|² + ε), where a large gradient counts little.",
+    because="It is another step. The inverse is not linear, and C_B and g_B come from the same few examples: one with "
+    "a large gradient raises both. In batches of one the mean is that of gᵢ/(‖gᵢ‖² + ε), where a large gradient counts "
+    "for little.",
     answer=3,
 )
 
 
 @exercise(
-    1, "Gradients of pure noise: the rows of $G$ are independent and normal about 0. Which $\\rho$ is to be expected "
-    "of a batch of $B$ examples and $p$ parameters?",
-    ("ρ is |P1|²/B, where P projects on the p columns of G.",
-     "The columns are random directions in B dimensions. Which part of any vector lies in p of them?",
+    1, "Gradients of pure noise: the entries of $G$ are independent and normal, with mean 0. What is the expected "
+    "$\\rho$ of a batch of $B$ examples, with $p$ parameters?",
+    ("ρ = ‖P1‖²/B, where P projects onto the span of the p columns of G.",
+     "That span is a random one, of p among B dimensions. What part of ‖1‖² = B lies in it, on average?",
      "p/B, and never more than 1."),
     lambda rng, size: (((30, 300), (200, 50), (7, 7), (1, 40), (1000, 10))[size]),
     mistakes=lambda p, B: {
-        "With more parameters than examples every wish is granted. No part is larger than 1.":
+        "With more parameters than examples every wish is granted, and ρ is 1, not more.":
             p / B,
-        "The other way round: more examples are harder to please.": min(1, B / p),
-        "In the mean g is 0, but ρ asks how well the batch can be served, and it can.": 0,
-        "The root is for lengths. ρ is a part of a square.": np.sqrt(min(1, p / B)),
+        "Upside down: more examples are harder to please.": min(1, B / p),
+        "On average g is 0, but ρ asks how well this batch can be served.": 0,
+        "No root: ρ is a part of a squared length.": np.sqrt(min(1, p / B)),
     },
-    why="So $\\rho$ near 1 is no good news where $B\\le p$: noise has it too.",
+    why="So where $B\\le p$, $\\rho=1$ is no good news: noise has it, too.",
 )  # fmt: skip
 def agreement_of_noise(p, B):
     """Return the expected ρ of a batch of B noisy gradients with p entries."""
@@ -60,24 +61,24 @@ def _running(matrices, decay, *, debias=True):
 
 
 @exercise(
-    1, "Average $C$ over the batches so far: $\\bar C\\leftarrow\\beta\\bar C+(1-\\beta)C_B$, from $\\bar C=0$. Return "
-    "it such that equal $C_B$ give just that $C_B$, after the first batch, too.",
-    ("After one batch there stands (1 − β)C_B. What is missing?",
-     "After t batches the weights sum up to 1 − βᵗ.",
-     "Divide by 1 − βᵗ, t = len(matrices)."),
+    1, "Average $C$ over the batches so far: $\\bar C\\leftarrow\\beta\\bar C+(1-\\beta)C_B$, starting at $\\bar C=0$. "
+    "Correct for that start: if all $C_B$ are equal, return just this matrix, even after one batch.",
+    ("After one batch the average is (1 − β)C_B. What factor is missing?",
+     "After t batches the weights add up to 1 − βᵗ.",
+     "Divide by 1 − βᵗ, with t = len(matrices)."),
     lambda rng, size: (
         jnp.asarray([np.cov(rng.normal(size=(2, 9))) for _ in range((1, 2, 3, 5, 8)[size])], float),
         float(rng.choice([0.5, 0.9, 0.99])),
     ),
     mistakes=lambda matrices, decay: {
-        "It begins at 0 and is too small at first: the weights do not sum up to 1. Where C is small, steps are long.":
+        "It starts at 0 and is too small at first: its weights do not add up to 1. A small C makes long steps.":
             _running(matrices, decay, debias=False),
-        "This forgets nothing. The newest batch should have the largest weight.":
+        "This forgets nothing: the newest batch should have the largest weight.":
             matrices.mean(axis=0),
         "β is the weight of the old average, 1 − β that of the new batch.":
             _running(matrices, 1 - decay),
     },
-    why="`scale_by_empirical_fisher(decay=…)` does so, too, on the rows of $G$.",
+    why="`scale_by_empirical_fisher(decay=…)` does the same, with rows of $G$.",
 )  # fmt: skip
 def running_average(matrices, decay):
     """Return the average of matrices (t, p, p), the oldest first, for the decay β."""
@@ -95,27 +96,27 @@ def _remembering(G, last, damping, learning_rate, memory, *, asks=1.0, adds=1.0)
 
 
 @exercise(
-    2, "The step with a memory: minimise $\\mathbb E_B[(g_i^\\top\\Delta+\\eta)^2]+\\varepsilon\\lVert\\Delta-\\mu"
+    2, "The step with a memory: minimise $\\mathbb E_B[(g_i^\\top\\Delta+\\eta)^2]+\\varepsilon\\lVert\\Delta-\\beta"
     "\\Delta_-\\rVert^2$.",
-    ("Write Δ = μΔ₋ + d. What does d minimise?",
-     "E[(gᵢᵀd + η + μ gᵢᵀΔ₋)²] + ε‖d‖²: a ridge regression, as in notebook 04.",
-     "d = −(C + εI)⁻¹(ηg + μCΔ₋)."),
+    ("Write Δ = βΔ₋ + d. What does d minimise?",
+     "E[(gᵢᵀd + η + β gᵢᵀΔ₋)²] + ε‖d‖²: a ridge regression, as in notebook 04.",
+     "d = −(C + εI)⁻¹(ηg + βCΔ₋)."),
     lambda rng, size: (
         jnp.asarray(rng.normal(size=((3, 2), (2, 4), (5, 5), (6, 3), (4, 8))[size]), float),
         jnp.asarray(rng.normal(size=(2, 4, 5, 3, 8)[size]), float),
         positive(rng, 0.1, 1), positive(rng, 0.1, 1), float(rng.choice([0.5, 0.9])),
     ),
     mistakes=lambda G, last, damping, learning_rate, memory: {
-        "That is momentum: the batch is asked for η on top of what the old step gives it already.":
+        "That is momentum: the batch is asked for η on top of what the last step gives it already.":
             _remembering(G, last, damping, learning_rate, memory, asks=0.0),
-        "μΔ₋ itself is missing: this is only d, what the batch adds to it.":
+        "βΔ₋ itself is missing: this is only d, what the batch adds to it.":
             _remembering(G, last, damping, learning_rate, memory, adds=0.0),
-        "The step is damped towards μΔ₋, not towards the whole of Δ₋.":
+        "The step is damped towards βΔ₋, not towards the whole of Δ₋.":
             _remembering(G, last, damping, learning_rate, 1.0),
         "Without the memory: this is the step of notebook 04.":
             _remembering(G, last, damping, learning_rate, 0.0),
     },
-    why="`make_update(memory=…)` does it with $K$: no matrix is $p\\times p$.",
+    why="`make_update(memory=…)` does the same through $K$, without a $p\\times p$ matrix.",
 )  # fmt: skip
 def step_with_memory(G, last, damping, learning_rate, memory):
     """Return Δ (p,), for rows G (n, p) of the batch and the last step (p,)."""
