@@ -9,15 +9,15 @@ from efisher_teach.lessons.question import ask
 ask(
     "serve all alike",
     "Two hundred digits, odd or even. First one kind of digit is rare, four twos among a hundred even digits; then one "
-    "label in five is wrong. A step that lowers all losses alike is compared with gradient descent. Which one learns "
+    "label in five is wrong. We train by steps that lower all losses equally, or by gradient descent. Which learns "
     "more about unseen digits?",
-    "The equal step, both times: it leaves nobody behind.",
+    "The equal steps, both times: they leave nobody behind.",
     "Gradient descent, both times: equality has its price.",
-    "The equal step where twos are rare, descent where labels are wrong.",
-    "Descent where twos are rare, the equal step where labels are wrong.",
-    because="It depends on whom it serves. Four twos are enough for the equal step to find most of the unseen ones, "
-    "while descent, at the same training loss, finds few. Wrong labels it serves just as well: it learns them by "
-    "heart, and knows fewer unseen digits than descent. Both are computed below, and so is what they do not show.",
+    "The equal steps where twos are rare, descent where labels are wrong.",
+    "Descent where twos are rare, the equal steps where labels are wrong.",
+    because="It depends on who is served. Four twos are enough for equal steps to find most of the unseen ones, while "
+    "descent, at the same training loss, finds few. But they serve wrong labels just as well: they learn them by "
+    "heart, and know fewer unseen digits than descent. Both are computed below, with what they do not show.",
     answer=3,
 )
 ask(
@@ -27,15 +27,15 @@ ask(
     "None: a negative coefficient would make that loss rise.",
     "One or two, by rounding.",
     "More than a quarter of them.",
-    because="About two in five: the step climbs along their gradients, and their losses fall all the same. αᵢ is "
-    "negative exactly where a step for the other 199 alone would lower loss i by more than was asked; the coefficient "
-    "takes the rest back.",
+    because="About two in five: along their gradients the step goes uphill, and still their losses fall. αᵢ is "
+    "negative exactly where the step for the other 199 alone would lower loss i by more than was asked; the "
+    "coefficient takes the excess back.",
     answer=3,
 )
 ask(
     "ρ of nothing",
     "The labels of the 200 digits are replaced by tosses of a coin. What is ρ in the model with 600 parameters?",
-    because="1. With more parameters than examples, 200 wishes can be fulfilled at once, sense or nonsense. ρ "
+    because="1. With more parameters than examples, all 200 wishes can be met at once, sense or nonsense. ρ "
     "measures whether a step can serve these examples alike, not whether they have anything in common.",
     answer=1,
     high=1,
@@ -63,14 +63,14 @@ def _sharpe(G):
      "Regress −1 on the gradients, and return the fitted values: G @ lstsq(G, −1)[0]."),
     lambda rng, size: (rows(rng, size),),
     parts=lambda G: (G, _projected(G)), mistakes=lambda G, fit: {
-        "That all fall by exactly 1 is the wish. With more examples than parameters it is not fulfilled.":
+        "This is what was asked for. With more examples than parameters it cannot be had in full.":
             -jnp.ones(len(G)),
         "The sign: they are asked to fall.": fit,
         "These are the changes under −g, gradient descent: −K1.": -G @ G.mean(axis=0),
         "This is the step, one number for each parameter. Asked for is what it does to each loss, G Δ.":
             -jnp.linalg.lstsq(G, jnp.ones(len(G)))[0],
-        "This is what is missing at −1: the residual of the regression, not its fit.": fit - 1,
-        "This step spends E[Δℓ²] = 1. Asked for was η = 1, without a budget.": -fit / jnp.sqrt(jnp.mean(fit)),
+        "This is what is left over: the residual of the regression, not its fit.": fit - 1,
+        "This step is scaled to spend E[Δℓ²] = 1. There is no budget here: η = 1.": -fit / jnp.sqrt(jnp.mean(fit)),
         "1/n does not belong here: every example is asked for 1.": -fit / len(G),
     },
     properties={
@@ -105,7 +105,7 @@ def _with_a_step(rng, size):
 
 
 @exercise(
-    1, "Which fraction of the losses rises under a step $\\Delta$, to first order? A loss that stays does not count.",
+    1, "What fraction of the losses rises under a step $\\Delta$, to first order? A loss that stays does not count.",
     ("To first order, by how much does each loss change?",
      "G Δ holds the n changes. Compare each with 0.",
      "The mean of a comparison is a fraction: jnp.mean(… > 0)."),
@@ -113,8 +113,8 @@ def _with_a_step(rng, size):
     mistakes=lambda G, delta: {
         "This is how many they are: divide by n.": jnp.sum(G @ delta > 0),
         "This counts those that improve.": jnp.mean(G @ delta < 0),
-        "This counts those that stay as well: to rise is > 0.": jnp.mean(G @ delta >= 0),
-        "This says whether the mean loss rises. Compare first, then take the mean.": jnp.mean(G @ delta) > 0,
+        "This also counts those that stay: to rise means > 0.": jnp.mean(G @ delta >= 0),
+        "This says whether the mean loss rises. Compare first, average later.": jnp.mean(G @ delta) > 0,
         "This is by how much the losses rise, not how many do.": jnp.mean(jnp.maximum(G @ delta, 0)),
     },
 )  # fmt: skip
@@ -127,11 +127,11 @@ def _negative(G):
     G = readable(G, 2, 2)
     singular = np.linalg.svd(G, compute_uv=False)
     if singular[-1] <= 1e-4 * singular[0]:
-        return "the two gradients are parallel, or one is 0: then not both losses fall by the same"
+        return "the two gradients are parallel, or one is 0: then the two losses cannot both fall by 1"
     weights = np.linalg.solve(G @ G.T, np.ones(2))
     if weights.min() < -1e-6 * np.abs(weights).max():
         return True
-    return f"both losses fall by 1, but the weights are {weights[0]:.3g} and {weights[1]:.3g}, none negative"
+    return f"both losses fall by 1, but α = ({weights[0]:.3g}, {weights[1]:.3g}): none is negative"
 
 
 @exercise(
@@ -142,7 +142,7 @@ def _negative(G):
      "g₁ᵀg₂ > ‖g₁‖² will do: g₁ = (1, 0), and a g₂ whose first entry is larger than 1, not parallel to g₁."),
     accepts=_negative,
     why="$\\alpha=(GG^\\top)^{-1}\\mathbf 1=(3,-1)$. The step $-g_1$ lowers $\\ell_1$ by 1 and $\\ell_2$ by 2, too "
-    "much. The negative coefficient takes back what was not asked for; the step is $(-1,1)$.",
+    "much. The negative coefficient takes the excess back; the step is $(-1,1)$.",
 )  # fmt: skip
 def negative_weight():
     """Return G (2, 2), two gradients such that (GGᵀ)⁻¹1 has a negative entry."""
@@ -156,23 +156,24 @@ def _wished(rng, size):
 
 
 @exercise(
-    2, "The knob: ask example $i$ for a decrease of $t_i$. With at least as many parameters as examples all can have "
-    "it. Return the shortest step.",
+    2, "Ask example $i$ for a decrease of $t_i$. With linearly independent gradients all of them can have it. Return "
+    "the shortest step that does it.",
     ("G Δ = −t is a system with more unknowns than equations.",
-     "The shortest solution lies in the span of the gradients: Δ = Gᵀw.",
-     "GGᵀw = −t, so Δ = −Gᵀ(GGᵀ)⁻¹t. Or lstsq, which returns the shortest solution."),
+     "The shortest solution lies in the span of the gradients: Δ = Gᵀv.",
+     "GGᵀv = −t, so Δ = −Gᵀ(GGᵀ)⁻¹t. Or lstsq, which returns the shortest solution."),
     _wished,
     mistakes=lambda G, target: {
-        "Ascent: every loss rises by what it should fall.": G.T @ jnp.linalg.solve(G @ G.T, target),
-        "This asks all for the same, 1: the target is not in it.": -G.T @ jnp.linalg.solve(G @ G.T, jnp.ones(len(G))),
-        "This is the gradient of a loss with weights t: a weight is a push, not a promise.": -G.T @ target / len(G),
-        "The gradients themselves were multiplied by t. Then whoever has a large tᵢ falls by less, 1/tᵢ.":
+        "Ascent: every loss rises by as much as it should fall.": G.T @ jnp.linalg.solve(G @ G.T, target),
+        "This asks all for the same, 1: where is the target?": -G.T @ jnp.linalg.solve(G @ G.T, jnp.ones(len(G))),
+        "This is the gradient of a loss with weights t. A weight pushes an example; it does not say how far it gets.":
+            -G.T @ target / len(G),
+        "The gradients themselves were multiplied by t. Then a loss with a large tᵢ falls by less, 1/tᵢ.":
             -jnp.linalg.lstsq(target[:, None] * G, jnp.ones(len(G)))[0],
-        "1/n is too much: the equations are G Δ = −t, not their mean.":
+        "There is a 1/n too many: the equations are G Δ = −t, one for each example.":
             -G.T @ jnp.linalg.solve(G @ G.T, target) / len(G),
     },
     properties={
-        "what is asked for is what comes: G Δ = −t.":
+        "every loss falls by what was asked: G Δ = −t.":
             lambda answer, G, target: (G @ jnp.asarray(answer(G, target)), -target),
     },
 )  # fmt: skip
