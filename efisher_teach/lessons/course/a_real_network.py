@@ -14,29 +14,28 @@ ask(
     "About as much as one or two gradients.",
     "About 256: one for each example.",
     "About two million: one for each row of C.",
-    because="About as much as one or two gradients. The inverse of a p × p matrix turns into an n × n system, the "
-    "per-example gradients are needed only through their inner products, and these come out of numbers that "
-    "backpropagation makes anyway.",
+    because="About as much as one or two gradients. The p × p system turns into one of n × n, which needs only the "
+    "inner products of the per-example gradients; and these are made of numbers that backpropagation has anyway.",
     answer=1,
 )
 ask(
     "who is misled",
     "About 27 % of 512 training labels are wrong. SGD runs with four learning rates, and the best counts. The "
-    "empirical Fisher runs with the same ε and c, once in batches of 64 and once with all 512 at once. Who is right on "
-    "the most unseen digits after 100 steps?",
+    "empirical Fisher runs with the same ε and c, once in batches of 64 and once with all 512 at once. Which knows the "
+    "most unseen digits after 100 steps?",
     "SGD.",
     "The empirical Fisher, in batches of 64.",
     "The empirical Fisher, with all examples at once.",
-    "All about alike.",
+    "They are about level.",
     because="The empirical Fisher in batches of 64, by some points. With all examples at once it comes last: it learns "
-    "the wrong labels by heart, because a step that serves all alike serves them, too. The cells below show how much "
-    "that is, and what a larger ε does.",
+    "the wrong labels by heart, because a step that serves all equally serves them, too. The cells below show by how "
+    "much, and what a larger ε does.",
     answer=2,
 )
 
 
 @exercise(
-    1, "Which form is cheaper, $p\\times p$ or $n\\times n$? Return \"primal\" or \"dual\".",
+    1, "Which form is cheaper: the $p\\times p$ one, \"primal\", or the $n\\times n$ one, \"dual\"?",
     ("The solve costs the cube of the matrix's side.",
      "C has the side p, K has the side n.",
      "dual where n < p, primal otherwise."),
@@ -60,15 +59,15 @@ def _weights(rng, size):
 
 
 @exercise(
-    1, "The step is $\\Delta\\theta=-\\eta\\,G^\\top\\alpha$. What does it cost, $\\Delta\\theta^\\top "
-    "C\\,\\Delta\\theta$, from $K$ and $\\alpha$ alone?",
+    1, "The step is $\\Delta=-\\eta\\,G^\\top\\alpha$. Compute its cost, $\\Delta^\\top C\\,\\Delta$, from $K$, "
+    "$\\alpha$ and $\\eta$ alone.",
     ("The cost is the mean square of G Δ. What is G Gᵀ, in terms of K?",
      "G Gᵀ = nK, so the predicted changes are −η n K α.",
      "Their mean square: η² n² ‖Kα‖² / n."),
     _weights,
     parts=lambda K, alpha, eta: (alpha, eta, len(K), K @ alpha), mistakes=lambda alpha, eta, n, changes: {
-        "G Gᵀ is nK, not K: the 1/n in K was forgotten.": eta**2 * jnp.mean(changes**2),
-        "This is the sum of the squared changes: the mean has one 1/n more.": eta**2 * n ** 2 * jnp.sum(changes**2),
+        "G Gᵀ is nK, not K: K has a 1/n in it.": eta**2 * jnp.mean(changes**2),
+        "This is the sum of the squared changes. The mean has another 1/n.": eta**2 * n ** 2 * jnp.sum(changes**2),
         "η is missing: the cost grows with its square.": n * jnp.sum(changes**2),
         "η must be squared.": eta * n * jnp.sum(changes**2),
         "This is the squared length of the step, η² αᵀ(nK)α. Its cost is in losses.": eta**2 * n * alpha @ changes,
@@ -93,11 +92,11 @@ def _dual(G, damping, scale_K=1.0, scale_one=1.0):
     lambda rng, size: (rows(rng, size, ((1, 2), (2, 3), (3, 5), (3, 40), (8, 2000))), positive(rng, 0.02, 0.5)),
     mistakes=lambda G, damping: {
         "1/n is missing in K: this ε damps n times less.": _dual(G, damping, len(G), len(G)),
-        "1/n is missing in K, and on the right as it should be: the direction is damped n times less, and n times too "
-        "short.": _dual(G, damping, len(G)),
+        "1/n is missing in K, though not on the right: the direction is damped n times less, and n times too short.":
+            _dual(G, damping, len(G)),
         "1/n is missing on the right: this is n times too long.": _dual(G, damping, 1.0, len(G)),
         "ε was scaled by n, which is right only where K has no 1/n.": _dual(G, len(G) * damping),
-        "Ascent or descent is for later: the direction itself has no minus.": -_dual(G, damping),
+        "The minus comes later: the direction itself has none.": -_dual(G, damping),
         "There is no damping in it.": _dual(G, 0.0),
         "This is g/ε: the identity stands where K should.": G.mean(axis=0) / damping,
     },
@@ -133,13 +132,13 @@ def _combined(reduce, loss_fn, theta, x, y, alpha):
      "jax.grad(lambda theta: jnp.sum(alpha * losses(theta)))(theta)"),
     _weighted,
     mistakes=lambda loss_fn, theta, x, y, alpha: {
-        "This is the mean: α already has the 1/n in it, so the weighted losses are added up.":
+        "This is a mean. Add the weighted losses up: α has the 1/n in it already.":
             _combined(jnp.mean, loss_fn, theta, x, y, alpha),
         "α is missing: this is the gradient of the plain sum.":
             _combined(jnp.sum, loss_fn, theta, x, y, jnp.ones_like(alpha)),
         "α is missing: this is the mean gradient.":
             _combined(jnp.mean, loss_fn, theta, x, y, jnp.ones_like(alpha)),
-        "Negative coefficients are meant: some examples are pushed the other way, on purpose.":
+        "Keep the signs of α: some examples are pushed the other way, on purpose.":
             _combined(jnp.sum, loss_fn, theta, x, y, jnp.abs(alpha)),
     },
 )  # fmt: skip
@@ -172,7 +171,7 @@ def _one_by_one(X, D):
      "The entrywise product of X Xᵀ and D Dᵀ."),
     _layer,
     mistakes=lambda X, D: {
-        "This multiplies the two matrices. Entry by entry is meant: `*`, not `@`.": (X @ X.T) @ (D @ D.T),
+        "This multiplies the two matrices. Multiply entry by entry: `*`, not `@`.": (X @ X.T) @ (D @ D.T),
         "The two inner products are multiplied, not added.": X @ X.T + D @ D.T,
         "The errors are missing: this is the Gram matrix of the inputs.": X @ X.T,
         "The inputs are missing: this is the Gram matrix of the errors, the part of the biases.": D @ D.T,
