@@ -8,38 +8,38 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "a step by C",
-    "Ten classes, early in training, little damping. F costs ten gradients and its step is the best for its KL "
-    "divergence; C costs one. What does a step by C promise, at the same KL divergence?",
+    "Ten classes, early in training, little damping. Of all steps with the same KL divergence, that of F promises the "
+    "largest decrease; it costs ten gradients. C costs one. What does its step promise, at the same KL divergence?",
     "About nine tenths of the best.",
     "About as much as a step along −g.",
     "Clearly less than a step along −g.",
-    because="Clearly less than a step along −g: about six tenths of the best, where −g has three quarters. C is no "
-    "cheap F. It measures another thing, E[Δℓ²], and for that its step is the best.",
+    because="Clearly less than a step along −g: about six tenths of the best, where −g has three quarters. C is not a "
+    "cheap F. It measures something else, E[Δℓ²], and for that its step is the best.",
     answer=3,
 )
 ask(
     "one label from the model",
-    "Draw one label for each example from the model itself, and take these gradients in the place of C's: two "
-    "gradients a step. Its mean over draws is F. What brings its step near to that of F?",
+    "For each example draw one label from the model, and make C from these labels: two gradients a step. Averaged over "
+    "draws, this matrix is F. What brings its step near to that of F?",
     "Nothing more is needed.",
     "More labels, or more examples.",
     "More training.",
-    because="More labels, or more examples: its error is noise, which a mean takes away. With 256 examples it promises "
-    "less than −g, with 1024 nine tenths of the best. More examples do little for C: its error is no noise.",
+    because="More labels, or more examples: its error is noise, which averages out. With 256 examples it promises less "
+    "than −g, with 1024 nine tenths of the best. More examples do little for C: its error is not noise.",
     answer=2,
 )
 
 
 @exercise(
-    1, "With $k$ classes $F$ costs $k$ gradients, and $m$ sampled labels cost $1+m$. Up to which $m$ is sampling "
-    "cheaper?",
+    1, "With $k$ classes $F$ costs $k$ gradients, and $m$ sampled labels cost $1+m$. What is the largest $m$ for which "
+    "sampling is cheaper?",
     ("The price of m labels is 1 + m: one pass for g, and one for each label.",
      "1 + m < k, for whole numbers.",
      "m = k − 2."),
     lambda rng, size: ((3, 10, 4, 100, 1000)[size],),
     mistakes=lambda classes: {
-        "With this many the prices are the same: cheaper is asked for.": classes - 1,
-        "The pass for g was forgotten: m labels cost 1 + m.": classes,
+        "With this many the prices are equal: sampling should be cheaper.": classes - 1,
+        "Do not forget the pass for g: m labels cost 1 + m.": classes,
         "One too few: with one more it is still cheaper.": classes - 3,
     },
 )  # fmt: skip
@@ -54,26 +54,26 @@ def _losses(rng, size):
 
 
 @exercise(
-    2, "Compute the weighted $C$, $\\mathbb E[w\\,gg^\\top]$ with $w=p_y/(1-p_y)$, from the gradients and the losses "
-    "$\\ell=-\\log p_y$.",
-    ("p_y = exp(−ℓ). What is (1 − p_y)/p_y?",
+    2, "Compute the weighted $C$, $\\mathbb E[w\\,\\nabla\\ell\\,\\nabla\\ell^\\top]$ with $w=q_y/(1-q_y)$, from the "
+    "gradients and the losses $\\ell=-\\log q_y$.",
+    ("q_y = exp(−ℓ). What is (1 − q_y)/q_y?",
      "w = 1/(exp(ℓ) − 1), one number for each row of G.",
      "(w[:, None] * G).T @ G / n"),
     _losses,
     mistakes=lambda G, losses: {
-        "The weights are upside down: this is (1 − p_y)/p_y.": weighted(G, jnp.expm1(losses)),
-        "These weights are p_y alone: the division by 1 − p_y is missing.": weighted(G, jnp.exp(-losses)),
-        "The weights are squared: they stand on both sides. Put the root on each, or all on one.":
+        "The weights are upside down: this is (1 − q_y)/q_y.": weighted(G, jnp.expm1(losses)),
+        "These weights are q_y alone: the division by 1 − q_y is missing.": weighted(G, jnp.exp(-losses)),
+        "The weights are squared, as they are on both sides. Put the root on each, or all on one.":
             weighted(G, 1 / jnp.expm1(losses) ** 2),
         "There is no 1/n: this is the sum.": len(G) * weighted(G, 1 / jnp.expm1(losses)),
-        "The weights were made to sum up to 1. Their size matters: F has one.":
+        "The weights were scaled to add up to 1. But their size matters, as that of F does.":
             len(G) * weighted(G, 1 / jnp.expm1(losses)) / jnp.sum(1 / jnp.expm1(losses)),
         "This is C: the weights are missing.": weighted(G, jnp.ones(len(G))),
     },
-    why="$1/w=e^{\\ell}-1$: nothing but the loss is needed, and `jnp.expm1` keeps it exact where the loss is small.",
+    why="$1/w=e^{\\ell}-1$ takes only the loss, and `jnp.expm1` keeps it exact where the loss is small.",
 )  # fmt: skip
 def weighted_fisher(G, losses):
-    """Return E[w ggᵀ] (p, p), w = p_y/(1 − p_y), for rows G (n, p) and losses (n,)."""
+    """Return E[w ∇ℓ∇ℓᵀ] (p, p), w = q_y/(1 − q_y), for G (n, p) and losses (n,)."""
     weights = 1 / jnp.expm1(losses)
     return (weights[:, None] * G).T @ G / len(G)
 
@@ -91,7 +91,7 @@ def _metric(rng, size):
 
 
 @exercise(
-    2, "What part of the best decrease for its KL divergence does a step along $-u$ promise? Divide "
+    2, "At equal KL divergence, what share of the best decrease does a step along $-u$ promise? Divide "
     "$g^\\top u/\\sqrt{u^\\top Fu}$ by the same for $F^{-1}g$.",
     ("For u = F⁻¹g: gᵀu = gᵀF⁻¹g, and uᵀFu is the same number.",
      "So the best is √(gᵀF⁻¹g).",
@@ -101,14 +101,13 @@ def _metric(rng, size):
     mistakes=lambda F, g, u, best: {
         "This is the cosine of two arrows: it depends on the parametrization. Lengths are measured by F here.":
             u @ best / jnp.linalg.norm(u) / jnp.linalg.norm(best),
-        "This is what the step promises for its KL. It was to be divided by the best.": g @ u / jnp.sqrt(u @ F @ u),
-        "A root is missing: the KL grows with the square of the step.": g @ u / (u @ F @ u) / (g @ best),
+        "This is what the step promises for its KL divergence. Divide it by the best.": g @ u / jnp.sqrt(u @ F @ u),
+        "A root is missing: the KL divergence grows with the square of the step.": g @ u / (u @ F @ u) / (g @ best),
         "This is the square of the share.": (g @ u) ** 2 / (u @ F @ u) / (g @ best),
-        "This is the cosine with g: the slope, without the price in KL.":
+        "This is the cosine with g: it measures steps by their length, not by F.":
             g @ u / jnp.linalg.norm(u) / jnp.linalg.norm(g),
     },
-    why="It is the cosine of $u$ and $F^{-1}g$ with $F$ as the ruler, and so the same in any coordinates (notebook "
-    "05).",
+    why="It is the same in any coordinates (notebook 05).",
 )  # fmt: skip
 def share_of_the_best(F, g, u):
     """Return the share in [0, 1], for F (p, p), g (p,) and a direction u (p,)."""
@@ -135,14 +134,14 @@ def _sides(S, A, V):
      "U = S⁻¹ V A⁻¹"),
     _layer, parts=_sides,
     mistakes=lambda S, A, V, S_inverse, A_inverse: {
-        "This multiplies by the block: its inverse is asked for.": S @ V @ A,
+        "This multiplies by the block. Solve with it.": S @ V @ A,
         "Only the outputs are taken care of: A is missing.": S_inverse @ V,
         "Only the inputs are taken care of: S is missing.": V @ A_inverse,
         "This is the transpose: U has the shape of V.": (S_inverse @ V @ A_inverse).T,
         "Each side is divided twice: one inverse for each is enough.":
             S_inverse @ S_inverse @ V @ A_inverse @ A_inverse,
     },
-    why="Two small inverses in the place of one of $ab$ rows: for 1024 by 1024 units $10^3$ rows against $10^6$.",
+    why="Two small systems in place of one with $ab$ rows: for a layer of 1024 by 1024, $10^3$ rows against $10^6$.",
 )  # fmt: skip
 def kronecker_direction(S, A, V):
     """Return U (b, a), for S (b, b), A (a, a) and the layer's gradient V (b, a)."""
