@@ -8,23 +8,23 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "the square of the mean",
-    "Code takes the square of the mean, ggᵀ, for C, and damps it: −η (ggᵀ + εI)⁻¹g. Which step does it make?",
+    "Some code takes the square of the mean, ggᵀ, for C, and damps it: −η (ggᵀ + εI)⁻¹g. Which step is that?",
     "Nearly the empirical-Fisher step, if the examples agree.",
     "Gradient descent with another length.",
     "A step across the gradient.",
-    because="Exactly gradient descent, with a learning rate that depends on ‖g‖: (ggᵀ + εI)⁻¹g = g/(‖g‖² + ε). All "
-    "that C knows is how the examples differ, and the mean has lost that.",
+    because="Exactly gradient descent, with a learning rate that depends on ‖g‖: (ggᵀ + εI)⁻¹g = g/(‖g‖² + ε). What C "
+    "knows beyond g is how the examples differ, and the mean has lost that.",
     answer=2,
 )
 ask(
     "which bug is loud",
-    "Which of these errors shows in the training loss of a first run, so that somebody looks for it?",
+    "Which of these errors is sure to show in the training loss of a first run?",
     "The square of the mean.",
     "1/n in the wrong place.",
     "ε on the sum.",
-    "None of them for sure.",
-    because="None of them for sure. Each still makes a step that lowers the loss: a wrong scale hides in the learning "
-    "rate, a wrong matrix looks like a matter of tuning. What finds them is a test against a loop over the examples.",
+    "None of them.",
+    because="None of them. Each still makes a step that lowers the loss: a wrong scale hides in the learning rate, a "
+    "wrong matrix looks like a matter of tuning. What finds them is a test against a loop over the examples.",
     answer=4,
 )
 
@@ -53,7 +53,7 @@ def buggy_curvature(G):
     parts=lambda G: (G, G.T @ G / len(G), buggy_curvature(G)), mistakes=lambda G, C, square: {
         "Now 1/n is missing: the sum of the outer products.": G.T @ G,
         "Only the diagonal is right now. C has the products of different parameters too.": jnp.diag(jnp.diag(C)),
-        "This is what the bug had lost, C − ggᵀ. The empirical Fisher is both together.": C - square,
+        "This is only what the bug had lost, C − ggᵀ. The empirical Fisher is the sum of both.": C - square,
     },
     bug=buggy_curvature,
 )  # fmt: skip
@@ -71,8 +71,8 @@ def buggy_accumulated(batches):
 
 
 @exercise(
-    1, "**Bug 2.** $C$ of a data set that does not fit into memory, batch by batch. With twice as many batches it is "
-    "twice as large.",
+    1, "**Bug 2.** $C$ of a data set that does not fit into memory, batch by batch. With twice as many batches the "
+    "result is twice as large.",
     ("What is the 1/n of a mean over all the examples?",
      "Each batch adds its sum. The division comes once, at the end.",
      "Sum G.T @ G over the batches; divide by the number of all rows."),
@@ -81,7 +81,7 @@ def buggy_accumulated(batches):
         "1/n is missing altogether now.": total,
         "The mean of the batches' means: a small batch then counts as much as a large one.":
             sum(G.T @ G / len(G) for G in batches) / len(batches),
-        "Divided by the number of batches: it is the number of examples that counts.": total / len(batches),
+        "This divides by the number of batches. Divide by that of examples.": total / len(batches),
     },
     bug=buggy_accumulated,
 )  # fmt: skip
@@ -107,18 +107,18 @@ def buggy_fisher_of_batches(G, batch_size):
     2, "**Bug 3.** The loop over the data loader squares what `backward()` left in `.grad`. With larger batches, $C$ "
     "shrinks.",
     ("What does .grad hold after a batch: one example's gradient, or a mean?",
-     "The mean of k gradients keeps only about 1/k of what they differ by.",
+     "In the square of a mean of B gradients, only about 1/B is left of how they differ.",
      "Square the gradients of single examples; the batches then play no part."),
     _grouped,
     mistakes=lambda G, batch_size: {
-        "Scaled by the batch size: right only where the mean gradient is 0. The part ggᵀ is now too large.":
+        "This is scaled by the batch size: right only where the mean gradient is 0. The part ggᵀ is now too large.":
             batch_size * buggy_fisher_of_batches(G, batch_size),
         "The mean over everything: that is a batch of n.": jnp.outer(G.mean(axis=0), G.mean(axis=0)),
         "1/n is missing.": G.T @ G,
     },
     bug=buggy_fisher_of_batches,
     why="Where the batches are drawn at random, their means have the second moment "
-    "$gg^\\top+\\frac1k(C-gg^\\top)$: between $C$, for $k=1$, and the square of the mean.",
+    "$gg^\\top+\\frac1B(C-gg^\\top)$: between $C$, for $B=1$, and the square of the mean.",
 )  # fmt: skip
 def fisher_of_batches(G, batch_size):
     """Return the empirical Fisher C (p, p); G (n, p) comes in batches of batch_size."""
@@ -133,14 +133,14 @@ def buggy_true_fisher(theta, X, y):
 
 
 @exercise(
-    2, "**Bug 4.** A natural-gradient optimizer. The Fisher averages over labels that the *model* believes in, not "
-    "over those observed.",
+    2, "**Bug 4.** A natural-gradient optimizer. The Fisher averages over labels from the *model*, not over those "
+    "observed.",
     ("Which labels does the model expect, and how often?",
-     "y = 1 with chance s, else 0. What is the mean of (s − y)² then?",
+     "y = 1 with probability s, else 0. What is the mean of (s − y)² then?",
      "s(1 − s)² + … = s(1 − s): the labels y do not occur at all."),
     logistic,
     parts=lambda theta, X, y: (X, chance(theta, X)), mistakes=lambda X, s: {
-        "Only one of the two labels is averaged: y = 1 with its chance. y = 0 is missing.":
+        "Only one of the two labels is averaged, y = 1 with its probability. y = 0 is missing.":
             weighted(X, s * (1 - s) ** 2),
         "The weight is s(1 − s), once: this is its square.": weighted(X, (s * (1 - s)) ** 2),
         "1/n is missing.": len(X) * weighted(X, s * (1 - s)),
@@ -162,8 +162,8 @@ def buggy_damped_direction(G, damping):
 
 
 @exercise(
-    2, "**Bug 5.** A port from a paper that sums. Without damping the two are the same; with it, twice as much data "
-    "need twice the $\\varepsilon$.",
+    2, "**Bug 5.** A port from a paper that uses sums. Without damping, sums and means give the same step; with it, "
+    "twice the data needs twice the $\\varepsilon$.",
     ("At ε = 0 the factor n cancels. Where does it not cancel?",
      "Divide the system by n: what becomes of the damping?",
      "Take means on both sides, or n times the damping on the sum."),
@@ -173,7 +173,7 @@ def buggy_damped_direction(G, damping):
             jnp.linalg.solve(G.T @ G + damping * jnp.eye(G.shape[1]), G.mean(axis=0)),
         "The mean of the outer products with the sum of the gradients: n times too long.":
             jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.sum(axis=0)),
-        "The damping was divided by n: it must be multiplied, where the sums stay.":
+        "Here the damping is divided by n. Beside sums it must be multiplied by n.":
             jnp.linalg.solve(G.T @ G + damping / len(G) * jnp.eye(G.shape[1]), G.sum(axis=0)),
     },
     bug=buggy_damped_direction,
@@ -197,7 +197,7 @@ def _wide(rng, size):
 @exercise(
     3, "**Bug 6.** On paper this is right: it is Woodbury's identity. In float32, with a small $\\varepsilon$, the "
     "step is mostly noise.",
-    ("What is the bracket where ε is small: two numbers that differ in which digit?",
+    ("For small ε the bracket is the difference of two vectors. In which digit do they differ?",
      "Another form of the same step divides by nothing small: Gᵀ(…)⁻¹1.",
      "G.T @ jnp.linalg.solve(G @ G.T / n + damping * jnp.eye(n), jnp.ones(n) / n)"),
     _wide,
