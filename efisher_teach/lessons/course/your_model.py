@@ -10,26 +10,26 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "a promise",
-    "A small tanh network with 275 parameters learns 120 wines; its mean loss is 0.21. The undamped step of cost c = "
-    "0.01 promises to each of them a loss that is lower by 0.1. What does the mean loss do?",
+    "A small tanh network with 275 parameters is trained on 120 wines; its mean loss is 0.21. The undamped step of "
+    "cost c = 0.01 promises to lower the loss of every wine by 0.1. What does the mean loss do?",
     "It falls by about 0.1: first order is good for such a small step.",
     "It falls by less than a quarter of that.",
     "It rises.",
     because="It falls by less than 0.02, and for wines that the step has not seen it rises. ρ = 1 says that such a "
-    "promise can be made to everybody. Whether it is kept is a matter of length: undamped the step is nearly five "
-    "times as long as with ε at a hundredth of the largest eigenvalue, which keeps seven tenths of what it promises.",
+    "promise can be made to every example. Whether it is kept depends on the step's length: undamped it is nearly five "
+    "times as long as with ε at a hundredth of the largest eigenvalue, where seven tenths of the promise are kept.",
     answer=2,
 )
 ask(
     "ten times the loss",
-    "You put your loss in another unit, and all its values become ten times as large. What has to be changed so that "
-    "the damped step of your model keeps its direction?",
+    "You change the unit of your loss, and all its values become ten times as large. What must change with it, for the "
+    "damped step of your model to keep its direction?",
     "Nothing: ρ is the same, so the direction is.",
     "ε, which must be ten times as large.",
     "ε, which must be a hundred times as large.",
     "ε, which must be a tenth of what it was.",
-    because="ε, to a hundred times what it was: it is compared with the eigenvalues of C, and these are squares of "
-    "gradients. n, p, the rank and ρ stay as they are. So state ε as a fraction of the largest eigenvalue: then it "
+    because="ε, to a hundred times what it was. It is compared with the eigenvalues of C, which go with the square of "
+    "the gradients. n, p, the rank and ρ stay as they are. So state ε as a fraction of the largest eigenvalue: then it "
     "keeps its meaning.",
     answer=3,
 )
@@ -58,7 +58,7 @@ def _summary(G, **other):
         "The smaller side of G is only a bound on the rank: here an example occurs twice.":
             _summary(G, rank=min(G.shape)),
         "This is 1 − ρ, the fraction of examples that may get worse.": _summary(G, rho=1 - _summary(G)["rho"]),
-        "This is ‖g‖²/tr C in the place of ρ. C⁺ is missing.":
+        "This is ‖g‖²/tr C, not ρ. C⁺ is missing.":
             _summary(G, rho=jnp.sum(G.mean(axis=0) ** 2) / jnp.mean(jnp.sum(G**2, axis=1))),
         "ρ is a mean over the examples; this is the sum.": _summary(G, rho=len(G) * _summary(G)["rho"]),
     },
@@ -85,10 +85,10 @@ def _spectrum(rng, size):
     parts=lambda values, damping: (values, damping, values / (values + damping)),
     mistakes=lambda values, damping, kept: {
         "A hard cut: this counts eigenvalues above ε. Damping is a soft one.": jnp.sum(values > damping),
-        "These are the directions that are lost: Σ ε/(μ + ε).": jnp.sum(damping / (values + damping)),
-        "This is their fraction: the sum is asked for.": jnp.mean(kept),
-        "This is the trace of (C + εI)⁻¹: the μ above the line is missing.": jnp.sum(1 / (values + damping)),
-        "Σμ/Σ(μ + ε) is one fraction of two sums. Asked for is a sum of fractions.":
+        "This counts the directions that are lost: Σ ε/(μ + ε).": jnp.sum(damping / (values + damping)),
+        "This is their fraction. Take the sum.": jnp.mean(kept),
+        "This is the trace of (C + εI)⁻¹: μ is missing in the numerator.": jnp.sum(1 / (values + damping)),
+        "Σμ/Σ(μ + ε) is a fraction of two sums. Take the sum of the fractions.":
             jnp.sum(values) / jnp.sum(values + damping),
         "The fraction is squared: this is what is left of the step's ΔᵀCΔ.": jnp.sum(kept**2),
     },
@@ -116,8 +116,8 @@ def _to_keep(rng, size):
 
 
 @exercise(
-    2, "The other way round: choose $\\varepsilon$ such that $\\sum_j\\mu_j/(\\mu_j+\\varepsilon)$ is the "
-    "number of directions you want to keep, to 1 %.",
+    2, "The other way round: choose $\\varepsilon$ so that $\\sum_j\\mu_j/(\\mu_j+\\varepsilon)$ is the number of "
+    "directions that you want to keep, to within 1 %.",
     ("The sum falls as ε grows. So if it is too large at some ε, the right ε is larger.",
      "Halve an interval of log ε: ε lies between almost 0 and a very large number.",
      "low, high = 1e-8, 1e8; 60 times: middle = √(low·high) replaces low if the sum there is above `kept`, else high."),
@@ -150,8 +150,7 @@ def _advises(sentence):
 
 
 @exercise(
-    1, "One sentence of advice to whoever trains *your* model with this step, with a number in it that you have seen "
-    "above.",
+    1, "One sentence of advice to whoever trains *your* model with this step, with a number that you have seen above.",
     ("What surprised you: the rank, ρ, a promise that was not kept, who pays?",
      "Say what to do, and by which number you know it.",
      "For example: “Keep ε above … of the largest eigenvalue, or the step keeps only … % of its promise.”"),
