@@ -27,8 +27,8 @@ ask(
     "The empirical Fisher, in batches of 64.",
     "The empirical Fisher, with all examples at once.",
     "They are about level.",
-    because="The empirical Fisher in batches of 64, by some points. With all examples at once it comes last: it learns "
-    "the wrong labels by heart, because a step that serves all equally serves them, too. The cells below show by how "
+    because="The empirical Fisher in batches of 64, by some points. With all examples at once it comes last: it "
+    "memorises the wrong labels, because a step that serves all equally serves them, too. The cells below show by how "
     "much, and what a larger ε does.",
     answer=2,
 )

@@ -16,8 +16,8 @@ ask(
     "The equal steps where twos are rare, descent where labels are wrong.",
     "Descent where twos are rare, the equal steps where labels are wrong.",
     because="It depends on who is served. Four twos are enough for equal steps to find most of the unseen ones, while "
-    "descent, at the same training loss, finds few. But they serve wrong labels just as well: they learn them by "
-    "heart, and know fewer unseen digits than descent. Both are computed below, with what they do not show.",
+    "descent, at the same training loss, finds few. But they serve wrong labels just as well: they memorise "
+    "them, and know fewer unseen digits than descent. Both are computed below, with what they do not show.",
     answer=3,
 )
 ask(
