@@ -186,7 +186,7 @@ POSITIVES += [(scenes.proof, "budget"), (scenes.the_best_step, "budget")]
 COUNTS = [(call, size) for call in (ef.linear_regression, ef.logistic_regression) for size in ("n", "p")]
 COUNTS += [(ef.per_example_gradients, "chunk_size"), (ef.loss_gram, "chunk_size"), (ef.descend, "steps")]
 COUNTS += [(ef.fit, "steps"), (scale_by, "memory"), (fisher, "sampled")]
-COUNTS += [(scenes.fisher_hessian, "n"), (make, "chunk_size"), (ef.per_example_losses, "chunk_size")]
+COUNTS += [(make, "chunk_size"), (ef.per_example_losses, "chunk_size")]
 RELATIVE = [step, path, targeted, make, scale_by]
 SYMMETRIC = [(ef.quadratic_form, "A"), (ratios, "A"), (ratios, "B"), (ef.solve_primal, "C"), (ef.ledger, "C")]
 SYMMETRIC += [(ef.solve_gram, "K"), (precondition, "A"), (ef.step_in, "curvature")]
@@ -450,15 +450,20 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     *[(scene, "problem", [NETWORK], VECTOR) for scene in (scenes.damping, scenes.two_budgets)],
     (scenes.damping, "problem", [FEW], "one with 36 examples; got 3. Make n larger."),
     (IMPROVE, "problem", [FEW], "one with 36 examples; got 3. Make n larger."),
-    (scenes.every_example_pulls, "problem", [FEW], "one with at least 4 examples; got 3. Fewer make no"),
+    (scenes.every_example_pulls, "problem", [FEW], "one with 4 examples; got 3. Make n larger."),
     (COSTS, "problem", [ONE_ROW], "one where every step costs something; got eigenvalues of"),
     (COSTS, "loss_fn", [{"problem": TWO._replace(x=TWO.x / 0)}], "finite; got NaN or"),
     (scenes.bug_hunt, "problem", [TWO._replace(likelihood=None)], "one with an output_fn and a likelihood;"),
-    (scenes.bug_hunt, "problem", [FEW], "one with 32 examples, two batches; got 3. Make n larger."),
+    (scenes.bug_hunt, "problem", [FEW], "one with 32 examples; got 3. Make n larger."),
     (scenes.damping, "problem", [TWO._replace(x_test=None)], "one with held-out examples; got x_test or"),
     (scenes.two_budgets, "problem", [FEW], "such that g is no eigenvector of C; got R from"),
     (scenes.solid, "problem", [TWO], "one with params of shape (3,); got shape (2,). E.g."),
-    (scenes.the_split, "problem", [TWO._replace(likelihood=None)], "one of two classes, with the Bernoulli"),
+    (
+        scenes.fisher_hessian,
+        "problem",
+        [TWO._replace(likelihood=None)],
+        "one of two classes; got the likelihood None. E.g.",
+    ),
     (IMPROVE, "problem", [NETWORK], "one with params of shape (p,); got (). E.g. breast_cancer"),
     (IMPROVE, "problem", [LINE], "one with labels 0 and 1 and a likelihood; got labels ["),
     (IMPROVE, "imbalance", [0.0, 2.0], "above 0 and at most 1; got {}. 1 keeps every example."),
@@ -467,8 +472,6 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (scenes.which_matrix, "problem", [NETWORK], "one with at most 400 parameters; got 2410. Here F is"),
     (scenes.which_matrix, "problem", [TEN], "one with 1024 examples; got 10. Make n larger."),
     (scenes.vector_field, "noise", [0.05, 11.0], "from 0.1 to 10; got "),
-    (scenes.fisher_hessian, "n", [59], "at least 60; got 59. Fewer examples make no cloud."),
-    (scenes.fisher_hessian, "model", ["cubic"], "one of 'linear', 'curved'; got 'cubic'. Choose one of"),
     (written_in, "chart", ["log"], "one of 'affine', "),
     (written_in, "params", [-theta], "inside the chart 'exp' (θ > 0, as θ = exp ψ); got [-0.5 -1. ]."),
     (written_in, "problem", [{"params": y}], PLANE),

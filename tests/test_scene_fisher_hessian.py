@@ -1,101 +1,97 @@
-"""Three ellipses, over the whole table: every matrix by its closed form, in float64."""
+"""The split, over the whole table: Gauss-Newton by JAX's own second derivatives of a loss that is really split."""
 
 import gallery
+import jax
+import jax.numpy as jnp
 import numpy as np
 from gallery import agree
+from scipy.special import beta, betainc
 
-from efisher_teach.figures.scenes.fisher_hessian import AWAY, FARTHEST, HEAD, LEAST, MOST
+import efisher_teach as ef
+from efisher_teach.figures.scenes.fisher_hessian import FARTHEST, POINTS, SHOWN
 
-NAMES = ("empirical", "centred", "hessian")
+case = gallery.looks("fisher_hessian", "fisher_hessian, drawn")
+# Inner functions of the logit that have names, and what they leave of the loss of a label.
+NAMED = {
+    0.0: (lambda z: z, lambda u, y: jnp.logaddexp(0, u) - y * u),
+    0.5: (lambda z: jnp.arcsin(jnp.sqrt(jax.nn.sigmoid(z))),
+          lambda u, y: -2 * jnp.log(jnp.sin(u) * y + jnp.cos(u) * (1 - y))),
+    1.0: (jax.nn.sigmoid, lambda u, y: -jnp.log(u * y + (1 - u) * (1 - y))),
+}  # fmt: skip
 
 
-case = gallery.looks("fisher_hessian", "fisher_hessian, curved")
+def inner(z, s):
+    """The integral of (4t(1 − t))ˢ/(t(1 − t)) from ½ to q: the inner function as an incomplete beta function."""
+    return z if s == 0 else 4**s * beta(s, s) * (betainc(s, s, 1 / (1 + np.exp(-z))) - 0.5)
 
 
 def each(case):
-    """Indices and arrays of every state, with x, y, the optimum, and the oracle's matrices at θ."""
-    scene, bend = case.scene, 1 / 3 if "curved" in case.name else 0.0  # the factor of θ₁²(x² − 1)
-    x, unit = np.float64(scene.data["problem"].x), np.float64(scene.data["unit"])
-    square = x**2 - 1
-    for index in np.ndindex(*(len(axis.values) for axis in scene.axes)):
-        noise, misfit, distance = (axis.values[i] for axis, i in zip(scene.axes, index, strict=True))
-        at = case.table.at(index)
-        (low, start), (high, end) = np.float64(at["best"][[0, -1]])
-        optimum = np.array([0, (end - start) / (high - low)])  # the bend is the same at both ends
-        optimum[0] = (start + end) / 2 - bend * optimum[1] ** 2 * (high**2 - 1)
-        theta = optimum + distance * np.array(AWAY)
-        y = x + bend * square + misfit * square / 2 + noise * unit
-
-        def residual(params, y=y):
-            return y - params[0] - params[1] * x - bend * params[1] ** 2 * square
-
-        J = np.stack([np.ones_like(x), x + 2 * bend * theta[1] * square], axis=1)
-        r = residual(theta)
-        G, F = -r[:, None] * J, J.T @ J / len(x)
-        g, C = G.mean(axis=0), G.T @ G / len(x)
-        H = F - np.mean(r * square) * np.diag([0, 2 * bend])
-        matrices = {"empirical": C, "centred": C - np.outer(g, g), "hessian": H}
-        yield index, at, matrices, F, g, (x, y, bend, residual, optimum, theta)
+    """Every state: its numbers, J, z, y, and the split."""
+    x, y = np.float64(case.problem.x), np.float64(case.problem.y)
+    splits, scales = (axis.values for axis in case.scene.axes)
+    for i, s in enumerate(splits):
+        for j, k in enumerate(scales):
+            yield case.table.at((i, j)), x, x @ (k * np.float64(case.problem.params)), y, s
 
 
-def test_matrices_and_steps_in_every_state(case):
-    for index, at, matrices, F, g, (x, y, _, _, optimum, theta) in each(case):
-        L = np.linalg.cholesky(F)
-        back = np.linalg.inv(L)
-        for row, name in enumerate(NAMES):
-            least, most = np.linalg.eigvalsh(back @ matrices[name] @ back.T)
-            scale = 2e-3 * max(abs(least), abs(most))
-            agree(at, rtol=2e-3, atol=scale, **{f"{name}_least": least, f"{name}_most": most})
-            shown = np.clip([at[f"{name}_least"], at[f"{name}_most"]], LEAST, MOST)
-            np.testing.assert_allclose(at[f"{name}_ends"].T, [shown, [3 - row] * 2], rtol=1e-5)
-            points = at[name] @ back
-            inside = np.linalg.norm(at[name], axis=-1) < 0.99 * FARTHEST
-            cost = np.sum(points @ matrices[name] * points, axis=-1)
-            np.testing.assert_allclose(cost[inside], 1, rtol=5e-3)
-            assert inside.all() or at[f"{name}_least"] < 1.03 / FARTHEST**2
-
-        natural, step = -np.linalg.solve(L, g), -L.T @ np.linalg.solve(matrices["empirical"], g)
-        length = max(np.linalg.norm(natural), HEAD)
-        near = 0.02 if index[2] == 0 else 2e-3  # near the optimum g is a small difference
-        drawn = [[[0, 0], v * length / np.linalg.norm(v)] for v in (natural, step)]
-        agree(at, atol=near * length, natural=drawn[0], step=drawn[1])
-        agree(at, rtol=near, ratio=np.linalg.norm(step) / np.linalg.norm(natural))
-        agree(at, atol=100 * near, angle=abs(gallery.turned(natural, step)))
-        agree(at, rtol=1e-3, atol=1e-4, optimum=L.T @ (optimum - theta))
-        variance = case.scene.axes[0].values[index[0]] ** 2
-        agree(at, rtol=1e-5, variance=variance, sigma=[[variance, 0.4], [variance, 3.6]])
-        agree(at, rtol=1e-4, atol=1e-4, examples=np.stack([x, y], axis=1)[:60])
+def test_matrices_weights_and_places_in_every_state(case):
+    for at, x, z, y, s in each(case):
+        q = 1 / (1 + np.exp(-z))
+        p = np.where(y == 1, q, 1 - q)
+        weights = {"fisher": q * (1 - q), "empirical": (q - y) ** 2}
+        weights["split"] = (1 - s) * weights["fisher"] + s * weights["empirical"]
+        F, C, M = ((x.T * w) @ x / len(x) for w in weights.values())
+        back = np.linalg.inv(np.linalg.cholesky(F))
+        for found, matrix, name in (("split_matrix", M, ""), ("empirical", C, "empirical_")):
+            least, most = np.linalg.eigvalsh(back @ matrix @ back.T)
+            agree(at, rtol=2e-3, **{f"{name}least": least, f"{name}most": most})
+            points = at[found] @ back
+            np.testing.assert_allclose(np.sum(points @ matrix * points, axis=1), 1, rtol=2e-3)
+        agree(at, rtol=1e-4, atol=1e-6, examples=np.stack([p, weights["split"]], axis=1)[:SHOWN])
+        unlikely = p < 0.5 - 1e-7
+        shares = {name: 100 * w[unlikely].sum() / w.sum() for name, w in weights.items()}
+        agree(at, atol=2e-2, wrong=100 * unlikely.mean(), fisher_share=shares["fisher"])
+        agree(at, atol=2e-2, empirical_share=shares["empirical"], share=shares["split"])
+        seen = np.abs(z[:SHOWN]) < FARTHEST  # beyond it p is 1 but for its last digits
+        losses = np.stack([inner(np.where(y == 1, z, -z), s), -np.log(p)], axis=1)[:SHOWN]
+        np.testing.assert_allclose(at["losses"][seen], losses[seen], rtol=2e-4, atol=2e-4)
 
 
-def test_data_optimum_and_the_two_models(case):
-    """There is no better fit elsewhere; the belief is one about the model."""
-    for (_, _, far), at, *_, (x, _, bend, residual, optimum, theta) in each(case):
-        edges, model = np.float64(at["model"]).T
-        expected = theta[0] + theta[1] * edges + bend * theta[1] ** 2 * (edges**2 - 1)
-        np.testing.assert_allclose(model, expected, atol=2e-3)
-        if far:
-            continue  # the optimum does not depend on where one looks
-        J = np.stack([np.ones_like(x), x + 2 * bend * optimum[1] * (x**2 - 1)], axis=1)
-        r = residual(optimum)
-        assert np.abs(J.T @ r / len(x)).max() < 1e-4 * (1 + np.abs(r).max())
-        for shift in np.mgrid[-1:1:5j, -4:4:41j].reshape(2, -1).T:
-            assert np.mean(r**2) <= np.mean(residual(optimum + shift) ** 2) + 1e-6
-    for array in (case.problem.x, case.scene.data["unit"]):
-        np.testing.assert_allclose([np.mean(array), np.std(array)], [0, 1], atol=1e-5)
-    model, belief = case.arrays["model"], case.arrays["belief"][..., 0, :, :]
-    width = model.shape[-2]
-    for shown, off in ((belief, 1), (belief[..., ::-1, :], -1)):
-        np.testing.assert_allclose(shown[..., :width, :] - [0, off], model, rtol=1e-5, atol=1e-5)
-    assert [case.table.depends[name] for name in ("examples", "best", "sigma")] == [(0, 1), (0, 1), (0,)]
+def test_curves_and_ends(case):
+    grid, z = np.linspace(0, 1, POINTS), np.linspace(-FARTHEST, FARTHEST, POINTS)
+
+    def drawn(s):
+        weight = (1 - s) * grid * (1 - grid) + s * (1 - grid) ** 2
+        return np.stack([grid, weight], axis=1), np.stack([inner(z, s), np.logaddexp(0, -z)], axis=1)
+
+    for i, s in enumerate(case.scene.axes[0].values):
+        at = case.table.at((i, 0))
+        agree(at, rtol=1e-4, atol=2e-4, **dict(zip(("weights", "outer"), drawn(s), strict=True)))
+    for name, (first, last) in zip(
+        ("weight_ends", "outer_ends"), zip(drawn(0.0), drawn(1.0), strict=True), strict=True
+    ):
+        agree(case.view, rtol=1e-4, atol=2e-4, **{name: [first, last]})
 
 
-def test_presets_are_what_they_say():
-    scene, table = gallery.shown("fisher_hessian")
-    states = (tuple(a.nearest(preset.state[a.name]) for a in scene.axes) for preset in scene.presets)
-    well, little, wrong, far = map(table.at, states)
-    assert 0.7 < well["empirical_least"] < well["empirical_most"] < 1.4
-    assert little["empirical_most"] < 0.03
-    assert little["ratio"] > 50
-    assert wrong["empirical_most"] > 2 * wrong["empirical_least"]
-    assert far["ratio"] < 0.3
-    assert np.linalg.norm(far["empirical"], axis=-1).max() < 1
+def test_gauss_newton_of_named_splits_is_what_is_drawn(case):
+    """h and u as functions, given to the library, which knows nothing of the family."""
+    splits, scales = (list(axis.values) for axis in case.scene.axes)
+    problem, x = case.problem, np.float64(case.problem.x)
+    for s, (of, outer) in NAMED.items():
+        at = case.table.at((splits.index(s), scales.index(1.0)))
+        with jax.enable_x64(True):
+            params, features, y = (jnp.asarray(np.float64(each)) for each in (problem.params, x, problem.y))
+            M = ef.gauss_newton(lambda theta, row, of=of: of(row @ theta), outer, params, features, y)
+        q = 1 / (1 + np.exp(-x @ np.float64(problem.params)))
+        F = (x.T * q * (1 - q)) @ x / len(x)
+        C = (x.T * (q - np.float64(problem.y)) ** 2) @ x / len(x)
+        np.testing.assert_allclose(M, (1 - s) * F + s * C, rtol=1e-7)
+        back = np.linalg.inv(np.linalg.cholesky(F))
+        least, most = np.linalg.eigvalsh(back @ np.asarray(M) @ back.T)
+        agree(at, rtol=1e-3, least=least, most=most)
+
+
+def test_without_an_opinion_all_splits_agree(case):
+    at_zero = {name: case.arrays[name][:, 0] for name in ("least", "most")}
+    agree(at_zero, rtol=1e-5, least=np.ones(21), most=np.ones(21))
+    assert (abs(case.arrays["most"][-1, 1:] - 1) > 0.05).all()

@@ -48,7 +48,7 @@ def seen(painting, visible):
     return painting
 
 
-@pytest.mark.parametrize("name", ["the_best_step", "two_budgets", "fisher_hessian", "a_real_network"])
+@pytest.mark.parametrize("name", ["the_best_step", "two_budgets", "noise_and_curvature", "a_real_network"])
 def test_table_equals_single_states(name):
     """Of one axis, of two and of three."""
     scene, table = gallery.shown(name)

@@ -4,8 +4,8 @@ A scene declares its marks by the name of the array that each of them shows, fro
 
     MARKS = {"ellipse": line("A", CONSTRAINT, 1.8), "step": arrow("A", EMPIRICAL_FISHER)}
 
-`set_up` and `centre` make a panel of the still picture; `key` and `label` are its words, in the colour of what they
-name.
+`set_up` and `centre` make a panel of the still picture, `contours` the ground of one; `key` and `label` are its words,
+in the colour of what they name.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.contour import QuadContourSet
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
@@ -139,6 +140,11 @@ def centre(axes: Axes, reach: np.ndarray, aspect: float, **properties: Any) -> N
     if np.isclose(reach[0], aspect * reach[1]):
         axes.set_aspect("equal")
     axes.plot(0, 0, "o", color=CONSTRAINT, ms=5)
+
+
+def contours(axes: Axes, x: Any, y: Any, height: Any, levels: Any) -> QuadContourSet:
+    """Draw faint contours of heights (y, x)."""
+    return axes.contour(x, y, height, levels=levels, colors=FAINT, linewidths=0.9, linestyles="solid")
 
 
 def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:

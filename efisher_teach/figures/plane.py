@@ -1,10 +1,13 @@
 """Shared by scenes: the sample that they look at, and the geometry of a plane of steps."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_gradients, per_example_losses
@@ -72,11 +75,19 @@ def held_out(problem: Problem) -> Problem:
     return problem._replace(x=problem.x_test, y=problem.y_test)
 
 
+def only(problem: Problem, rows: Any) -> Problem:
+    """The same model on these of its examples alone."""
+    x, y = jax.tree.map(lambda leaf: leaf[rows], (problem.x, problem.y))
+    return problem._replace(x=x, y=y, x_test=None, y_test=None)
+
+
 def changes(problem: Problem, delta: jax.Array) -> jax.Array:
-    """The true change of each loss under a step, for params (p,)."""
+    """The true change of each loss under a step (p,); one that overflows is a million."""
+    flat, unravel = ravel_pytree(problem.params)
     losses = partial(per_example_losses, problem.loss_fn)
-    after = losses(problem.params + delta, problem.x, problem.y)
-    return after - losses(problem.params, problem.x, problem.y)
+    after = losses(unravel(flat + delta.astype(flat.dtype)), problem.x, problem.y)
+    change = after - losses(problem.params, problem.x, problem.y)
+    return jnp.clip(jnp.nan_to_num(change, nan=1e6, posinf=1e6), -1e6, 1e6)
 
 
 def points(x: Any, y: Any) -> jax.Array:
@@ -84,14 +95,19 @@ def points(x: Any, y: Any) -> jax.Array:
     return jnp.stack(jnp.broadcast_arrays(jnp.asarray(x), jnp.asarray(y)), axis=-1)
 
 
-def over(x: Any, **heights: Any) -> dict[str, jax.Array]:
-    """Curves, or dots, over the same x: `points` by name."""
-    return {name: points(x, y) for name, y in heights.items()}
+def over(x: Any, within: Any = (None, None), **heights: Any) -> dict[str, jax.Array]:
+    """Curves, or dots, over the same x: `points` by name. What lies beyond the two limits is drawn at them."""
+    return {name: points(x, jnp.clip(y, *within)) for name, y in heights.items()}
 
 
 def from_origin(**tips: jax.Array) -> dict[str, jax.Array]:
     """Arrows from the origin to a point (d,), or to each of many (N, d), by name: (…, 2, d)."""
     return {name: jnp.stack([jnp.zeros_like(tip), tip], axis=-2) for name, tip in tips.items()}
+
+
+def numbers(**values: Any) -> dict[str, jax.Array]:
+    """Numbers for the words, by name; counts are real numbers, too."""
+    return {name: jnp.asarray(value, float) for name, value in values.items()}
 
 
 def percent(**parts: jax.Array) -> dict[str, jax.Array]:
@@ -102,6 +118,13 @@ def percent(**parts: jax.Array) -> dict[str, jax.Array]:
 def grid_of(x: jax.Array, y: jax.Array) -> jax.Array:
     """The points of a grid, (y, x, 2)."""
     return jnp.stack(jnp.meshgrid(x, y), axis=-1)
+
+
+def landscape(loss: Callable, reach: jax.Array, about: Any = 0.0, count: int = 61) -> dict[str, jax.Array]:
+    """A loss over a view of half sides `reach`: its `grid`, in half sides, and the loss at each place, (y, x)."""
+    grid = jnp.linspace(-1, 1, count)
+    places = about + grid_of(reach[0] * grid, reach[1] * grid).reshape(-1, 2)
+    return {"grid": grid, "loss": jax.lax.map(loss, places, batch_size=count).reshape(count, count)}
 
 
 def unit(v: jax.Array) -> jax.Array:
@@ -133,11 +156,20 @@ def no_farther(points: jax.Array, farthest: float | jax.Array) -> jax.Array:
     return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=-1, keepdims=True))
 
 
-def plane_of(along: jax.Array, towards: jax.Array) -> jax.Array:
-    """An orthonormal basis (p, 2) of the plane of two directions, the first along the first of them."""
-    along = along / jnp.linalg.norm(along)
-    across = towards - along * dot(along, towards)
-    return jnp.stack([along, across / jnp.linalg.norm(across)], axis=1)
+def inside(points: jax.Array, reach: jax.Array | float) -> jax.Array:
+    """Points (…, 2) as they are, but for those beyond a view of such half sides: they are drawn at its edge."""
+    return points / jnp.maximum(1, jnp.max(jnp.abs(points) / reach, axis=-1, keepdims=True))
+
+
+@partial(jax.jit, inline=True)
+def plane_of(along: ArrayLike, *towards: ArrayLike) -> jax.Array:
+    """An orthonormal basis (p, 2): along the first direction, and towards the next that is not along it, too."""
+    along, others = unit(jnp.asarray(along)), jnp.stack(towards)
+    across = others - dot(others, along)[:, None] * along
+    left = jnp.linalg.norm(across, axis=1) > 1e-4 * jnp.linalg.norm(others, axis=1)
+    across = unit(across[jnp.argmax(left)])
+    across -= along * dot(along, across)  # once more, for what rounding left
+    return jnp.stack([along, unit(across)], axis=1)
 
 
 def turn_of(delta: jax.Array, downhill: jax.Array) -> jax.Array:
@@ -145,6 +177,12 @@ def turn_of(delta: jax.Array, downhill: jax.Array) -> jax.Array:
     downhill = downhill / jnp.linalg.norm(downhill)
     forward = dot(downhill, delta)
     return jnp.rad2deg(jnp.atan2(jnp.linalg.norm(delta - forward * downhill), forward))
+
+
+def turned(one: ArrayLike, other: ArrayLike) -> jax.Array:
+    """Degrees from steps (…, 2) to others, against the clock."""
+    (x, y), (other_x, other_y) = (jnp.moveaxis(jnp.asarray(step), -1, 0) for step in (one, other))
+    return jnp.rad2deg(jnp.atan2(x * other_y - y * other_x, x * other_x + y * other_y))
 
 
 def fit(reach: jax.Array, aspect: float, room: float = 1.0) -> jax.Array:

@@ -18,7 +18,6 @@ from efisher_teach.figures.scenes.should_all_improve import should_all_improve
 from efisher_teach.figures.scenes.solid import solid
 from efisher_teach.figures.scenes.start_here import start_here
 from efisher_teach.figures.scenes.the_best_step import the_best_step
-from efisher_teach.figures.scenes.the_split import the_split
 from efisher_teach.figures.scenes.two_budgets import two_budgets
 from efisher_teach.figures.scenes.vector_field import vector_field
 from efisher_teach.figures.scenes.what_a_step_costs import what_a_step_costs
@@ -51,7 +50,6 @@ __all__ = [
     "start_here",
     "tabulate",
     "the_best_step",
-    "the_split",
     "two_budgets",
     "vector_field",
     "view",

@@ -95,11 +95,9 @@ WORDS = (
 
 def _presets(steps):
     return (
-        Preset("The start", {"step": 1 + steps // 10},
-               "Early on, the curves are close.",
+        Preset("The start", {"step": 1 + steps // 10}, "Early on, the curves are close.",
                "Which will be ahead?"),
-        Preset("The finish", {"step": steps},
-               "What a step brings is one thing, what it costs another.",
+        Preset("The finish", {"step": steps}, "What a step brings is one thing, what it costs another.",
                "Which of the two panels decides which method you use?"),
     )  # fmt: skip
 

@@ -5,20 +5,22 @@ takes ever longer steps, whatever ε is, until the run explodes; a radius bounds
 ones, if ε is large enough. How much of the promised decrease comes tells whether it is, and steers ε.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from efisher_teach.core.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import hessian
-from efisher_teach.core.problems import Problem
+from efisher_teach.core.problems import Problem, mean_loss
 from efisher_teach.core.solve import quotient, solve_two_by_two
 from efisher_teach.core.step import empirical_fisher_step
 from efisher_teach.figures import plane as view
-from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER, TRUTH
-from efisher_teach.figures.marks import centre, dots, key, label, line, set_up
-from efisher_teach.figures.plane import gradients, no_farther, over
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, OTHER, TRUTH
+from efisher_teach.figures.marks import centre, contours, dots, key, label, line, set_up
+from efisher_teach.figures.plane import gradients, no_farther, numbers, over
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 from efisher_teach.network.update import make_update
 
@@ -58,8 +60,6 @@ def a_whole_run(problem: Problem) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.a_whole_run(ef.linear_regression(n=16, noise=1e-6, seed=5))
-        >>> print([axis.name for axis in scene.axes])
-        ['budget', 'radius', 'damping']
         >>> print(scene.presets[0].asks)
         Will a larger ε stop it?
     """
@@ -109,22 +109,15 @@ def background(data):
     """Contours of the loss about its optimum, and the first loss."""
     problem = data["problem"]
     optimum = _optimum(problem)
-    reach = _reach(problem.params - optimum)
-    grid = jnp.linspace(-1, 1, 61)
-    places = optimum + view.grid_of(reach[0] * grid, reach[1] * grid)
-    return {
-        "reach": reach,
-        "grid": grid,
-        "contours": jax.vmap(jax.vmap(lambda at: _loss(problem, at)))(places),
-        "first": _loss(problem, problem.params),
-        "start": problem.params - optimum,
-    }
+    start, loss = problem.params - optimum, partial(mean_loss, problem)
+    found = {"reach": _reach(start), "first": loss(problem.params), "start": start}
+    return found | view.landscape(loss, found["reach"], optimum)
 
 
 def respond(data, state):
     """Three runs: c enforced within r, a constant η, and that with a steered ε."""
     problem, damping = data["problem"], state["damping"]
-    first, optimum = _loss(problem, problem.params), _optimum(problem)
+    first, optimum = mean_loss(problem, problem.params), _optimum(problem)
     reach = _reach(problem.params - optimum)
     enforced = {"budget": state["budget"], "radius": state["radius"]}
     step = empirical_fisher_step(gradients(problem), damping=damping, budget=state["budget"])
@@ -134,50 +127,36 @@ def respond(data, state):
     steered_path, steered_loss, _ = _run(problem, damping, **constant, steer=0.5, accept=0.0)
     count, rises = jnp.arange(STEPS + 1, dtype=loss.dtype), loss[1:] > loss[:-1]
     turn = jnp.where(jnp.any(rises), jnp.argmax(rises), STEPS)
-    after = jnp.where(count >= turn, loss, 0)
+    losses = loss, constant_loss, steered_loss
+    loss, constant_loss, steered_loss = (jnp.clip(each / first, *SHOWN) for each in losses)
+    came = jnp.sum(jnp.asarray(report.actual_decrease)[-LAST:])
+    promised = jnp.sum(report.predicted_decrease[-LAST:])
 
     def place(path):
         return no_farther(path - optimum + 1e-9, 3 * reach[0])  # a place at the optimum has a direction, too
 
-    def height(loss):
-        return jnp.clip(loss / first, *SHOWN)
-
-    end = path[-1] - optimum
-    came = jnp.sum(jnp.asarray(report.actual_decrease)[-LAST:])
-    promised = jnp.sum(report.predicted_decrease[-LAST:])
     return {
         "path": place(path),
         "constant": place(constant_path),
         "steered": place(steered_path),
-        "end": end * jnp.minimum(1, reach[0] / jnp.max(jnp.abs(end))),
-        **over(
-            count, loss=height(loss), constant_loss=height(constant_loss), steered_loss=height(steered_loss)
-        ),
-        **over(count[turn], turn=height(loss[turn])),
-        **over(count[-1], ends=height(loss[-1])),
-        "least": height(loss[turn]),
-        "turned": count[turn],
-        "highest": height(jnp.max(after)),
-        "last": height(loss[-1]),
-        "longest": jnp.max(report.length),
-        "worst": report.ratio[turn],
-        "ratio": quotient(came, promised),
-        "rate": step.learning_rate,
-        "constant_last": height(constant_loss[-1]),
-        "constant_longest": jnp.max(constant_report.length),
+        "end": view.inside(path[-1] - optimum, reach[0]),
+        **over(count, loss=loss, constant_loss=constant_loss, steered_loss=steered_loss),
+        **over(count[turn], turn=loss[turn]),
+        **over(count[-1], ends=loss[-1]),
+        **numbers(turned=turn, least=loss[turn], highest=jnp.max(jnp.where(count >= turn, loss, 0))),
+        **numbers(last=loss[-1], constant_last=constant_loss[-1], steered_last=steered_loss[-1]),
+        **numbers(longest=jnp.max(report.length), constant_longest=jnp.max(constant_report.length)),
+        **numbers(worst=report.ratio[turn], ratio=quotient(came, promised), rate=step.learning_rate),
         "bound": step.learning_rate / (2 * jnp.sqrt(damping)),
-        "steered_last": height(steered_loss[-1]),
     }
 
 
 def still(panels, background):
     """The plane of the parameters, and the loss with what its end means."""
     plane, loss = panels["A"], panels["B"]
-    reach, grid = background["reach"], background["grid"]
-    levels = background["first"] * 10.0 ** np.arange(-2, 1.1, 0.5)
-    look = {"colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
-    plane.contour(reach[0] * grid, reach[1] * grid, background["contours"], levels=levels, **look)
-    centre(plane, reach, ASPECT, xlabel="θ₁, from the optimum", ylabel="θ₂, from the optimum")
+    sides = (side * background["grid"] for side in background["reach"])
+    contours(plane, *sides, background["loss"], background["first"] * 10.0 ** np.arange(-2, 1.1, 0.5))
+    centre(plane, background["reach"], ASPECT, xlabel="θ₁, from the optimum", ylabel="θ₂, from the optimum")
     plane.plot(*background["start"], "o", color=CONSTRAINT, ms=8, mec="white")
     plane.set_title("The path, over contours of the loss")
     plane.annotate("start", background["start"], xytext=(6, 6), textcoords="offset points")
@@ -202,10 +181,6 @@ def _reach(start):
     return 2.4 * jnp.linalg.norm(start) * jnp.array([ASPECT, 1.0])
 
 
-def _loss(problem, params):
-    return jnp.mean(per_example_losses(problem.loss_fn, params, problem.x, problem.y))
-
-
 def _optimum(problem):
     """The optimum, by Newton's method."""
 
@@ -227,4 +202,4 @@ def _run(problem, damping, *, steer=None, **limits):
     start = problem.params if steer is None else update.start(problem.params)
     _, (path, report) = lax.scan(move, start, length=STEPS)
     path = jnp.concatenate([problem.params[None], path])
-    return path, jax.vmap(lambda params: _loss(problem, params))(path), report
+    return path, jax.vmap(partial(mean_loss, problem))(path), report

@@ -66,8 +66,6 @@ def batches_and_memory(problem: Problem, *, remember: str = "C", seed: int = 0) 
 
     Examples:
         >>> scene = ef.scenes.batches_and_memory(ef.breast_cancer(2))
-        >>> print([axis.name for axis in scene.axes])
-        ['batch', 'memory', 'damping']
         >>> print(scene.presets[0].asks)
         And the examples that are not in the batch?
     """
@@ -122,9 +120,8 @@ PRESETS = (
 def background(data):
     """Room for the steps."""
     known = _moments(data)
-    return {
-        "reach": BEYOND * RATE * jnp.linalg.norm(_solve(known.C, known.g, 0.0)) * jnp.array([ASPECT, 1.0])
-    }
+    longest = RATE * jnp.linalg.norm(_solve(known.C, known.g, 0.0))
+    return {"reach": BEYOND * longest * jnp.array([ASPECT, 1.0])}
 
 
 def respond_by_matrix(data, state):
@@ -157,37 +154,30 @@ def _seen(known, state, steps):
     """All that is drawn and said of steps (STEPS, 7, 2), of batches of each size."""
     steps, g = steps[UNCOUNTED:], known.g
     matrices, gradients = known.matrices[UNCOUNTED:], known.gradients[UNCOUNTED:]
-    own = _missed(steps, matrices, gradients)
-    whole = _missed(steps, known.C, g)
+    own, whole = _missed(steps, matrices, gradients), _missed(steps, known.C, g)
     full, undamped = (-RATE * _solve(known.C, g, damping) for damping in (state["damping"], 0.0))
     least = _missed(full[None], known.C, g)
     here = jnp.argmin(jnp.abs(jnp.asarray(BATCHES) - state["batch"]))
-    sizes, ours = jnp.asarray(BATCHES, g.dtype), steps[:, here]
+    sizes, ours, shown = jnp.asarray(BATCHES, g.dtype), steps[:, here], (0.0, HIGHEST)
     mean, length = ours.mean(axis=0), jnp.linalg.norm(full)
+    spread = jnp.sqrt(jnp.mean(jnp.sum((ours - mean) ** 2, axis=-1)))
     return {
         "cloud": no_farther(ours[-SHOWN:] + 1e-9, 2 * BEYOND * jnp.linalg.norm(undamped)),
         **from_origin(full=full, undamped=undamped),
         "mean": mean,
-        **over(sizes, own=jnp.minimum(own, HIGHEST), all=jnp.minimum(whole, HIGHEST)),
-        **over(
-            sizes[here], own_here=jnp.minimum(own[here], HIGHEST), all_here=jnp.minimum(whole[here], HIGHEST)
-        ),
+        **over(sizes, shown, own=own, all=whole),
+        **over(sizes[here], shown, own_here=own[here], all_here=whole[here]),
         **over(sizes[jnp.array([0, -1])], best=least),
-        "own_misses": own[here],
-        "all_miss": whole[here],
-        "least": least,
-        **view.percent(
-            off=jnp.linalg.norm(mean - full) / length,
-            scatter=jnp.sqrt(jnp.mean(jnp.sum((ours - mean) ** 2, axis=-1))) / length,
-        ),
+        **view.numbers(own_misses=own[here], all_miss=whole[here], least=least),
+        **view.percent(off=jnp.linalg.norm(mean - full) / length, scatter=spread / length),
     }
 
 
 def still(panels, background):
     """The plane of the steps, and what is asked for."""
     plane, served = panels["A"], panels["B"]
-    centre(plane, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂")
-    plane.set_title("Steps of 60 batches, and their mean")
+    title = f"Steps of {SHOWN} batches, and their mean"
+    centre(plane, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂", title=title)
     steps = ("steps of batches", DATA), ("their mean", CANDIDATE)
     key(plane, "upper left", *steps, ("step of all examples", EMPIRICAL_FISHER), ("undamped", UNDAMPED))
     set_up(served, log="x", xlim=(0.8, 80), ylim=(0, HIGHEST), xlabel="batch size B")
@@ -226,6 +216,5 @@ def _moments(data):
 
 def _solve(C, g, damping):
     """(C + εI)⁻¹g (…, 2), of many matrices (…, 2, 2) at once."""
-    return jnp.vectorize(solve_two_by_two, signature="(a,a),(a)->(a)")(
-        C + damping * jnp.eye(2, dtype=g.dtype), g
-    )
+    damped = C + damping * jnp.eye(2, dtype=g.dtype)
+    return jnp.vectorize(solve_two_by_two, signature="(a,a),(a)->(a)")(damped, g)

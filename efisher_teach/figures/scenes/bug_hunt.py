@@ -21,7 +21,7 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.core.step import step_along
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, line, set_up
+from efisher_teach.figures.marks import arrow, centre, dots, key, line, set_up
 from efisher_teach.figures.plane import circle, fit, from_origin, gradients, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees, scientific
 
@@ -73,21 +73,15 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
 
     Examples:
         >>> mistake, damping = ef.scenes.bug_hunt(ef.breast_cancer()).axes
-        >>> for value in mistake.values[:4]:
-        ...     print(mistake.say(value))
-        none, C itself
-        the square of the mean, ggᵀ
-        1/n missing, GᵀG
-        gradients of batches of 16
+        >>> print(f"{mistake.say(0.0)}; {mistake.say(2.0)}")
+        none, C itself; 1/n missing, GᵀG
     """
     plane.require_two_parameters(problem)
     if problem.output_fn is None or problem.likelihood is None:
         errors.reject("problem", "one with an output_fn and a likelihood", "None", "The Fisher needs both.")
-    n = len(problem.y)
-    if n < 2 * BATCH:
-        errors.reject("problem", f"one with {2 * BATCH} examples, two batches", f"{n}", "Make n larger.")
-    order = np.random.default_rng(seed).permutation(n)[: n - n % BATCH]
-    believed = {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
+    plane.require_examples(problem, 2 * BATCH)
+    n, believed = len(problem.y), {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
+    order = np.random.default_rng(seed).permutation(n)[: n - n % BATCH].reshape(-1, BATCH)
     F = fisher(problem.loss_fn, problem.params, problem.x, **believed)
     return Scene(
         title="Lookalikes: which of these is C?",
@@ -95,8 +89,7 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
             Axis("mistake", "mistake", MISTAKES, 1.0, lambda value: [*NAMES.values()][round(value)]),
             Axis("damping", "damping ε", DAMPINGS, float(DAMPINGS[16]), scientific),
         ),
-        data=plane.sample_of(problem, budget)
-        | {"fisher": F, "batches": jnp.asarray(order.reshape(-1, BATCH))},
+        data=plane.sample_of(problem, budget) | {"fisher": F, "batches": jnp.asarray(order)},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -149,53 +142,43 @@ def background(data):
 def respond(data, state):
     """Both steps and what they end on, and what all seven spend and turn at this ε."""
     matrices, steps, spent, turns = _mistakes(data, state["damping"])
-    G, c, C, this = gradients(data["problem"]), data["budget"], matrices[0], state["mistake"].astype(int)
-    g, farthest = mean_gradient(G), FARTHEST * jnp.max(background(data)["reach"])
+    G, c, this = gradients(data["problem"]), data["budget"], state["mistake"].astype(int)
+    g, curves = mean_gradient(G), _curves(matrices, c, FARTHEST * jnp.max(background(data)["reach"]))
     found = {}
     for name, values, start in (("spent", spent, 1.0), ("turn", turns, 0.0)):
         ends = points(values, jnp.asarray(ROWS, float))
-        found |= {
-            f"{name}_stems": jnp.stack([ends.at[:, 0].set(start), ends], axis=1),
-            f"{name}_dots": ends,
-            f"{name}_mark": ends[this],
-        }
+        found[f"{name}_stems"] = jnp.stack([ends.at[:, 0].set(start), ends], axis=1)
+        found |= {f"{name}_dots": ends, f"{name}_mark": ends[this]}
+    ratio = jnp.linalg.norm(steps[this]) / jnp.linalg.norm(steps[0])
     return found | {
-        "ellipse": _curve(C, c, farthest),
-        "wrong_ellipse": jax.vmap(lambda M: _curve(M, c, farthest))(matrices)[this],
+        "ellipse": curves[0],
+        "wrong_ellipse": curves[this],
         **from_origin(wrong=steps[this], right=steps[0], descent=step_along(G, -g, c)),
         "tip": steps[this],
         "descent_line": points(turns[1], jnp.array(EDGES)),
         "turn": jnp.where(jnp.abs(turns[this]) < 0.05, 0, turns[this]),  # no "−0.0"
         "descent_turn": turns[1],  # the square of the mean goes along −g
-        "ratio": jnp.linalg.norm(steps[this]) / jnp.linalg.norm(steps[0]),
-        "budget": jnp.asarray(c, float),
-        "spent": spent[this],
-        "predicted": dot(g, steps[this]),
-        "right_predicted": dot(g, steps[0]),
+        **plane.numbers(ratio=ratio, budget=c, spent=spent[this]),
+        **plane.numbers(predicted=dot(g, steps[this]), right_predicted=dot(g, steps[0])),
     }
 
 
 def still(panels, background):
     """Both steps in the plane of the two parameters; what each mistake spends, and how far it turns the step."""
-    plane, spent, turns = (panels[letter] for letter in "ABC")
-    right, up = background["reach"]
-    plane.set(xlim=(-right, right), ylim=(-up, up), aspect="equal", xlabel="Δθ₁", ylabel="Δθ₂")
-    plane.set_title("Steps, and what they end on")
-    plane.plot(0, 0, "o", color=CONSTRAINT, ms=4)
-    plane.locator_params(nbins=5, steps=[1, 2, 5, 10])
-    key(
-        plane, "lower left", ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER), ("along −g", DESCENT)
-    )
-    key(plane, "upper right", ("ΔᵀMΔ = c", CANDIDATE), ("wrong step", CANDIDATE))
+    both, spent, turns = (panels[letter] for letter in "ABC")
+    centre(both, background["reach"], ASPECT, xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, and what they end on")
+    both.locator_params(nbins=5, steps=[1, 2, 5, 10])
+    right = ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER)
+    key(both, "lower left", *right, ("along −g", DESCENT))
+    key(both, "upper right", ("ΔᵀMΔ = c", CANDIDATE), ("wrong step", CANDIDATE))
 
     for panel in (spent, turns):
-        panel.set_ylim(EDGES)
-        panel.set_yticks(ROWS, [*NAMES])
+        panel.set(ylim=EDGES, yticks=ROWS, yticklabels=[*NAMES])
         panel.tick_params(axis="y", length=0)
     spent.axvline(1, color=CONSTRAINT, lw=1.2)
     set_up(spent, log="x", xlim=background["spent_limits"], title="Really spent, ΔᵀCΔ/c (drag the dot)")
     spent.xaxis.set_major_locator(LogLocator(numticks=5))
-    spent.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    spent.xaxis.set_major_formatter("{x:g}")
     turns.axvline(0, color=EMPIRICAL_FISHER, lw=1.2)
     turns.set(xlim=background["turn_limits"], title="Turned towards −g")
     turns.locator_params(axis="x", nbins=6, steps=[1, 2, 3, 5, 10])
@@ -218,16 +201,14 @@ def _mistakes(data, damping):
     v = jnp.linalg.solve(damped, jnp.broadcast_to(g, (len(NAMES), 2))[..., None])[..., 0]
     v = v.at[1].set(g)  # exactly, up to its length: at a tiny ε the rounding of ggᵀ would turn it
     steps = -v * jnp.sqrt(c / jax.vmap(quadratic_form)(matrices, v))[:, None]
-    x, y = steps[0]
-    turns = jnp.rad2deg(jnp.atan2(x * steps[:, 1] - y * steps[:, 0], dot(steps, steps[0])))
-    side = jnp.where(x * g[1] > y * g[0], -1, 1)
-    return matrices, steps, quadratic_form(C, steps) / c, side * turns
+    side = jnp.where(plane.turned(steps[0], g) > 0, -1, 1)
+    return matrices, steps, quadratic_form(C, steps) / c, side * plane.turned(steps[0], steps)
 
 
-def _curve(M, c, farthest):
+@partial(jax.vmap, in_axes=(0, None, None))
+def _curves(M, c, farthest):
     """ΔᵀMΔ = c, (97, 2): an ellipse or, for a matrix of rank one, two lines, which meet far outside the view."""
     eigenvalues, V = jnp.linalg.eigh(M)
-    toward = dot(circle(97, M.dtype) / jnp.sqrt(jnp.maximum(eigenvalues, NEEDLE * eigenvalues[1])), V.T)
-    toward /= jnp.linalg.norm(toward, axis=1, keepdims=True)
-    length = jnp.sqrt(c / jnp.maximum(quadratic_form(M, toward), c / farthest**2))
-    return toward * length[:, None]
+    eigenvalues = jnp.maximum(eigenvalues, NEEDLE * eigenvalues[1])
+    toward = plane.unit(dot(circle(97, M.dtype) / jnp.sqrt(eigenvalues), V.T))
+    return toward * jnp.sqrt(c / jnp.maximum(quadratic_form(M, toward), c / farthest**2))[:, None]

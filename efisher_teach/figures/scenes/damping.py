@@ -66,8 +66,6 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.damping(ef.breast_cancer(None))
-        >>> print(scene.title)
-        Damping: one cost, every ε
         >>> print(scene.presets[0].asks)
         The step is the best one there is: why would anyone shorten it?
     """
@@ -108,8 +106,7 @@ PRESETS = (
     Preset("A little", {"damping": 1e-3, "spectrum": 1.0},
            "What C hardly knows is filtered out: the promise comes closer to the truth.",
            "Which examples still gain as much as without damping?"),
-    Preset("Strong", {"damping": 10.0, "spectrum": 1.0},
-           "Far above every eigenvalue the direction is that of −g.",
+    Preset("Strong", {"damping": 10.0, "spectrum": 1.0}, "Far above every eigenvalue the direction is that of −g.",
            "What must happen to η so that the step does not shrink to nothing?"),
     Preset("A small C", {"damping": 1e-3, "spectrum": 1e-3},
            "The losses are what they were; C is a thousandth, and the bound has not moved.",
@@ -154,10 +151,10 @@ def respond(data, state):
     actual, actual_unseen = (plane.changes(each, delta) for each in (problem, unseen))
     predicted, length, rms = jnp.mean(step.predicted_changes), jnp.linalg.norm(step.delta), jnp.sqrt(budget)
     stretch, values = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
-    true, held_out = (
-        jax.vmap(lambda t, each=each: jnp.mean(plane.changes(each, t * delta)))(stretch)
-        for each in (problem, unseen)
-    )
+
+    def along(each):
+        return jax.vmap(lambda t: jnp.mean(plane.changes(each, t * delta)))(stretch)
+
     means = {"predicted": predicted, "actual": jnp.mean(actual), "unseen": jnp.mean(actual_unseen)}
     places, kept = jnp.arange(SHOWN, dtype=G.dtype), eigenvalues / (eigenvalues + damping)
     ends = {"descent": step_along(G, -g, budget), "undamped": undamped.delta, "step": delta}
@@ -172,14 +169,11 @@ def respond(data, state):
         **plane.over(damping, length_dot=length, constant_dot=constant_length),
         "bars": plane.rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
         **plane.over(places, changes=actual[:SHOWN] / rms),
-        **plane.over(stretch, promised=stretch * predicted, true=true, held_out=held_out),
+        **plane.over(stretch, promised=stretch * predicted, true=along(problem), held_out=along(unseen)),
         **plane.over(1.0, promised_dot=predicted, true_dot=means["actual"], held_out_dot=means["unseen"]),
-        "length": length,
-        "constant_length": constant_length,
-        "bound": bound(damping),
+        **plane.numbers(length=length, constant_length=constant_length, bound=bound(damping)),
         "shadow": jnp.mean(dot(G, dot(basis, dot(delta, basis))) ** 2) / budget,
-        "turn": plane.turn_of(delta, -g),
-        "cost": jnp.sqrt(step.budget_spent),
+        **plane.numbers(turn=plane.turn_of(delta, -g), cost=jnp.sqrt(step.budget_spent)),
         **plane.percent(kept_least=jnp.min(kept), kept_most=jnp.max(kept), worse=jnp.mean(actual > 0)),
     }
 

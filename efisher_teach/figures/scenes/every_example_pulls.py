@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
@@ -19,7 +18,7 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, OTHER
 from efisher_teach.figures.marks import arrow, dots, key, line, polygons, set_up
-from efisher_teach.figures.plane import circle, fit, from_origin, over, points, rectangles, unit
+from efisher_teach.figures.plane import circle, fit, from_origin, numbers, over, points, rectangles, unit
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
 SHOWN = 60  # examples at most: they are the whole sample here, so that all that is averaged is seen
@@ -66,16 +65,12 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.every_example_pulls(ef.breast_cancer())
-        >>> print([axis.name for axis in scene.axes])
-        ['example', 'outlier', 'noise']
         >>> print(scene.presets[1].asks)
         Which moves more when one gradient grows, the arrow or the ellipse?
     """
     plane.require_two_parameters(problem)
-    n = len(problem.y)
-    if n < 4:
-        errors.reject("problem", "one with at least 4 examples", f"{n}", "Fewer make no cloud.")
-    n = min(n, SHOWN)
+    plane.require_examples(problem, 4)
+    n = min(len(problem.y), SHOWN)
     noises = np.arange(n // 2 + 1) / n  # one more label at each place
     return Scene(
         title="Every example pulls its own way",
@@ -85,7 +80,7 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
             Axis("noise", "flipped labels", noises, 0.0, lambda value: f"{100 * value:.0f} %", 6),
         ),
         data={
-            "problem": problem._replace(x=problem.x[:n], y=problem.y[:n], x_test=None, y_test=None),
+            "problem": plane.only(problem, slice(n)),
             "turn": jax.random.permutation(jax.random.key(seed), n),
             "noises": jnp.asarray(noises, float),
         },
@@ -109,8 +104,7 @@ WORDS = (
     "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {along:+.3f} lie along the mean."
 )
 PRESETS = (
-    Preset("As they are", {"outlier": 1.0, "noise": 0.0},
-           "One arrow is the mean of all; few lie along it.",
+    Preset("As they are", {"outlier": 1.0, "noise": 0.0}, "One arrow is the mean of all; few lie along it.",
            "How many of the examples pull against the mean of all?"),
     Preset("One loud example", {"outlier": 3.0, "noise": 0.0},
            "Its pull counts three times in the mean, and nine times in C.",
@@ -134,9 +128,8 @@ def background(data):
         "along": 1.25 * half[2],
         "lengths": 1.35 * jnp.max(jnp.sqrt(jnp.mean(jnp.sum(loudest**2, axis=2), axis=1))),
         "noises": data["noises"],
-        "longest": 1.0 + jnp.argmax(longest),
         "mean": mean_gradient(true),
-        "count": jnp.asarray(len(true), float),
+        **numbers(longest=1 + jnp.argmax(longest), count=len(true)),
     }
 
 
@@ -144,14 +137,14 @@ def respond(data, state):
     """The cloud, its mean and both ellipses; and of each arrow what lies along the mean."""
     cloud, view = _cloud(data), background(data)
     example, outlier, noise = state["example"], state["outlier"], state["noise"]
-    reach, limit = view["reach"], view["along"]
+    edge, limit = 0.985 * view["reach"], view["along"]
     G, g, C = _gradients(data, cloud, outlier, noise)
     turned, picked = _turned(data, noise), jnp.round(example).astype(int) - 1
 
     # Without the outlier, the arrows do not depend on its scale.
-    tips = jax.vmap(lambda v: _inside(v, reach))(-_gradients(data, cloud, 0.0, noise)[0])
+    tips = plane.inside(-_gradients(data, cloud, 0.0, noise)[0], edge)
     true_tips, turned_tips = jnp.where(turned[:, None], 0, tips), jnp.where(turned[:, None], tips, 0)
-    loud, tip = _inside(-dot(cloud[2].astype(g.dtype), G), reach), _inside(-G[picked], reach)
+    loud, tip = plane.inside(-dot(cloud[2].astype(g.dtype), G), edge), plane.inside(-G[picked], edge)
 
     rim, places, along = circle(49), jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, unit(g))
     seen, half, length = jnp.clip(along, -limit, limit), jnp.trace(C) / 2, jnp.linalg.norm(g)
@@ -162,7 +155,7 @@ def respond(data, state):
         return jnp.linalg.norm(g), jnp.sqrt(jnp.mean(jnp.sum(G**2, axis=1)))
 
     means, squares = jax.vmap(lengths)(data["noises"])
-    rms = jnp.sqrt(2 * half)
+    rms, least = jnp.sqrt(2 * half), jnp.sqrt(_determinant(C) / jnp.maximum(half + spread, 1e-30))
     return {
         "ellipse": dot(rim, _root(C)),
         "centred": dot(rim, _root(C - jnp.outer(g, g))) - g,
@@ -177,29 +170,23 @@ def respond(data, state):
         **over(example, place=limit * jnp.array([-1.0, 1.0]), along_dot=seen[picked]),
         **over(data["noises"], means=means, squares=squares),
         **over(noise, mean_dot=length, square_dot=rms),
-        "count": view["count"],
-        "mean": length,
-        "rms": rms,
-        "share": 100 * length**2 / jnp.maximum(2 * half, 1e-30),
-        "against": 100 * jnp.mean(along < 0),
-        "longest": jnp.sqrt(half + spread),
-        "shortest": jnp.sqrt(_determinant(C) / jnp.maximum(half + spread, 1e-30)),
-        "length": jnp.linalg.norm(G[picked]),
-        "along": along[picked],
+        **numbers(count=len(G), mean=length, rms=rms, longest=jnp.sqrt(half + spread), shortest=least),
+        **plane.percent(share=length**2 / jnp.maximum(2 * half, 1e-30), against=jnp.mean(along < 0)),
+        **numbers(length=jnp.linalg.norm(G[picked]), along=along[picked]),
     }
 
 
 def still(panels, background):
     """The cloud at the left; at the right each arrow's part along the mean, and both averages against the noise."""
     cloud, along, lengths = (panels[letter] for letter in "ABC")
-    reach = background["reach"]
-    cloud.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), aspect="equal")
+    across, up = background["reach"]
+    cloud.set(xlim=(-across, across), ylim=(-up, up), aspect="equal")
     cloud.set(xlabel="along θ₁", ylabel="along θ₂", title="Where each example pulls: −gᵢ")
     rising = background["mean"].prod() > 0  # then arrows, and flipped ones, leave these corners free
     corners = ("upper left", "lower right") if rising else ("upper right", "lower left")
     averages = ("mean −g", DESCENT), ("second moment C", EMPIRICAL_FISHER), ("centred Σ, about −g", OTHER)
-    examples = ("examples −gᵢ", DATA), ("label flipped", CONSTRAINT), ("picked: drag it", CANDIDATE)
     key(cloud, corners[0], *averages)
+    examples = ("examples −gᵢ", DATA), ("label flipped", CONSTRAINT), ("picked: drag it", CANDIDATE)
     key(cloud, corners[1], *examples)
 
     count, limit = background["count"], background["along"]
@@ -211,9 +198,8 @@ def still(panels, background):
     lengths.set(xlim=background["noises"][-1] * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
     lengths.set(xlabel="flipped labels", title="|g|, and RMS of |gᵢ|")
     lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    key(
-        lengths, "upper right", ("√tr C, RMS of |gᵢ|", EMPIRICAL_FISHER), ("|g|, length of the mean", DESCENT)
-    )
+    both = ("√tr C, RMS of |gᵢ|", EMPIRICAL_FISHER), ("|g|, length of the mean", DESCENT)
+    key(lengths, "upper right", *both)
 
 
 def _cloud(data):
@@ -237,11 +223,6 @@ def _gradients(data, cloud, outlier, noise):
     G = jnp.where(_turned(data, noise)[:, None], flipped, true)
     G = jnp.where(longest[:, None], outlier * G, G)
     return G, mean_gradient(G), empirical_fisher(G)
-
-
-def _inside(v, reach):
-    """A point on the way to v, no farther than the edge of the view."""
-    return v / jnp.maximum(1, jnp.max(jnp.abs(v) / (0.985 * reach)))
 
 
 def _determinant(A):

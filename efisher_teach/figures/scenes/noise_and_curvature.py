@@ -16,7 +16,7 @@ import numpy as np
 
 from efisher_teach.figures.ink import CANDIDATE, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
 from efisher_teach.figures.marks import centre, dots, key, line, set_up
-from efisher_teach.figures.plane import circle, no_farther, over, percent, points
+from efisher_teach.figures.plane import circle, no_farther, numbers, over, percent, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
 
 NOISES = 2.0 ** np.arange(-2, 0.6, 0.5)
@@ -55,8 +55,6 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.noise_and_curvature()
-        >>> print([axis.name for axis in scene.axes])
-        ['noise', 'misfit', 'batch']
         >>> print(scene.presets[1].asks)
         What becomes of a step −C⁻¹g here?
     """
@@ -120,7 +118,7 @@ def respond(data, state):
     cloud = misfit * ends[:, 0] + noise * ends[:, 1]
     unit = circle(POINTS, ends.dtype)
     variances = noise**2 + misfit**2 * jnp.array([0.5, 2.5])  # the diagonal of C; H is I
-    wide = jnp.sqrt(RATE / (2 * batch))  # of S = ηC/2B
+    wide, at_end = jnp.sqrt(RATE / (2 * batch)), RATE / (4 * batch)  # of S = ηC/2B, and of its loss ½ tr S
     away = cloud / wide
 
     def within(variances):
@@ -139,14 +137,10 @@ def respond(data, state):
         "curvature": no_farther(unit / jnp.sqrt(variances), BEYOND),
         **over(misfits, gap=takeuchi, measured=measured),
         "here": points(misfit, gap_here),
-        "least": variances[0],
-        "most": variances[1],
-        "excess": jnp.mean(jnp.sum(cloud**2, axis=-1)) / 2,
-        "predicted_excess": RATE * jnp.sum(variances) / (4 * batch),
-        "believed_excess": RATE * 2 / (4 * batch),
+        **numbers(least=variances[0], most=variances[1], excess=jnp.mean(jnp.sum(cloud**2, axis=-1)) / 2),
+        **numbers(predicted_excess=at_end * jnp.sum(variances), believed_excess=2 * at_end),
         **percent(inside=within(variances), inside_believed=within(jnp.ones(2))),
-        "gap_here": gap_here,
-        "takeuchi": takeuchi_here,
+        **numbers(gap_here=gap_here, takeuchi=takeuchi_here),
         "scatter": jnp.sqrt(jnp.mean(_form(data["scatter"], misfit, noise) ** 2)),
     }
 

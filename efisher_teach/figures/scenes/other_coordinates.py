@@ -14,12 +14,11 @@ import numpy as np
 from efisher_teach import errors
 from efisher_teach.core import coordinates, two_charts
 from efisher_teach.core.coordinates import Coordinates
-from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
-from efisher_teach.core.problems import Problem
-from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT
-from efisher_teach.figures.marks import Mark, arrow, dots, key, label, line, set_up
-from efisher_teach.figures.plane import fit, grid_of, over, require_two_parameters
+from efisher_teach.core.problems import Problem, mean_loss
+from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER
+from efisher_teach.figures.marks import Mark, arrow, contours, dots, key, label, line, set_up
+from efisher_teach.figures.plane import fit, grid_of, numbers, over, require_two_parameters
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
@@ -28,9 +27,8 @@ STEPS = 8  # of a trajectory
 PIECES = 8  # of the curve that a step taken in one chart is in the other
 ASPECT = 1.25  # width by height of the views
 GAPS = (1e-2, 1e3)  # per cent: what the lower panels show
-
-# By its name: the chart, and what its two numbers are called.
-CHARTS = {
+DASHES = (4, 2.5)
+CHARTS = {  # what the two numbers of a chart are called
     "affine": ("ψ₁", "ψ₂"),
     "exp": ("ψ₁ = log θ₁", "ψ₂ = log θ₂"),
     "square": ("ψ₁ = √θ₁", "ψ₂ = √θ₂"),
@@ -38,7 +36,6 @@ CHARTS = {
     "weight norm": ("scale s", "turn of v"),
     "logit": ("ψ₁ = logit θ₁", "ψ₂ = logit θ₂"),
 }
-DASHES = (4, 2.5)
 
 
 def _flow(panel: str, name: str, other: str, color: str) -> dict[str, Mark]:
@@ -84,8 +81,6 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
 
     Examples:
         >>> scene = ef.scenes.other_coordinates(ef.breast_cancer()._replace(params=jnp.array([1.0, 2.0])), "exp")
-        >>> print(scene.title)
-        The same step in any coordinates: exp
         >>> print(scene.presets[0].asks)
         Which of the two methods depends on how you write the parameters?
     """
@@ -120,14 +115,11 @@ WORDS = (
     "chart is {smallest:.5f}: an ε far below it leaks next to nothing."
 )
 PRESETS = (
-    Preset("One step", {"learning_rate": 0.1, "damping": 1e-6},
-           "Two charts, one step; gradient descent makes two.",
+    Preset("One step", {"learning_rate": 0.1, "damping": 1e-6}, "Two charts, one step; gradient descent makes two.",
            "Which of the two methods depends on how you write the parameters?"),
-    Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6},
-           "A long step feels the curvature of φ.",
+    Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
            "Halve η: by how much does the distance between the two ends shrink?"),
-    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3},
-           "εI is Euclidean in each chart: two different ε.",
+    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3}, "εI is Euclidean in each chart: two different ε.",
            "What must one add to JᵀCJ instead of εI?"),
 )  # fmt: skip
 
@@ -145,22 +137,13 @@ def background(data):
     problem, chart = data["problem"], data["chart"]
     start = two_charts.start_of(problem, chart, data["psi"])
     gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, problem.params.dtype))
-    found = {
-        "start": problem.params,
-        "chart_start": _seen(data, data["psi"]),
-        "descent_gap": jnp.clip(gap, *GAPS),
-        "smallest": two_charts.smallest_eigenvalue(start),
-    }
-
-    @jax.vmap
-    def losses(params):
-        return jnp.mean(per_example_losses(problem.loss_fn, params, problem.x, problem.y))
-
-    params_of = (lambda params: params), lambda point: chart.forward(_whole(data, point))
-    for name, onto, (low, high) in zip(("", "chart_"), params_of, _views(data), strict=True):
+    found = {"descent_gap": jnp.clip(gap, *GAPS), "smallest": two_charts.smallest_eigenvalue(start)}
+    here = "", lambda params: params, problem.params
+    there = "chart_", lambda point: chart.forward(_whole(data, point)), _seen(data, data["psi"])
+    for (name, params_of, middle), (low, high) in zip((here, there), _views(data), strict=True):
         x, y = jnp.linspace(low, high, 49, axis=-1)
-        loss = losses(jax.vmap(onto)(grid_of(x, y).reshape(-1, 2))).reshape(len(y), len(x))
-        found |= {f"{name}x": x, f"{name}y": y, f"{name}loss": loss}
+        loss = jax.vmap(jax.vmap(lambda at, of=params_of: mean_loss(problem, of(at))))(grid_of(x, y))
+        found |= {f"{name}start": middle, f"{name}x": x, f"{name}y": y, f"{name}loss": loss}
     return found
 
 
@@ -170,18 +153,13 @@ def respond(data, state):
     problem, chart = data["problem"], data["chart"]
     # A little beside the view.
     limits, chart_limits = (view + (view - view[::-1]) / 4 for view in _views(data))
-    found = {}
-    see, stretch = jax.vmap(partial(_seen, data)), jnp.linspace(0, 1, PIECES + 1)[:, None]
+    see, found = jax.vmap(partial(_seen, data)), {}
     for name, descent in (("step", False), ("descent", True)):
         settings = {"rate": rate, "damping": jnp.zeros_like(rate) if descent else damping}
         walk = partial(two_charts.trajectory, problem, **settings, steps=STEPS, descent=descent)
         here, there = walk(coordinates.identity, problem.params), walk(chart, data["psi"])
-        # As the other panel sees it, the first step is a curve.
-        bent, chart_bent = (
-            jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]]) for path in (there, here)
-        )
-        bent = _leave(jax.vmap(chart.forward)(bent), limits)
-        chart_bent = _leave(see(jax.vmap(chart.inverse)(chart_bent)), chart_limits)
+        bent = _leave(jax.vmap(chart.forward)(_bent(there)), limits)
+        chart_bent = _leave(see(jax.vmap(chart.inverse)(_bent(here))), chart_limits)
         here, there = jnp.clip(here, *limits), jnp.clip(see(there), *chart_limits)
         sides = (name, "_there", here, bent), (f"chart_{name}", "_here", there, chart_bent)
         for flow, other, own, carried in sides:
@@ -192,20 +170,13 @@ def respond(data, state):
     by_rate = jax.vmap(lambda rate: two_charts.gaps(start, rate, damping).gap)(rates)
     by_damping = jax.vmap(lambda damping: two_charts.gaps(start, rate, damping))(dampings)
     now, now_descent = two_charts.gaps(start, rate, damping), two_charts.descent_gap(start, rate)
-
-    def curves(x, **gaps):
-        return over(x, **{name: jnp.clip(gap, *GAPS) for name, gap in gaps.items()})
-
     return found | {
-        **curves(rates, by_rate=by_rate),
-        **curves(rate, by_rate_dot=now.gap, descent_dot=now_descent),
-        **curves(dampings, by_damping=by_damping.gap, restored=by_damping.restored),
-        **curves(damping, by_damping_dot=now.gap),
-        **curves(DAMPINGS[[0, -1]], descent_level=now_descent),
-        "gap": now.gap,
-        "descent_gap": now_descent,
-        "leak": now.leak,
-        "slope": now.slope,
+        **over(rates, GAPS, by_rate=by_rate),
+        **over(rate, GAPS, by_rate_dot=now.gap, descent_dot=now_descent),
+        **over(dampings, GAPS, by_damping=by_damping.gap, restored=by_damping.restored),
+        **over(damping, GAPS, by_damping_dot=now.gap),
+        **over(DAMPINGS[[0, -1]], GAPS, descent_level=now_descent),
+        **numbers(gap=now.gap, descent_gap=now_descent, leak=now.leak, slope=now.slope),
         "smallest": two_charts.smallest_eigenvalue(start),
     }
 
@@ -216,7 +187,7 @@ def still(panels, background):
     chart = background["chart"]
     for panel, name in ((here, ""), (there, "chart_")):
         x, y = background[name + "x"], background[name + "y"]
-        panel.contour(x, y, background[name + "loss"], levels=15, colors=FAINT, linewidths=0.9)
+        contours(panel, x, y, background[name + "loss"], 15)
         panel.set(xlim=x[[0, -1]], ylim=y[[0, -1]], aspect="equal")
         panel.plot(*background[name + "start"], "o", color=CONSTRAINT, ms=5)
     here.set(xlabel="θ₁", ylabel="θ₂", title="θ: solid is taken here, dashed in ψ")
@@ -225,7 +196,7 @@ def still(panels, background):
 
     for panel in (by_rate, by_damping):
         set_up(panel, log="xy", ylim=(GAPS[0] / 30, GAPS[1] * 1.5), yticks=[0.01, 1, 100])
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g} %")
+        panel.yaxis.set_major_formatter("{x:g} %")
     by_rate.set(xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), xlabel="learning rate η")
     by_rate.set_title("The two ends' distance, in % of the step")
     by_rate.set_xticks([0.01, 0.1, 0.3], ["0.01", "0.1", "0.3"])
@@ -256,17 +227,21 @@ def _whole(data, point):
 @jax.jit
 def _views(data):
     """Lower left and upper right of both views, with room for the longest undamped steps, (2, 2) each."""
-    here = _corners(data, coordinates.identity, data["problem"].params, lambda params: params)
-    return here, _corners(data, data["chart"], data["psi"], partial(_seen, data))
+    rate, views = jnp.asarray(RATES[-1], float), []
+    for chart, start in (coordinates.identity, data["problem"].params), (data["chart"], data["psi"]):
+        step = partial(two_charts.step_from, data["problem"], chart, start, rate, jnp.zeros_like(rate))
+        ends = start, start + step(descent=False), start + step(descent=True)
+        ends = jnp.stack([_seen(data, end) for end in ends])
+        low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
+        half = fit(0.68 * (high - low), ASPECT)
+        views.append((low + high) / 2 + jnp.stack([-half, half]))
+    return views
 
 
-def _corners(data, chart, start, see):
-    rate, damping = jnp.asarray(RATES[-1], start.dtype), jnp.zeros((), start.dtype)
-    step = partial(two_charts.step_from, data["problem"], chart, start, rate, damping)
-    ends = jnp.stack([see(end) for end in (start, start + step(descent=False), start + step(descent=True))])
-    low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
-    half = fit(0.68 * (high - low), ASPECT)
-    return (low + high) / 2 + jnp.stack([-half, half])
+def _bent(path):
+    """A path for the other panel, which sees its first step as a curve."""
+    stretch = jnp.linspace(0, 1, PIECES + 1)[:, None]
+    return jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]])
 
 
 def _leave(points, limits):

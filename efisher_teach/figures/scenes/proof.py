@@ -18,7 +18,7 @@ from efisher_teach.core.statements import STATEMENTS, TOLERANCE
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, EMPIRICAL_FISHER, FAINT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import dots, key, line, polygons
 from efisher_teach.figures.paint import is_wide
-from efisher_teach.figures.plane import WIDEST, points, within_view
+from efisher_teach.figures.plane import WIDEST, numbers, points, within_view
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 NAMES = tuple(STATEMENTS)
@@ -102,11 +102,9 @@ WORDS = (
     "{standing:.0f} stand."
 )
 PRESETS = (
-    Preset("Intact", {"broken": 0},
-           "Every line holds: three to an order, all others to rounding.",
+    Preset("Intact", {"broken": 0}, "Every line holds: three to an order, all others to rounding.",
            "Which three lines can hold only to an order, and what do they have in common?"),
-    Preset("A tiny step", {"broken": 0, "budget": 1e-6},
-           "The smaller the step, the truer the three approximations.",
+    Preset("A tiny step", {"broken": 0, "budget": 1e-6}, "The smaller the step, the truer the three approximations.",
            "By which factor does a hundred times smaller c shrink what they miss?"),
     Preset("Along −g", ALONG,
            "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
@@ -141,14 +139,9 @@ def respond(data, state):
         "row": _band(SIDES, hand),
         "verdict_row": _band(COLUMNS, hand),
         "hand": points(2.0, hand),
-        "lines": jnp.asarray(float(len(falls))),
-        "exact_lines": jnp.asarray(float(len(exact))),
-        "ordered_lines": jnp.asarray(float(len(ordered))),
-        "least": jnp.min(gaps[ordered]),
-        "most": jnp.max(gaps[ordered]),
-        "judged": data["start"],
-        "fallen_lines": count,
-        "standing": len(falls) - count,
+        **numbers(lines=len(falls), exact_lines=len(exact), ordered_lines=len(ordered)),
+        **numbers(least=jnp.min(gaps[ordered]), most=jnp.max(gaps[ordered]), judged=data["start"]),
+        **numbers(fallen_lines=count, standing=len(falls) - count),
     }
 
 

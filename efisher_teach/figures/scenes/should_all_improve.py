@@ -15,12 +15,11 @@ from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import agreement_of, spectrum
 from efisher_teach.core.step import step_along, targeted_step
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, TRUTH, UNDAMPED
 from efisher_teach.figures.marks import dots, key, line, polygons, set_up
-from efisher_teach.figures.plane import changes, height_limits, height_of, percent, rectangles
+from efisher_teach.figures.plane import changes, height_limits, height_of, numbers, over, percent, rectangles
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 41)
@@ -64,8 +63,6 @@ def should_all_improve(
 
     Examples:
         >>> scene = ef.scenes.should_all_improve(ef.breast_cancer(), noise=0.1)
-        >>> print([axis.name for axis in scene.axes])
-        ['damping', 'target']
         >>> print(scene.presets[3].asks)
         What does it ask of an example whose label is wrong?
     """
@@ -80,25 +77,26 @@ def should_all_improve(
     if not 0 <= noise <= 0.5:
         errors.reject("noise", "from 0 to 0.5", f"{noise}", "0 flips no label.")
     kept, flipped = _sample(y, imbalance, noise, np.random.default_rng(seed))
-    y = jnp.asarray(np.where(flipped, 1 - y, y), problem.y.dtype)
-    groups = ("clean", "flipped") if noise else ("label 0", "label 1")
+    y = np.where(flipped, 1 - y, y)
+    names, second = (("clean", "flipped"), flipped) if noise else (("label 0", "label 1"), y == 1)
     # An example that is not kept has weight 0, so that all shapes, and what is compiled for them, stay.
-    weights = {"kept": kept, "flipped": flipped, "second": flipped if noise else y}
-    weights = {name: jnp.asarray(weight, float) for name, weight in weights.items()}
+    members = np.stack([kept, kept & ~second, kept & second])
+    every, *groups = members / np.maximum(members.sum(axis=1, keepdims=True), 1)
+    weights = numbers(kept=kept, flipped=flipped, weights=every, groups=groups)
     return Scene(
         title="Who improves, who pays?",
         axes=(
             Axis("damping", "damping ε", DAMPINGS, DAMPINGS[15], scientific, 6),
             Axis("target", "target: equal, (∂ℓ/∂z)², ℓ", TARGETS, 0.0, _wish, 6),
         ),
-        data=plane.sample_of(problem._replace(y=y), budget) | weights,
+        data=plane.sample_of(problem._replace(y=jnp.asarray(y, problem.y.dtype)), budget) | weights,
         background=background,
         respond=respond,
         marks=MARKS,
         still=still,
         mosaic=("AAB;AAC", "A;A;B;C"),
-        labels={"groups": groups},
-        words=WORDS.replace("FIRST", groups[0]).replace("SECOND", groups[1]),
+        labels={"groups": names},
+        words=WORDS.replace("FIRST", names[0]).replace("SECOND", names[1]),
         size=(10.0, 5.8),
         narrow=(4.8, 10.2),
         presets=PRESETS,
@@ -125,54 +123,50 @@ PRESETS = (
 
 def background(data):
     """Limits that hold for every budget: steps at both ends and in the middle of each axis."""
-    found = _targets(data)
+    known = _known(data)
     corners = jnp.meshgrid(jnp.array([1e-7, 1e-3, 10.0]), jnp.array([0, 0.5, 1]))
-    steps = jax.vmap(lambda *place: _step(data, found, *place).delta)(*map(jnp.ravel, corners))
-    steps = jnp.concatenate([steps, _descent(data, found)[None]])
-    asked = dot(steps, found["G"].T) / jnp.sqrt(data["budget"])
+    steps = jax.vmap(partial(_step, data, known))(*map(jnp.ravel, corners))
+    deltas = jnp.concatenate([steps.delta, _descent(data, known)[None]])
+    asked = dot(deltas, known["G"].T) / jnp.sqrt(data["budget"])
     shown = jax.vmap(lambda each: each[_ranks(data, each)])(asked)
-    means = jax.vmap(partial(_group_means, data))(asked)
     return {
         "change_limits": height_limits(shown, -1.2, 0.4),
-        "mean_limits": height_limits(means, -0.6, 0.4),
-        "undamped": 100 * (1 - agreement_of(found["factors"], _asked(found, 0.0))),
+        "mean_limits": height_limits(dot(asked, data["groups"].T), -0.6, 0.4),
+        "undamped": 100 * (1 - steps.agreement[0]),
     }
 
 
 def respond(data, state):
     """The changes under the step at ε and the target, the fraction that gets worse over all ε, and the groups."""
-    found, rms = _targets(data), jnp.sqrt(data["budget"])
-    problem, damping, target = data["problem"], state["damping"], state["target"]
-    dampings = jnp.asarray(DAMPINGS, damping.dtype)
-    path = jax.vmap(lambda damping: _step(data, found, damping, target))(dampings)
-    truly_worse = jax.vmap(lambda delta: _mean(data, changes(problem, delta) > 0))(path.delta)
-    bounds = jax.vmap(lambda delta: _bound(data, dot(found["G"], delta)))(path.delta)
-    enlarge = len(data["kept"]) / jnp.sum(data["kept"])
+    known, rms, problem, weights = _known(data), jnp.sqrt(data["budget"]), data["problem"], data["weights"]
+    dampings, descent = jnp.asarray(DAMPINGS, rms.dtype), _descent(data, known)
+    path = jax.vmap(lambda damping: _step(data, known, damping, state["target"]))(dampings)
+    predicted, actual = dot(path.delta, known["G"].T), jax.vmap(partial(changes, problem))(path.delta)
+    # Cantelli: changes of mean m < 0 and mean square s are ≥ 0 for at most 1 − m²/s of the examples.
+    most = 1 - jnp.minimum(dot(predicted, weights), 0) ** 2 / dot(predicted**2, weights)
+    worse = {"worse": path.worse * len(weights) / jnp.sum(data["kept"]), "bound": jnp.maximum(most, 0)}
+    worse = percent(**worse, actual=dot((actual > 0).astype(rms.dtype), weights))
 
-    step, descent = _step(data, found, damping, target), _descent(data, found)
-    predicted, actual = dot(found["G"], step.delta), changes(problem, step.delta)
-    descent_predicted, descent_actual = dot(found["G"], descent), changes(problem, descent)
+    here = jnp.argmin(jnp.abs(dampings - state["damping"]))
+    worse_here = {name: part[here] for name, part in worse.items()}
+    predicted, actual, descent_predicted = predicted[here], actual[here], dot(known["G"], descent)
     ranks, descent_ranks = _ranks(data, predicted), _ranks(data, descent_predicted)
     flipped, seen = data["flipped"][ranks], height_of(predicted[ranks], rms)
-    means, descent_means = (_group_means(data, each) for each in (actual, descent_actual))
-    worse, bound, actual_worse = enlarge * step.worse, _bound(data, predicted), _mean(data, actual > 0)
-    paths = percent(worse_path=enlarge * path.worse, bound_path=bounds, actual_path=truly_worse)
+    means, descent_means = (dot(data["groups"], each) for each in (actual, changes(problem, descent)))
     pair = jnp.array([0.0, 1.0])
     return {
         "bars": plane.bars(seen * (1 - flipped)),
         "flipped_bars": plane.bars(seen * flipped),
         "changes": plane.beside_bars(height_of(actual[ranks], rms)),
         "descent": plane.beside_bars(height_of(descent_predicted[descent_ranks], rms)),
-        **plane.over(dampings, **paths),
-        **plane.over(damping, **percent(worse_dot=worse, bound_dot=bound, actual_dot=actual_worse)),
+        **over(dampings, **{f"{name}_path": part for name, part in worse.items()}),
+        **over(state["damping"], **{f"{name}_dot": part for name, part in worse_here.items()}),
         "groups": rectangles(pair - 0.2, height_of(means, rms), 0.36),
         "descent_groups": rectangles(pair + 0.2, height_of(descent_means, rms), 0.36),
-        "agreement": agreement_of(found["factors"], _asked(found, target)),
-        **percent(worse=worse, bound=bound, actual_worse=actual_worse),
-        "first": means[0],
-        "second": means[1],
-        "descent_first": descent_means[0],
-        "descent_second": descent_means[1],
+        "agreement": path.agreement[0],
+        **numbers(worse=worse_here["worse"], bound=worse_here["bound"], actual_worse=worse_here["actual"]),
+        **numbers(first=means[0], second=means[1]),
+        **numbers(descent_first=descent_means[0], descent_second=descent_means[1]),
     }
 
 
@@ -216,56 +210,32 @@ def _sample(y, imbalance, noise, rng):
     return kept, np.isin(np.arange(len(y)), rng.permutation(np.flatnonzero(kept))[:few])
 
 
-def _targets(data):
-    """G; with the weights of `kept`, G and three targets of mean 1, and those as far as steps can reach them."""
-    problem, kept = data["problem"], data["kept"]
-    params, x, y = problem.params, problem.x, problem.y
-    G, output = plane.gradients(problem), jax.vmap(problem.output_fn, (None, 0))(params, x)
-    slope = jax.vmap(jax.grad(problem.likelihood.loss))(output, y)
-    losses = per_example_losses(problem.loss_fn, params, x, y)
-    weight = kept * jnp.sqrt(len(kept) / jnp.sum(kept))  # then means over all rows are means over those kept
-    wishes = jnp.stack([jnp.ones_like(losses), slope**2, losses])
-    wishes = wishes / jnp.maximum(jax.vmap(partial(_mean, data))(wishes)[:, None], 1e-30)
-    weighted, targets = weight[:, None] * G, weight * wishes
-    return {"G": G, "weighted": weighted, "targets": targets, "factors": spectrum(weighted)}
-
-
 def _parts(target):
     """The parts of the three targets."""
     return [jnp.maximum(0, 1 - 2 * target), 1 - abs(2 * target - 1), jnp.maximum(0, 2 * target - 1)]
 
 
-def _asked(found, target):
-    """A target between equal, (∂ℓ/∂z)² and ℓ; its ρ is, where it is equal, that of the course."""
-    return dot(jnp.stack(_parts(target)), found["targets"])
+def _known(data):
+    """G; with the weights of the examples that are kept, G and three targets of mean 1."""
+    problem, weights = data["problem"], data["weights"]
+    G, output = plane.gradients(problem), jax.vmap(problem.output_fn, (None, 0))(problem.params, problem.x)
+    slope = jax.vmap(jax.grad(problem.likelihood.loss))(output, problem.y)
+    losses = per_example_losses(problem.loss_fn, problem.params, problem.x, problem.y)
+    wishes = jnp.stack([jnp.ones_like(losses), slope**2, losses])
+    wishes /= jnp.maximum(dot(wishes, weights)[:, None], 1e-30)
+    root = jnp.sqrt(len(weights) * weights)  # then means over all rows are means over those kept
+    return {"G": G, "weighted": root[:, None] * G, "targets": root * wishes}
 
 
-def _step(data, found, damping, target):
-    """The step of cost c at ε, for a target."""
-    wish, budget = _asked(found, target), data["budget"]
-    return targeted_step(found["weighted"], wish, damping=damping, budget=budget)
+def _step(data, known, damping, target):
+    """The step of cost c at ε, for a target between equal, (∂ℓ/∂z)² and ℓ."""
+    wish = dot(jnp.stack(_parts(target)), known["targets"])
+    return targeted_step(known["weighted"], wish, damping=damping, budget=data["budget"])
 
 
-def _descent(data, found):
+def _descent(data, known):
     """−g, at the same cost."""
-    g = jnp.mean(found["targets"][0][:, None] * found["weighted"], axis=0)
-    return step_along(found["weighted"], -g, data["budget"])
-
-
-def _mean(data, values):
-    """Over the examples that are kept."""
-    return jnp.sum(data["kept"] * values) / jnp.sum(data["kept"])
-
-
-def _group_means(data, values):
-    weights = data["kept"] * jnp.stack([1 - data["second"], data["second"]])
-    return dot(weights, values) / jnp.maximum(jnp.sum(weights, axis=1), 1)
-
-
-def _bound(data, predicted):
-    """Cantelli: changes of mean m < 0 and mean square s are ≥ 0 for at most 1 − m²/s of the examples."""
-    mean = jnp.minimum(_mean(data, predicted), 0)
-    return jnp.maximum(1 - mean**2 / _mean(data, predicted**2), 0)
+    return step_along(known["weighted"], -dot(data["weights"], known["G"]), data["budget"])
 
 
 def _ranks(data, values):

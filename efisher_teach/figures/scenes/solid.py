@@ -18,7 +18,7 @@ from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
 from efisher_teach.figures.marks import arrow, dots, key, label, line, set_up
-from efisher_teach.figures.plane import WIDEST, gradients, no_farther, over
+from efisher_teach.figures.plane import WIDEST, gradients, no_farther, numbers, over, unit
 from efisher_teach.figures.scene import Axis, Orbit, Preset, Scene, degrees, scientific
 
 DAMPINGS = np.logspace(-6, 0, 37)
@@ -57,8 +57,6 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.solid(ef.logistic_regression(p=3))
-        >>> print([axis.name for axis in scene.axes])
-        ['damping', 'azimuth', 'elevation']
         >>> print(scene.presets[2].asks)
         Where does a plane touch a ball?
     """
@@ -101,11 +99,9 @@ PRESETS = (
     Preset("Hardly damped", {"damping": 1e-6},
            "Where C knows little, a step may be long: the ellipsoid is a needle, or a cylinder that only √(c/ε) ends.",
            "What does a step along the longest axis do to the losses?"),
-    Preset("Closed", {"damping": 1e-2},
-           "Damping shortens the long axes first, and hardly touches the short ones.",
+    Preset("Closed", {"damping": 1e-2}, "Damping shortens the long axes first, and hardly touches the short ones.",
            "Which of the three semi-axes feels this ε?"),
-    Preset("A ball", {"damping": 1.0},
-           "Above every eigenvalue all directions cost the same: the step turns to −g.",
+    Preset("A ball", {"damping": 1.0}, "Above every eigenvalue all directions cost the same: the step turns to −g.",
            "Where does a plane touch a ball?"),
 )  # fmt: skip
 
@@ -124,7 +120,7 @@ def respond(data, state):
     eigenvalues, V = _geometry(G)
     reach, budget, damping = _reach(eigenvalues), data["budget"], state["damping"]
     g, dampings = mean_gradient(G), jnp.asarray(DAMPINGS, G.dtype)
-    normal = g / jnp.linalg.norm(g)
+    normal = unit(g)
 
     def cost(delta, damping):
         return jnp.mean(dot(G, delta) ** 2) + damping * jnp.sum(delta**2)
@@ -138,8 +134,7 @@ def respond(data, state):
     wires = _wires(V, semi[:, 0], CORNER * reach)
     tip = no_farther(step, FARTHEST * reach)
 
-    across = jnp.cross(normal, jnp.eye(3, dtype=G.dtype)[jnp.argmin(jnp.abs(normal))])
-    across /= jnp.linalg.norm(across)
+    across = unit(jnp.cross(normal, jnp.eye(3, dtype=G.dtype)[jnp.argmin(jnp.abs(normal))]))
     sides = 0.4 * jnp.minimum(reach, 3 * semi[1, 0]) * jnp.stack([across, jnp.cross(normal, across)])
     square = jnp.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
 
@@ -154,16 +149,9 @@ def respond(data, state):
         **plane.from_origin(step=tip, descent=no_farther(descent, FARTHEST * reach)),
         **over(dampings, semi_axes=every, lengths=lengths),
         **over(damping, semi_dots=semi[:, 0], length_dot=length),
-        "longest": semi[2, 0],
-        "middle": semi[1, 0],
-        "shortest": semi[0, 0],
-        "reach": reach,
-        "length": length,
-        "turn": plane.turn_of(step, -g),
-        "decrease": -dot(g, step),
-        "descent_decrease": -dot(g, descent),
-        "cost": jnp.sqrt(cost(step, damping)),
-        "spent": 100 * jnp.mean(dot(G, step) ** 2) / budget,
+        **numbers(longest=semi[2, 0], middle=semi[1, 0], shortest=semi[0, 0], reach=reach, length=length),
+        **numbers(turn=plane.turn_of(step, -g), decrease=-dot(g, step), descent_decrease=-dot(g, descent)),
+        **numbers(cost=jnp.sqrt(cost(step, damping)), spent=100 * jnp.mean(dot(G, step) ** 2) / budget),
     }
 
 
@@ -178,8 +166,8 @@ def still(panels, background):
     key(space, "lower left", best, ("along −g, for the same cost", DESCENT))
     key(space, "upper left", ("Δ₁ •  Δ₂ ••  Δ₃ •••", OTHER))
 
-    set_up(semi, log="xy", xlim=DAMPINGS[[0, -1]], ylim=background["lengths"], xlabel="damping ε")
-    semi.set_title("Semi-axes √(c/(μ + ε))")
+    set_up(semi, log="xy", xlim=DAMPINGS[[0, -1]], ylim=background["lengths"])
+    semi.set(xlabel="damping ε", title="Semi-axes √(c/(μ + ε))")
     semi.axhline(reach, color=FAINT, lw=1)
     label(semi, DAMPINGS[0] * 1.4, reach, "the view ends here", OTHER, va="bottom")
     key(semi, "lower left", ("semi-axes", CONSTRAINT), ("best step (dashed)", EMPIRICAL_FISHER))
@@ -223,5 +211,5 @@ def _wires(V, semi, cut):
     meridians = jnp.meshgrid(ends * along, jnp.arange(8) * jnp.pi / 4)
     parallels = jnp.meshgrid(around, ends * jnp.linspace(-1, 1, 7))[::-1]
     latitude, longitude = (jnp.concatenate(pair) for pair in zip(meridians, parallels, strict=True))
-    unit = [jnp.cos(latitude) * jnp.cos(longitude), jnp.cos(latitude) * jnp.sin(longitude), jnp.sin(latitude)]
-    return dot(jnp.clip(semi * jnp.stack(unit, axis=-1), -cut, cut), V.T)  # a slab is cut all round
+    ball = [jnp.cos(latitude) * jnp.cos(longitude), jnp.cos(latitude) * jnp.sin(longitude), jnp.sin(latitude)]
+    return dot(jnp.clip(semi * jnp.stack(ball, axis=-1), -cut, cut), V.T)  # a slab is cut all round

@@ -67,11 +67,9 @@ WORDS = (
     "same: it changes the losses by √c = {cost:.2f}, in root mean square and to first order."
 )
 PRESETS = (
-    Preset("Hardly damped", {"damping": 1e-5},
-           "Next to C, ε counts for nothing: the step lies along −C⁻¹g.",
+    Preset("Hardly damped", {"damping": 1e-5}, "Next to C, ε counts for nothing: the step lies along −C⁻¹g.",
            "Why does such a long step cost no more than the short one along −g?"),
-    Preset("Strongly damped", {"damping": 1.0},
-           "Next to ε, C counts for nothing: the step lies along −g.",
+    Preset("Strongly damped", {"damping": 1.0}, "Next to ε, C counts for nothing: the step lies along −g.",
            "Has the cost of the step changed on the way?"),
 )  # fmt: skip
 

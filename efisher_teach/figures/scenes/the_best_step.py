@@ -17,7 +17,7 @@ from efisher_teach.core.solve import spectrum
 from efisher_teach.core.step import empirical_fisher_step, step_along
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
-from efisher_teach.figures.marks import arrow, centre, dots, key, label, line
+from efisher_teach.figures.marks import arrow, centre, contours, dots, key, label, line
 from efisher_teach.figures.plane import WIDEST, changes, fit, from_origin, gradients, over, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
@@ -95,15 +95,12 @@ PRESETS = (
 
 def background(data):
     """Contours of the loss about θ, and room for the widest ellipse."""
-    problem, G = data["problem"], gradients(data["problem"])
+    G = gradients(data["problem"])
     reach = _reach(spectrum(G))
-    grid = jnp.linspace(-1, 1, 61)
-    steps = plane.grid_of(reach[0] * grid, reach[1] * grid).reshape(-1, 2)
     return {
         "reach": reach,
         "most": -dot(mean_gradient(G), empirical_fisher_step(G, budget=WIDEST).delta),
-        "grid": grid,
-        "loss": jax.vmap(lambda delta: jnp.mean(changes(problem, delta)))(steps).reshape(61, 61),
+        **plane.landscape(lambda delta: jnp.mean(changes(data["problem"], delta)), reach),
     }
 
 
@@ -145,10 +142,9 @@ def respond(data, state):
 def still(panels, background):
     """The plane of the two parameters, the score all round the ellipse, and the value of the best step against c."""
     plane, score, value = (panels[letter] for letter in "ABC")
-    reach, grid = background["reach"], background["grid"]
-    contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
-    plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
-    centre(plane, reach, ASPECT, xlabel="Δ₁", ylabel="Δ₂")
+    sides = (side * background["grid"] for side in background["reach"])
+    contours(plane, *sides, background["loss"], 13)
+    centre(plane, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂")
     plane.set_title("Steps of equal cost, over contours of the loss")
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")
     steps = ("Lagrange step", EMPIRICAL_FISHER), ("along −g", DESCENT), ("candidate: drag it", CANDIDATE)

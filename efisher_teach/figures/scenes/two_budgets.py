@@ -17,6 +17,7 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
+from efisher_teach.core.step import step_along
 from efisher_teach.core.two_budgets import ratio, two_budget_step
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
@@ -61,8 +62,6 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.two_budgets(ef.breast_cancer())
-        >>> print([axis.name for axis in scene.axes])
-        ['budget', 'radius']
         >>> print(scene.presets[1].asks)
         A shorter r: does ε grow or fall?
     """
@@ -111,14 +110,11 @@ def _presets(radii, lowest, highest):
     wanted = np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])
     free, both, short = np.clip(np.sqrt(c / wanted), radii[0], radii[-1]).tolist()
     return (
-        Preset("Only c binds", {"budget": c, "radius": free},
-               "The circle is too wide to matter: −C⁺g, undamped.",
+        Preset("Only c binds", {"budget": c, "radius": free}, "The circle is too wide to matter: −C⁺g, undamped.",
                "What happens to the step if r grows further?"),
-        Preset("Both bind", {"budget": c, "radius": both},
-               "The step sits in a corner: some ε > 0 puts it there.",
+        Preset("Both bind", {"budget": c, "radius": both}, "The step sits in a corner: some ε > 0 puts it there.",
                "A shorter r: does ε grow or fall?"),
-        Preset("Only r binds", {"budget": c, "radius": short},
-               "The circle lies inside: normalised gradient descent.",
+        Preset("Only r binds", {"budget": c, "radius": short}, "The circle lies inside: normalised gradient descent.",
                "How much of the loss budget is left?"),
     )  # fmt: skip
 
@@ -145,14 +141,13 @@ def respond(data, state):
     tip = dot(step.delta, plane)
     # The tips of a needle, far out of view, are drawn nearer.
     bound = no_farther(ellipse(G, plane, 97), 3 * farthest / jnp.sqrt(WIDEST))
-    costs = jax.vmap(lambda u: jnp.mean(dot(G, u) ** 2))(u)
-    path = dot(-u / jnp.sqrt(costs)[:, None], plane)  # of cost 1, from −C⁺g to −g
+    path = dot(jax.vmap(step_along, (None, 0, None))(G, -u, 1.0), plane)  # of cost 1, from −C⁺g to −g
     path = jnp.sqrt(c) * jnp.concatenate([path, jnp.zeros((1, 2), G.dtype)])
     wanted, (low, high) = c / r**2, curve["ratio_limits"]
     damping = jnp.clip(step.damping, dampings[0], dampings[-1])  # 0 and ∞ are at the ends of the panel
     crossing = points(damping, jnp.clip(wanted, *ends))
     owed = jnp.stack([2 * step.budget_multiplier * c, 2 * step.radius_multiplier * r**2])
-    by_budget, by_radius = 100 * owed / jnp.sum(owed)
+    by_budget, by_radius = owed / jnp.sum(owed)
     return {
         "disc": (r * disc)[None],
         "inside": (jnp.sqrt(c) * bound)[None],
@@ -165,26 +160,20 @@ def respond(data, state):
         "wanted_line": points(dampings[jnp.array([0, -1])], jnp.clip(wanted, low, high)),
         "drop": jnp.stack([points(damping, low), crossing]),
         "crossing": crossing,
-        "cost_used": 100 * step.budget_spent / c,
-        "length_used": 100 * step.length**2 / r**2,
-        "decrease": -dot(g, step.delta),
-        "by_budget": by_budget,
-        "by_radius": by_radius,
-        "of_budget": step.budget_multiplier,
-        "of_radius": step.radius_multiplier,
-        "wanted": wanted,
-        "lowest": ends[0],
-        "highest": ends[1],
+        **view.percent(cost_used=step.budget_spent / c, length_used=step.length**2 / r**2),
+        **view.percent(by_budget=by_budget, by_radius=by_radius),
+        **view.numbers(decrease=-dot(g, step.delta), wanted=wanted, lowest=ends[0], highest=ends[1]),
+        **view.numbers(of_budget=step.budget_multiplier, of_radius=step.radius_multiplier),
     }
 
 
 def still(panels, background):
     """The plane at the left; at the right the map of all pairs (c, r), and the curve R(ε)."""
     plane, chart, curve = (panels[letter] for letter in "ABC")
-    centre(plane, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
-    plane.set_title("As far along −g as both allow")
-    steps = ("best step", EMPIRICAL_FISHER), ("−C⁺g: c alone", UNDAMPED), ("−g: r alone", DESCENT)
-    key(plane, "lower right", *steps)
+    title = "As far along −g as both allow"
+    centre(plane, background["reach"], ASPECT, xlabel="along −g", ylabel="across", title=title)
+    alone = ("−C⁺g: c alone", UNDAMPED), ("−g: r alone", DESCENT)
+    key(plane, "lower right", ("best step", EMPIRICAL_FISHER), *alone)
 
     budgets, (top, bottom) = background["budgets"], background["borders"]
     set_up(chart, log="xy", xlim=budgets, ylim=background["radii"] * [1 / 1.08, 1.08])
@@ -192,10 +181,9 @@ def still(panels, background):
     chart.fill_between(budgets, top, 1e9, color=UNDAMPED, alpha=0.15, lw=0)
     chart.fill_between(budgets, bottom, top, color=EMPIRICAL_FISHER, alpha=0.35, lw=0)
     chart.fill_between(budgets, 1e-9, bottom, color=DESCENT, alpha=0.12, lw=0)
-    # Each word stands in its region: the ground has the colour.
-    key(chart, "upper left", ("only c: ε = 0", CONSTRAINT))
-    key(chart, "upper right", ("both", CONSTRAINT))
-    key(chart, "lower right", ("only r: along −g", CONSTRAINT))
+    words = {"upper left": "only c: ε = 0", "upper right": "both", "lower right": "only r: along −g"}
+    for corner, word in words.items():  # each stands in its region: the ground has the colour
+        key(chart, corner, (word, CONSTRAINT))
 
     dampings = background["dampings"]
     set_up(curve, log="xy", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])
@@ -208,7 +196,7 @@ def still(panels, background):
     for axis in (chart.xaxis, chart.yaxis, curve.yaxis):  # less than a decade may be in view
         low, high = axis.get_view_interval()
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_major_formatter("{x:g}")
         axis.set_minor_locator(NullLocator())
 
 

@@ -16,12 +16,13 @@ from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
 
 from efisher_teach import errors
+from efisher_teach.core.matrices import quadratic_form
 from efisher_teach.core.precision import dot, einsum
 from efisher_teach.core.solve import solve_two_by_two
-from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL
-from efisher_teach.figures.marks import dots, key, line
-from efisher_teach.figures.plane import grid_of, points, unit
-from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, NATURAL
+from efisher_teach.figures.marks import contours, dots, key, line
+from efisher_teach.figures.plane import grid_of, numbers, points, turned, unit
+from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, as_written
 
 N = 1000
 TRUTH_AT = (2.0, 2.0)  # intercept and slope that made the data
@@ -63,8 +64,6 @@ def vector_field(*, noise: float = 1.0) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.vector_field()
-        >>> print([axis.name for axis in scene.axes])
-        ['intercept', 'slope']
         >>> print(scene.presets[2].asks)
         Does a good cosine at the start promise a short way?
     """
@@ -76,8 +75,8 @@ def vector_field(*, noise: float = 1.0) -> Scene:
     return Scene(
         title="Empirical Fisher, Fisher, gradient: three flows to one optimum",
         axes=(
-            Axis("intercept", "intercept of the start", STARTS, 2.0, _signed),
-            Axis("slope", "slope of the start", STARTS, 4.5, _signed),
+            Axis("intercept", "intercept of the start", STARTS, 2.0, partial(as_written, spec=".2f")),
+            Axis("slope", "slope of the start", STARTS, 4.5, partial(as_written, spec=".2f")),
         ),
         data={"x": jnp.asarray(x, float), "y": jnp.asarray(y, float)},
         background=background,
@@ -106,14 +105,11 @@ PRESETS = (
     Preset("Away", {"intercept": 2.0, "slope": 4.5},
            "Only the slope is wrong, and the empirical Fisher moves the intercept.",
            "Which way will C⁻¹g point from here: along the natural gradient, or away from it?"),
-    Preset("Detour", {"intercept": 1.0, "slope": 0.0},
-           "Nearly three times the distance, to the same end.",
+    Preset("Detour", {"intercept": 1.0, "slope": 0.0}, "Nearly three times the distance, to the same end.",
            "Where on the map are the detours longest?"),
-    Preset("Late", {"intercept": 4.5, "slope": 3.0},
-           "They set out nearly side by side, and part later.",
+    Preset("Late", {"intercept": 4.5, "slope": 3.0}, "They set out nearly side by side, and part later.",
            "Does a good cosine at the start promise a short way?"),
-    Preset("Agreed", {"intercept": -0.5, "slope": 3.0},
-           "From here both take nearly the same path.",
+    Preset("Agreed", {"intercept": -0.5, "slope": 3.0}, "From here both take nearly the same path.",
            "Near the optimum of a model with the right noise, what is C?"),
 )  # fmt: skip
 
@@ -122,17 +118,15 @@ def background(data):
     """Contours of the loss, the direction of C⁻¹g everywhere, and its cosine with the natural gradient."""
     optimum, H, C = _regression(data)
     grid = jnp.linspace(*VIEW, 61)
-    off = grid_of(grid, grid).reshape(-1, 2) - optimum
-    field, loss = jax.vmap(partial(_direction, H, C))(off), jnp.sqrt(jnp.sum(off * dot(off, H), axis=-1))
-    maps = {"loss": loss, "field": field, "cosine": -jnp.sum(field * unit(off), axis=-1)}
-    square = {name: values.reshape(61, 61, *values.shape[1:]) for name, values in maps.items()}
-    return {"grid": grid, "optimum": optimum, **square}
+    off = grid_of(grid, grid) - optimum
+    field = jax.vmap(jax.vmap(partial(_direction, H, C)))(off)
+    loss, cosine = jnp.sqrt(quadratic_form(H, off)), -jnp.sum(field * unit(off), axis=-1)
+    return {"grid": grid, "optimum": optimum, "loss": loss, "field": field, "cosine": cosine}
 
 
 def respond(data, state):
     """The three ways from a start to the optimum."""
-    start = jnp.stack([state["intercept"], state["slope"]])
-    optimum, H, C = _regression(data)
+    start, (optimum, H, C) = jnp.stack([state["intercept"], state["slope"]]), _regression(data)
     off, direction = start - optimum, partial(_direction, H, C)
     g, far, way, descent = dot(H, off), jnp.linalg.norm(off), _flow(direction, off), _descent(H, off)
     path, left, length, turning = _walk(way, jax.vmap(direction)(way))
@@ -149,14 +143,9 @@ def respond(data, state):
         "ends": points(length, 0.0),
         "descent_ends": points(descent_length, 0.0),
         "natural_ends": points(far, 0.0),
-        "length": length,
-        "turning": turning,
-        "natural_length": far,
-        "descent_length": descent_length,
-        "descent_turning": descent_turning,
-        "cosine": -dot(direction(off), off) / far,
-        "gradient": jnp.linalg.norm(g),
-        "step": jnp.linalg.norm(solve_two_by_two(C(off), g)),
+        **numbers(length=length, descent_length=descent_length, natural_length=far),
+        **numbers(turning=turning, descent_turning=descent_turning, cosine=-dot(direction(off), off) / far),
+        **numbers(gradient=jnp.linalg.norm(g), step=jnp.linalg.norm(solve_two_by_two(C(off), g))),
     }
 
 
@@ -168,26 +157,23 @@ def still(panels, background):
         panel.set(xlim=VIEW, ylim=VIEW, xticks=ticks, yticks=ticks, xlabel="intercept", ylabel="slope")
         panel.plot(*optimum, "*", color=CONSTRAINT, ms=size, mec="white", zorder=9)
 
-    plane.contour(grid, grid, background["loss"], levels=10, colors=FAINT, linewidths=0.9)
+    contours(plane, grid, grid, background["loss"], 10)
     u, v = np.moveaxis(background["field"], -1, 0)
     pale = {"color": to_rgba(EMPIRICAL_FISHER, 0.28), "linewidth": 0.9, "arrowsize": 0.8}
     plane.streamplot(grid, grid, u, v, density=0.9, **pale)
     plane.set(aspect="equal", title="Flows to the optimum ★")
     flows = ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL)
-    words = *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
-    for text in key(plane, "lower left", *words):
+    for text in key(
+        plane, "lower left", *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
+    ):
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the lines of the field
 
     levels = [-1, -0.5, 0, 0.5, 0.9, 1]
     shades = angle.contourf(grid, grid, background["cosine"], levels=levels, cmap="Greys_r")
     angle.figure.colorbar(shades, ax=angle, ticks=levels, format="{x:g}", pad=0.02)
     angle.set_title("Cosine of −C⁻¹g and −F⁻¹g")
-    left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3), xlabel="distance travelled")
-    left.set_title("Distance left to the optimum")
-
-
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    left.set(xlim=(-0.15, 12.2), ylim=(-0.15, 6.4), xticks=range(0, 13, 3))
+    left.set(xlabel="distance travelled", title="Distance left to the optimum")
 
 
 def _regression(data):
@@ -241,14 +227,12 @@ def _walk(path, directions):
     Turns count, in degrees, until a hundredth of the distance is left: what comes later cannot be seen.
     """
     far = jnp.linalg.norm(path, axis=-1)
-    (x, y), (next_x, next_y) = directions[:-1].T, directions[1:].T
-    turns = jnp.abs(jnp.atan2(x * next_y - y * next_x, x * next_x + y * next_y)) * (far[1:] > 0.01 * far[0])
+    turns = jnp.deg2rad(jnp.abs(turned(directions[:-1], directions[1:]))) * (far[1:] > 0.01 * far[0])
     arcs = jnp.linalg.norm(jnp.diff(path, axis=0), axis=-1) * (1 + turns**2 / 24)  # each an arc, not a chord
     gone = jnp.concatenate([jnp.zeros(1), jnp.cumsum(arcs), (jnp.sum(arcs) + far[-1])[None]])
-    turned = jnp.concatenate([jnp.zeros(1), jnp.cumsum(turns), jnp.sum(turns)[None]])
-    gauge = gone / gone[-1] + turned / jnp.maximum(turned[-1], 0.1)
+    bent = jnp.concatenate([jnp.zeros(1), jnp.cumsum(turns), jnp.sum(turns)[None]])
+    gauge = gone / gone[-1] + bent / jnp.maximum(bent[-1], 0.1)
     places = jnp.linspace(0, gauge[-1], POINTS)
     columns = *jnp.concatenate([path, jnp.zeros_like(path[:1])]).T, gone
     x, y, way = (jnp.interp(places, gauge, column) for column in columns)
-    left = jnp.stack([way, jnp.hypot(x, y)], axis=-1)
-    return jnp.stack([x, y], axis=-1), left, gone[-1], jnp.rad2deg(turned[-1])
+    return points(x, y), points(way, jnp.hypot(x, y)), gone[-1], jnp.rad2deg(bent[-1])

@@ -13,13 +13,13 @@ import numpy as np
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient, per_example_losses
-from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.matrices import empirical_fisher, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures import plane
-from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, FAINT, INK, OTHER, TRUTH
-from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
-from efisher_teach.figures.plane import WIDEST, changes, gradients
+from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, INK, OTHER, TRUTH
+from efisher_teach.figures.marks import arrow, centre, contours, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import WIDEST, changes, gradients, numbers, over
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 TURNS = np.arange(-180.0, 181.0, 4.0)
@@ -66,8 +66,6 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.what_a_step_costs(ef.breast_cancer())
-        >>> print([axis.name for axis in scene.axes])
-        ['turn', 'length']
         >>> print(scene.presets[1].asks)
         Two steps of one length: which of them would you call small?
     """
@@ -78,9 +76,8 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
     if not least > 1e-6 * most:
         got = f"eigenvalues of C from {least:.3g} to {most:.3g}"
         errors.reject("problem", "one where every step costs something", got, "Take more examples.")
-    longest, g = 1.05 * np.sqrt(WIDEST / least), -G.mean(axis=0)
-    cheap = np.rad2deg(np.arctan2(g[0] * V[1, 0] - g[1] * V[0, 0], g @ V[:, 0]))  # the turn of the long axis
-    cheap = (cheap + 90) % 180 - 90
+    longest, (x, y), (u, v) = 1.05 * np.sqrt(WIDEST / least), -G.mean(axis=0), V[:, 0]
+    cheap = np.rad2deg(np.arctan((x * v - y * u) / (x * u + y * v)))  # the turn of the long axis
     lengths = longest * LENGTHS
     presets = (
         Preset("Cheap", {"turn": cheap, "length": lengths[11]}, "Along the ellipse's long axis a step is cheap.",
@@ -122,48 +119,39 @@ WORDS = (
 
 def background(data):
     """A map of the first-order cost √(ΔᵀCΔ), and limits for any budget."""
-    longest = data["longest"]
-    _, g, C, shown, *_, most, limits = _field(data)
+    known, longest = _known(data), data["longest"]
     grid = jnp.linspace(-1, 1, 61) * longest
-    steps = plane.grid_of(grid, grid)
     return {
         "grid": grid,
-        "cost": jnp.sqrt(jnp.sum(steps * dot(steps, C), axis=-1)),
-        **plane.from_origin(downhill=-longest * g / jnp.linalg.norm(g)),
-        "most": most,
-        "count": jnp.asarray(len(shown)),
+        "cost": jnp.sqrt(quadratic_form(known["C"], plane.grid_of(grid, grid))),
+        **plane.from_origin(downhill=longest * _direction(known["g"], 0.0)),
+        **numbers(most=known["most"], count=len(known["shown"])),
         "radii": longest * RADII[[0, -1]],
-        "rest_limits": limits,
+        "rest_limits": known["limits"],
     }
 
 
 def respond(data, state):
     """The step, what it does to each loss, and how what first order leaves out fades along its direction."""
-    G, g, C, shown, around, rests, square_rests, most, limits = _field(data)
-    budget, length, radii = data["budget"], state["length"], data["longest"] * jnp.asarray(RADII, G.dtype)
-    delta = length * _direction(g, state["turn"])
-    predicted, actual, root = dot(G, delta), changes(data["problem"], delta), jnp.sqrt(budget)
+    known, length = _known(data), state["length"]
+    G, around, shown, rests = (known[name] for name in ("G", "around", "shown", "rests"))
+    delta, root = length * _direction(known["g"], state["turn"]), jnp.sqrt(data["budget"])
+    predicted, actual = dot(G, delta), changes(data["problem"], delta)
+    seen, seen_actual = (jnp.clip(each[shown], -known["most"], known["most"]) for each in (predicted, actual))
 
-    kept = jnp.sum(around * dot(around, C), axis=1)
-    true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + square_rests, 1e-30))
-    crossing = jax.vmap(lambda cost: jnp.interp(jnp.log(budget), cost, jnp.log(radii)))(true_cost)
-
-    turn = jnp.argmin(jnp.abs(jnp.asarray(TURNS, g.dtype) - state["turn"]))
-    rest, square_rest = rests[turn], square_rests[turn]
-    place, ends = jnp.argmin(jnp.abs(radii - length)), radii[jnp.array([0, -1])]
-    seen, seen_actual = (jnp.clip(each[shown], -most, most) for each in (predicted, actual))
-
-    def curves(x, **rests):
-        return plane.over(x, **{name: jnp.clip(jnp.abs(rest), *limits) for name, rest in rests.items()})
-
-    def slope(rest):
-        ratio = jnp.log(jnp.maximum(jnp.abs(rest[jnp.array([0, SHORT])]), 1e-30))
-        return (ratio[1] - ratio[0]) / np.log(RADII[SHORT] / RADII[0])
-
-    def guide(rest, power):
-        return rest[0] * (ends / radii[0]) ** power
-
-    return {
+    radii, kept = data["longest"] * jnp.asarray(RADII, G.dtype), quadratic_form(known["C"], around)
+    true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + rests[:, 1], 1e-30))
+    crossing = jax.vmap(lambda cost: jnp.interp(2 * jnp.log(root), cost, jnp.log(radii)))(true_cost)
+    found, here = {}, rests[jnp.argmin(jnp.abs(jnp.asarray(TURNS, G.dtype) - state["turn"]))]
+    for name, rest, power in zip(("", "square_"), jnp.abs(here), (2, 3), strict=True):
+        first, end = rest[0], radii[jnp.array([0, -1])]
+        shown_at = rest[jnp.argmin(jnp.abs(radii - length))]
+        found |= over(radii, known["limits"], **{f"{name}rest": rest})
+        found |= over(length, known["limits"], **{f"{name}rest_dot": shown_at})
+        found |= over(end, known["limits"], **{f"{name}guide": first * (end / radii[0]) ** power})
+        ratio = jnp.maximum(rest[SHORT], 1e-30) / jnp.maximum(first, 1e-30)
+        found[f"{name}slope"] = jnp.log(ratio) / np.log(RADII[SHORT] / RADII[0])
+    return found | {
         "ellipse": around * (root / jnp.sqrt(kept))[:, None],
         "true_curve": around * jnp.exp(crossing)[:, None],
         **plane.from_origin(step=delta),
@@ -171,16 +159,8 @@ def respond(data, state):
         "bars": plane.bars(seen),
         "changes": plane.beside_bars(seen_actual),
         "allowance": jnp.stack([plane.points([-1.0, len(shown)], sign * root) for sign in (1, -1)]),
-        **curves(radii, rest=rest, square_rest=square_rest),
-        **curves(ends, guide=guide(rest, 2), square_guide=guide(square_rest, 3)),
-        **curves(length, rest_dot=rest[place], square_rest_dot=square_rest[place]),
-        "cost": jnp.sqrt(jnp.mean(predicted**2)),
-        "true_cost": jnp.sqrt(jnp.mean(actual**2)),
-        "allowed": root,
-        "predicted": jnp.mean(predicted),
-        "actual": jnp.mean(actual),
-        "slope": slope(rest),
-        "square_slope": slope(square_rest),
+        **numbers(cost=jnp.sqrt(jnp.mean(predicted**2)), true_cost=jnp.sqrt(jnp.mean(actual**2))),
+        **numbers(allowed=root, predicted=jnp.mean(predicted), actual=jnp.mean(actual)),
     }
 
 
@@ -190,18 +170,16 @@ def still(panels, background):
     grid, levels = background["grid"], np.arange(1, 20) / 20
     there = np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1]  # all steps that there are
     disc = np.where(there, background["cost"], np.nan)
-    contours = steps.contour(grid, grid, disc, levels=levels, colors=FAINT, linewidths=0.9)
-    steps.clabel(contours, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
+    lines = contours(steps, grid, grid, disc, levels)
+    steps.clabel(lines, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
     centre(steps, grid[[-1, -1]], 1.0, xlabel="Δ₁", ylabel="Δ₂", title="Steps, over their cost √(ΔᵀCΔ)")
     key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
-    most, count = background["most"] * 1.01, int(background["count"])
-    set_up(
-        each, zero=True, xlim=(-1, count), ylim=(-most, most), xticks=[], xlabel=f"{count} of the examples"
-    )
-    each.set_title("Change of each loss")
+    most, count = 1.01 * background["most"], int(background["count"])
+    set_up(each, zero=True, xlim=(-1, count), ylim=(-most, most), xticks=[])
+    each.set(xlabel=f"{count} of the examples", title="Change of each loss")
     key(each, "upper right", ("first order", DATA), ("truth", TRUTH))
     key(each, "lower left", ("dashed: ±√c", CONSTRAINT))
 
@@ -210,22 +188,22 @@ def still(panels, background):
     key(rests, "upper left", ("of the mean loss: slope 2", TRUTH), ("of E[Δℓ²]: slope 3", CONSTRAINT))
 
 
-def _field(data):
-    """G, g, C, and which examples are shown; a unit vector for each turn, and along it what first order leaves out.
+def _known(data):
+    """What no slider moves: among it a unit vector for each turn, and along it what first order leaves out.
 
-    Then the limits of what is shown of both. Examples are at even places among all, ordered by how much they pull with
-    the mean.
+    The examples that are shown are at even places among all, ordered by how much they pull with the mean.
     """
     G = gradients(data["problem"])
     g, C = mean_gradient(G), empirical_fisher(G)
     around = jax.vmap(partial(_direction, g))(jnp.asarray(TURNS, g.dtype))
-    rests, square_rests = jax.vmap(partial(_rests, data, G))(around)
+    rests = jax.vmap(partial(_rests, data, G))(around)
     shown = jnp.argsort(dot(G, g))[np.linspace(0, len(G) - 1, min(SHOWN, len(G))).round().astype(int)]
     # The most on the widest ellipse: a loud one is cut off.
     widest = WIDEST * jnp.sum(G[shown].T * jnp.linalg.solve(C, G[shown].T), axis=0)
     most = jnp.maximum(2 * WIDEST**0.5, 1.5 * jnp.sqrt(jnp.quantile(widest, 0.85)))
-    limits = jnp.stack([jnp.median(jnp.abs(square_rests[:, 0])) / 10, 3 * jnp.max(jnp.abs(rests))])
-    return G, g, C, shown, around, rests, square_rests, most, limits
+    limits = jnp.stack([jnp.median(jnp.abs(rests[:, 1, 0])) / 10, 3 * jnp.max(jnp.abs(rests[:, 0]))])
+    found = {"G": G, "g": g, "C": C, "around": around, "rests": rests}
+    return found | {"shown": shown, "most": most, "limits": limits}
 
 
 def _direction(g, turn):
@@ -236,7 +214,7 @@ def _direction(g, turn):
 
 
 def _rests(data, G, direction):
-    """The rests that first order leaves out of the mean loss and of E[Δℓ²], at all radii along a direction.
+    """What first order leaves out of the mean loss and of E[Δℓ²], at all radii along a direction, (2, radii).
 
     E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
     """
@@ -246,10 +224,7 @@ def _rests(data, G, direction):
         there = problem.params + u * longest * direction
         return per_example_losses(problem.loss_fn, there, problem.x, problem.y)
 
-    def slopes(u):
-        return jax.jvp(losses, (u,), (jnp.ones_like(u),))[1]
-
-    bends = jax.vmap(lambda u: jax.jvp(slopes, (u,), (jnp.ones_like(u),))[1])(jnp.asarray(NODES, G.dtype))
+    bends = jax.vmap(jax.jacfwd(jax.jacfwd(losses)))(jnp.asarray(NODES, G.dtype))
     rest = dot(jnp.asarray(WEIGHTS, G.dtype), bends)
     kept = longest * jnp.asarray(RADII, G.dtype)[:, None] * dot(G, direction)
-    return jnp.mean(rest, axis=1), jnp.mean(rest * (2 * kept + rest), axis=1)
+    return jnp.stack([jnp.mean(rest, axis=1), jnp.mean(rest * (2 * kept + rest), axis=1)])

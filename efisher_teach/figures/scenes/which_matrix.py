@@ -18,7 +18,7 @@ from efisher_teach.core.problems import Problem, descend
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL, OTHER
 from efisher_teach.figures.marks import dots, key, label, line, polygons, set_up
-from efisher_teach.figures.plane import points
+from efisher_teach.figures.plane import percent, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
 from efisher_teach.network.stand_ins import directions, stand_ins
 
@@ -80,8 +80,6 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
 
     Examples:
         >>> scene = ef.scenes.which_matrix(ef.digits(hidden=(6,), side=4))
-        >>> print([axis.name for axis in scene.axes])
-        ['damping', 'steps', 'batch']
         >>> print(scene.presets[1].asks)
         Which of the two can more data mend?
     """
@@ -190,9 +188,8 @@ def respond(data, state):
         "factored": points(np.array([1, 2]), share[of("kfac_empirical", "kfac")]),
         "cheap": points(1, share[of("empirical", "weighted")]),
         "cheapest": points(1, share[names.index("descent")]),
-        **{name: 100 * share[names.index(name)] for name in ROWS},
-        "one_low": 100 * low[names.index("labels_1")],
-        "one_high": 100 * high[names.index("labels_1")],
+        **percent(**{name: share[names.index(name)] for name in ROWS}),
+        **percent(one_low=low[names.index("labels_1")], one_high=high[names.index("labels_1")]),
         **{f"cos_{name}": cosine[names.index(name)] for name in TURNED},
     }
 

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from matplotlib.ticker import MaxNLocator
 
@@ -20,9 +19,9 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import agreement_of, solve_spectral, spectrum
 from efisher_teach.core.step import step_along
 from efisher_teach.figures import plane as view
-from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
-from efisher_teach.figures.marks import centre, dots, key, line, polygons, set_up
-from efisher_teach.figures.plane import WIDEST, ellipse, gradients, height_of, points, within_view
+from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, TRUTH
+from efisher_teach.figures.marks import centre, contours, dots, key, line, polygons, set_up
+from efisher_teach.figures.plane import WIDEST, ellipse, height_of, numbers, percent, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 49)  # in largest eigenvalues of C
@@ -74,13 +73,11 @@ def your_model(
         A `Scene` with the axis "damping": ε from 1e-7 to 10 times the largest eigenvalue of C.
 
     Raises:
-        ValueError: Neither or both of problem and G; a bad G or a loss whose gradient is not finite; fewer than two
-            examples or parameters; a mean gradient of 0; an unknown plane; budget out of range.
+        ValueError: Neither or both of problem and G; gradients that are not finite; fewer than two examples or
+            parameters; a mean gradient of 0; an unknown plane; budget out of range.
 
     Examples:
         >>> scene = ef.scenes.your_model(G=jnp.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]))  # or a Problem of yours
-        >>> print(scene.title)
-        Your model: its plane, its spectrum, its examples
         >>> print(scene.presets[2].asks)
         Which of your examples gain most now, and which pay?
     """
@@ -89,37 +86,31 @@ def your_model(
         errors.reject("problem", "given, or else G", got, "Give a Problem, or per-example gradients (n, p).")
     errors.one_of("plane", plane, tuple(PLANES))
     rng = np.random.default_rng(seed)
-    data: dict[str, Any] = {"budget": jnp.asarray(within_view(budget), float)}
-    if problem is None:
-        name, rows = "G", errors.gradients(G)
-        n = len(rows)
-    else:
-        n = len(jax.tree.leaves(problem.x)[0])
-        drawn = np.sort(rng.permutation(n)[:MOST])
-        x, y = jax.tree.map(lambda leaf: leaf[drawn], (problem.x, problem.y))
-        data["problem"] = problem._replace(x=x, y=y, x_test=None, y_test=None)
-        name, rows = "problem", gradients(data["problem"])
+    data: dict[str, Any] = {"budget": jnp.asarray(view.within_view(budget), float)}
+    name, count = "G", "{n:.0f}"
+    if problem is not None:
+        name, n = "problem", len(jax.tree.leaves(problem.x)[0])
+        count += f" of {n}" if n > MOST else ""
+        data["problem"] = view.only(problem, np.sort(rng.permutation(n)[:MOST]))
+    rows = errors.gradients(G) if problem is None else view.gradients(data["problem"])
     if min(rows.shape) < 2:
         got, action = f"shape {rows.shape}", "A plane needs two parameters, a mean two examples."
         errors.reject(name, "with (n, p) gradients, n ≥ 2 and p ≥ 2", got, action)
-    nothing, g, factors, undamped, shown = _examine(rows)
+    known, nothing = _examine(rows)
     if nothing:
         errors.reject(name, "where the mean gradient is not 0", "g = 0", "At a minimum no step is best.")
-    largest = float(factors.eigenvalues[0])
-    drawn = f"{{n:.0f}} of {n}" if n > len(rows) else "{n:.0f}"
-    data |= {"G": rows, "factors": factors, "shown": shown}
-    data["plane"] = _plane(g, undamped, factors, plane, rng)
+    largest = float(known["factors"].eigenvalues[0])
     return Scene(
         title="Your model: its plane, its spectrum, its examples",
         axes=(Axis("damping", "damping ε", DAMPINGS, DAMPINGS[24], lambda e: scientific(e * largest), 6),),
-        data=data,
+        data=data | known | {"plane": _plane(known, plane, rng)},
         background=background,
         respond=respond,
         marks=MARKS if problem is None else TRUE_MARKS,
         still=still,
         mosaic=("AAB;AAC", "A;A;B;C"),
         labels={"directions": PLANES[plane]},
-        words=(ALONE if problem is None else WORDS).replace("{n:.0f}", drawn),
+        words=count + WORDS + (ALONE if problem is None else TRUE),
         size=(10.0, 5.8),
         narrow=(4.8, 11.0),
         handles=(
@@ -130,15 +121,13 @@ def your_model(
     )
 
 
-START = (
-    "{n:.0f} examples, {p:.0f} parameters: C has rank {rank:.0f}, and ρ = {agreement:.3f}. At ε = {damping} the "
+WORDS = (
+    " examples, {p:.0f} parameters: C has rank {rank:.0f}, and ρ = {agreement:.3f}. At ε = {damping} the "
     "damping leaves Σ μ/(μ + ε) = {kept:.1f} directions, and the step is {length:.3g} long; its shadow in this plane "
     "has {inside:.0f} % of that. It promises a mean loss change of {predicted:+.4f}"
 )
-WORDS = START + (
-    "; the true one is {actual:+.4f}, and {worse:.0f} % of the losses rise, {promised_worse:.0f} % to first order."
-)
-ALONE = START + (
+TRUE = "; the true one is {actual:+.4f}, and {worse:.0f} % of the losses rise, {promised_worse:.0f} % to first order."
+ALONE = (
     ", and {promised_worse:.0f} % of the losses rise to first order; from gradients alone, the true changes are not "
     "known."
 )
@@ -156,26 +145,21 @@ def background(data):
     """The eigenvalues, limits that hold for every ε, and the true loss in the plane where there is one."""
     G, basis, factors = data["G"], data["plane"], data["factors"]
     steps = _steps(data, jnp.asarray(DAMPINGS, G.dtype))
-    shadow = jnp.concatenate([dot(steps, basis), ellipse(G, basis, 121, NEEDLE), _descent(data)[None]])
-    reach = view.frame(1.08 * jnp.sqrt(WIDEST) * jnp.max(jnp.abs(shadow), axis=0), ASPECT)
-    ranks, eigenvalues, floor = _ranked(factors)
-    found = {
+    shadows = dot(steps, basis), dot(data["descent"], basis)[None], ellipse(G, basis, 121, NEEDLE)
+    half = jnp.max(jnp.abs(jnp.concatenate(shadows)), axis=0)
+    reach = view.frame(1.08 * jnp.sqrt(WIDEST) * half, ASPECT)
+
+    def loss(place):
+        return jnp.mean(view.changes(data["problem"], dot(basis, place)))
+
+    return {
         "reach": reach,
         "change_limits": view.height_limits(dot(steps, G[data["shown"]].T), -1.6, 0.3),
-        "eigenvalues": points(ranks, eigenvalues),
-        "spectrum_limits": jnp.stack([floor, 1000 * factors.eigenvalues[0]]),
-        "ranks": jnp.asarray(float(len(factors.eigenvalues))),
-        "shown": jnp.asarray(len(data["shown"])),
+        "eigenvalues": data["eigenvalues"],
+        "spectrum_limits": jnp.stack([data["floor"], 1000 * factors.eigenvalues[0]]),
+        **numbers(ranks=len(factors.eigenvalues), shown=len(data["shown"])),
+        **(view.landscape(loss, reach, count=25) if "problem" in data else {}),
     }
-    if "problem" in data:
-        grid = jnp.linspace(-1, 1, 25)
-        places = view.grid_of(reach[0] * grid, reach[1] * grid).reshape(-1, 2)
-
-        def loss(place):
-            return jnp.mean(_changes(data["problem"], dot(basis, place)))
-
-        found |= {"grid": grid, "loss": jax.lax.map(loss, places, batch_size=25).reshape(25, 25)}
-    return found
 
 
 def respond(data, state):
@@ -183,11 +167,10 @@ def respond(data, state):
     G, factors, basis, rms = data["G"], data["factors"], data["plane"], jnp.sqrt(data["budget"])
     damping, order = factors.eigenvalues[0] * state["damping"], data["shown"]
     delta = rms * _steps(data, state["damping"][None])[0]
-    tip, descent, length = dot(delta, basis), rms * _descent(data), jnp.linalg.norm(delta)
-    predicted = dot(G, delta)
-    ranks, eigenvalues, _ = _ranked(factors)
+    tip, descent, predicted = dot(delta, basis), rms * dot(data["descent"], basis), dot(G, delta)
+    ranks, eigenvalues = data["eigenvalues"].T
     above, level = points(ranks, jnp.maximum(eigenvalues, damping)), points(ranks, damping)
-    last = float(len(factors.eigenvalues))
+    length, last = jnp.linalg.norm(delta), len(factors.eigenvalues)
     found = {
         "ellipse": rms * ellipse(G, basis, 121, NEEDLE),
         "path": rms * dot(_steps(data, jnp.asarray(DAMPINGS, G.dtype)), basis),
@@ -199,36 +182,26 @@ def respond(data, state):
         "level_dot": points(0.5 + 0.96 * last, damping),
         "bars": view.bars(height_of(predicted[order], rms)),
         "mean": points([-1.0, len(order)], jnp.mean(predicted) / rms),
-        "n": jnp.asarray(float(len(G))),
-        "p": jnp.asarray(float(G.shape[1])),
-        "rank": jnp.sum(factors.eigenvalues > 0, dtype=G.dtype),
-        "agreement": agreement_of(factors),
+        **numbers(n=len(G), p=G.shape[1], rank=jnp.sum(factors.eigenvalues > 0), length=length),
         "kept": jnp.sum(factors.eigenvalues / (factors.eigenvalues + damping)),
-        "length": length,
-        "inside": 100 * jnp.linalg.norm(tip) / length,
-        "predicted": jnp.mean(predicted),
-        "promised_worse": 100 * jnp.mean(predicted > 0, dtype=G.dtype),
+        **numbers(agreement=agreement_of(factors), predicted=jnp.mean(predicted)),
+        **percent(inside=jnp.linalg.norm(tip) / length, promised_worse=jnp.mean(predicted > 0)),
     }
     if "problem" in data:
-        actual = _changes(data["problem"], delta)
-        found |= {
-            "changes": view.beside_bars(height_of(actual[order], rms)),
-            "actual": jnp.mean(actual),
-            "worse": 100 * jnp.mean(actual > 0, dtype=G.dtype),
-        }
+        actual = view.changes(data["problem"], delta)
+        found |= {"changes": view.beside_bars(height_of(actual[order], rms)), "actual": jnp.mean(actual)}
+        found |= percent(worse=jnp.mean(actual > 0))
     return found
 
 
 def still(panels, background):
     """Steps in the plane, over the true loss where it is known; the spectrum of C; some examples."""
     plane, values, each = (panels[letter] for letter in "ABC")
-    reach, true = background["reach"], "loss" in background
+    true, (x, y) = "loss" in background, background["directions"]
     if true:
-        loss, (across, up) = background["loss"], (side * background["grid"] for side in reach)
-        levels = MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9))
-        plane.contour(across, up, loss, levels=levels, colors=FAINT, linewidths=0.9, linestyles="solid")
-    x, y = background["directions"]
-    centre(plane, reach, ASPECT, xlabel=x, ylabel=y)
+        loss, sides = background["loss"], (side * background["grid"] for side in background["reach"])
+        contours(plane, *sides, loss, MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9)))
+    centre(plane, background["reach"], ASPECT, xlabel=x, ylabel=y)
     plane.set_title("Steps of one cost" + (", over the true loss" if true else ""))
     key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
     key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
@@ -247,30 +220,24 @@ def still(panels, background):
 
 @jax.jit
 def _examine(G):
-    """True if g is 0; g; the factors of C; C⁺g; and the examples that are shown.
+    """What no slider moves, and True if g is 0. Examples have their places by what a step along −g brings them."""
+    g, factors, count = mean_gradient(G), spectrum(G), min(SHOWN, len(G))
+    shown = jnp.argsort(-dot(G, g))[((np.arange(count) + 0.5) / count * len(G)).astype(int)]
+    eigenvalues, last = factors.eigenvalues, len(factors.eigenvalues)
+    least = jnp.min(jnp.where(eigenvalues > 0, eigenvalues, eigenvalues[0]))
+    floor = jnp.clip(least / 3, 1e-10 * eigenvalues[0], 3e-8 * eigenvalues[0])  # of the view
+    ranks = np.unique(np.linspace(0, last - 1, min(last, RANKS)).astype(int))
+    known = {"G": G, "factors": factors, "shown": shown, "floor": floor}
+    known |= {"descent": step_along(G, -g, 1.0), "undamped": solve_spectral(factors, 0.0)}
+    known["eigenvalues"] = points(ranks + 1.0, jnp.maximum(eigenvalues[ranks], floor))
+    return known, cancels(G, g)
 
-    Each of these keeps its place at every ε, by what a step along −g brings it.
-    """
-    g, factors, shown = mean_gradient(G), spectrum(G), min(SHOWN, len(G))
-    order = jnp.argsort(-dot(G, g))[((np.arange(shown) + 0.5) / shown * len(G)).astype(int)]
-    return cancels(G, g), g, factors, solve_spectral(factors, 0.0), order
 
-
-def _plane(g, undamped, factors, name, rng):
-    """An orthonormal basis (p, 2): of the first two independent directions of those that the plane is made of."""
-    V = np.asarray(factors.parameter_vectors, np.float64)[:, :2]
-    noise = rng.normal(size=(len(g), 3))
-    steps = -np.stack([g, undamped], axis=1).astype(np.float64)
-    first = {"steps": np.hstack([steps, V]), "eigenvectors": V, "random": noise}[name]
-    first, *others = np.hstack([first, noise]).T
-    along = across = first / np.linalg.norm(first)
-    for direction in others:
-        across = direction
-        for _ in range(2):  # a second time, for what rounding left
-            across = across - along * (along @ across)
-        if np.linalg.norm(across) > 1e-4 * np.linalg.norm(direction):
-            break
-    return jnp.asarray(np.stack([along, across / np.linalg.norm(across)], axis=1), g.dtype)
+def _plane(known, name, rng):
+    """A basis (p, 2) of the plane of that name. Others stand by, in case two of its directions are one."""
+    V = np.asarray(known["factors"].parameter_vectors)[:, :2]
+    noise, steps = rng.normal(size=(len(V), 3)).astype(V.dtype), (known["descent"], -known["undamped"], *V.T)
+    return view.plane_of(*{"steps": steps, "eigenvectors": V.T, "random": ()}[name], *noise.T)
 
 
 def _steps(data, dampings):
@@ -278,27 +245,3 @@ def _steps(data, dampings):
     G, factors = data["G"], data["factors"]
     u = solve_spectral(factors, factors.eigenvalues[0] * dampings)
     return -u / jnp.sqrt(jnp.mean(dot(u, G.T) ** 2, axis=1, keepdims=True))
-
-
-def _descent(data):
-    """The projection of the step along −g of cost 1, (2,)."""
-    G = data["G"]
-    return dot(step_along(G, -mean_gradient(G), 1.0), data["plane"])
-
-
-def _changes(problem, delta):
-    """The true change of each loss; one that overflows is a million."""
-    flat, unravel = ravel_pytree(problem.params)
-    losses = jax.vmap(problem.loss_fn, in_axes=(None, 0, 0))
-    after = losses(unravel(flat + delta.astype(flat.dtype)), problem.x, problem.y)
-    change = after - losses(problem.params, problem.x, problem.y)
-    return jnp.clip(jnp.nan_to_num(change, nan=1e6, posinf=1e6), -1e6, 1e6)
-
-
-def _ranked(factors):
-    """Some ranks, evenly spaced; the eigenvalues there, none below the view; and the lower limit of the view."""
-    eigenvalues, count = factors.eigenvalues, len(factors.eigenvalues)
-    least = jnp.min(jnp.where(eigenvalues > 0, eigenvalues, eigenvalues[0]))
-    floor = jnp.clip(least / 3, 1e-10 * eigenvalues[0], 3e-8 * eigenvalues[0])
-    ranks = np.unique(np.linspace(0, count - 1, min(count, RANKS)).astype(int))
-    return jnp.asarray(ranks + 1.0), jnp.maximum(eigenvalues[ranks], floor), floor
