@@ -8,8 +8,8 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "left in the mean",
-    "60 tumours, and a model with two parameters that is half trained. Take the mean of ‖gᵢ‖² over the 60 gradients. "
-    "How many % of it are left in ‖g‖², the squared length of the mean gradient?",
+    "A half-trained model with two parameters sees 60 tumours. Take the mean of ‖gᵢ‖² over the 60 gradients. What "
+    "percentage of it is left in ‖g‖², the squared length of the mean gradient?",
     because="7 %. Most of what the single examples want cancels in the mean. The mean gradient is right about the mean "
     "loss, but it says little about the 60 losses behind it.",
     answer=7,
@@ -18,7 +18,7 @@ ask(
 )
 ask(
     "the longest of sixty",
-    "The trace of C is the mean of ‖gᵢ‖² over the 60 gradients. How many % of it come from the longest gradient "
+    "The trace of C is the mean of ‖gᵢ‖² over the 60 gradients. What percentage of it comes from the longest gradient "
     "alone?",
     because="79 %. It is seven times as long as the root mean square of all 60, and lengths count squared: it weighs "
     "as much as 47 average examples. C listens to the loud.",
