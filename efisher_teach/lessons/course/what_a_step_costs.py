@@ -41,9 +41,9 @@ ask(
     "Yes, but it changes these 16 losses a little, and those of other digits more.",
     "Yes, and it leaves these 16 losses as they are, though not those of other digits.",
     "Yes, and no digit's loss changes: the network has parameters to spare.",
-    because="There are 2394 dimensions of them: all that is at right angles to 16 gradients. But they are free to "
-    "first order, and for these 16. The one below does change them, by 0.011 in root mean square, and all other "
-    "digits by 0.109.",
+    because="There are 2394 dimensions of such steps: everything at right angles to the 16 gradients. But they are "
+    "free only to first order, and only for these 16 digits. The step below does change their losses, by 0.011 in root "
+    "mean square, and those of all other digits by 0.109.",
     answer=2,
 )
 
@@ -111,12 +111,12 @@ def _is_root(B, G):
     2, "Prove that no step has a negative cost: show that the cost is a squared length. Return a $B$ with $\\lVert "
     "B\\Delta\\rVert^2=\\Delta^\\top C\\,\\Delta$ for *every* $\\Delta$.",
     ("‖BΔ‖² = ΔᵀBᵀBΔ. So what must BᵀB be?",
-     "BᵀB = C = GᵀG/n. There is a B that you have already, but for a factor.",
+     "BᵀB = C = GᵀG/n. You already have such a B, up to a factor.",
      "The factor is squared in BᵀB: `G / jnp.sqrt(len(G))`."),
     lambda rng, size: (rows(rng, size, TALL),),
     mistakes=lambda G: {
         "1/n is missing: ‖GΔ‖² is the sum of the squared changes, n times the cost.": G,
-        "The factor is squared with B: G/n has a squared length of ‖GΔ‖²/n².": G / len(G),
+        "The factor is squared too: with B = G/n, ‖BΔ‖² is ‖GΔ‖²/n².": G / len(G),
         "‖CΔ‖² is ΔᵀC²Δ: C itself is squared. You want a B for which BᵀB is C.": G.T @ G / len(G),
         "This is L with LLᵀ = C. You want BᵀB = C: transpose it.": jnp.linalg.cholesky(G.T @ G / len(G)),
         "This is the root of each entry of C. You want a B with BᵀB = C, as a product of matrices.":
@@ -161,7 +161,7 @@ def _ellipse(rng, size):
         "This is where the ellipse meets the coordinate axes. Its own axes are the eigenvectors of C.":
             jnp.sqrt(c / jnp.diag(C)),
         "These are only the eigenvalues. Which length t has μt² = c?": values,
-        "The root is taken of μ only. From μt² = c follows t = √(c/μ).": c / jnp.sqrt(values),
+        "The root is taken of μ only. μt² = c gives t = √(c/μ).": c / jnp.sqrt(values),
     },
     properties={
         "four times the budget makes each axis twice as long.":
@@ -177,7 +177,7 @@ def _is_free(delta, G):
     G, delta = np.asarray(G, float), readable(delta, np.shape(G)[1])
     length = np.linalg.norm(delta)
     if length < 1e-6:
-        return "it is as good as zero. That costs nothing, but it is no step"
+        return "it is zero, or nearly. That costs nothing, but it is no step"
     changes = G @ delta / (length * np.linalg.norm(G, axis=1).max())
     if np.abs(changes).max() < 1e-3:
         return True
