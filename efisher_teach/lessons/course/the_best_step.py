@@ -12,17 +12,17 @@ ask(
     "Yes: −g is the direction of steepest descent.",
     "No, but it is never far off.",
     "It depends on the shape of the ellipse.",
-    because="It depends on the shape. −g is steepest where cost is length, that is, on a circle. On the data below it "
-    "reaches about 90 % of the best decrease; with 30 features instead of 2 it can be two thirds (notebook 04); and "
-    "where C is a multiple of the identity, it is the best step itself.",
+    because="It depends on the shape. −g is steepest where cost is length, that is, on a circle. On the data below the "
+    "step along −g reaches about 90 % of the best decrease; with 30 features instead of 2 it reaches two thirds "
+    "(notebook 04); and where C is a multiple of the identity, it is the best step itself.",
     answer=3,
 )
 ask(
     "how many lose",
-    "The best step of cost c = 0.01 lowers the mean loss of 455 tumours. How many % of them get worse by it, to first "
-    "order?",
-    because="6 %. The constraint counts the square of a change, so a rise is as good as a fall: it keeps no loss from "
-    "rising. What limits them is ρ: at most a fraction 1 − ρ can rise, here 28 %.",
+    "The best step of cost c = 0.01 lowers the mean loss of 455 tumours. For what percentage of them does the loss "
+    "rise, to first order?",
+    because="6 %. The constraint counts the square of a change, and does not tell a rise from a fall: it keeps no loss "
+    "from rising. What limits the rises is ρ: at most a fraction 1 − ρ of the losses can rise, here 28 %.",
     answer=6,
     high=50,
     within=3,
@@ -94,8 +94,8 @@ def one_example(g, budget):
         "η = √c: the step spends c·ρ, less than it may. The learning rate is √(c/ρ).": -jnp.sqrt(c) * u,
         "The root is missing in the learning rate: η = √(c/ρ).": -c / rho * u,
         "ρ is on the wrong side of the fraction: η = √(c/ρ), not √(cρ).": -jnp.sqrt(c * rho) * u,
-        "Half as long as it may be: the ½ of 1/(2λ) is used, but λ has none. Here λ = ½√(ρ/c).": -rate * u / 2,
-        "1/n is missing in C: this is the step for the sum of the outer products, √n too short.":
+        "Half as long as it may be: λ is ½√(ρ/c), so 1/(2λ) is √(c/ρ), with no ½ left.": -rate * u / 2,
+        "1/n is missing in C: this is the step for the sum of the outer products, √n times too short.":
             -rate * u / jnp.sqrt(len(G)),
         "This is the step along −g for that cost. It is not preconditioned at all.":
             -g * jnp.sqrt(c / jnp.mean((G @ g) ** 2)),
