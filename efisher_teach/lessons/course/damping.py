@@ -14,7 +14,7 @@ ask(
     "In direction yes, but its length goes to zero.",
     "No, it becomes −C⁺g.",
     because="In direction only. For large ε it is nearly −(η/ε) g: raising ε lowers the learning rate with it. "
-    "To get gradient descent one has to raise η in proportion; a fixed budget does that by itself. −C⁺g is the other "
+    "To get gradient descent you must raise η in proportion; a fixed budget does that by itself. −C⁺g is the other "
     "end, ε → 0.",
     answer=2,
 )
@@ -37,8 +37,8 @@ ask(
     "It falls to zero.",
     "It levels off, at a height that c decides.",
     "It falls, and then rises above where it began.",
-    because="It falls, and then it explodes. Near the optimum all gradients vanish, so that C does, and a step must be "
-    "long to change the losses by as much as before. ε turns it towards −g; there it is hardly shorter.",
+    because="It falls, and then it explodes. Near the optimum all gradients vanish, and C with them, so a step must be "
+    "long to change the losses by as much as before. ε turns the step towards −g, where it is hardly shorter.",
     answer=3,
 )
 
@@ -74,10 +74,10 @@ def damping_for_sums(damping, n):
         "This is the length for η = √c, which ε does bound. Enforcing c makes η grow until the budget is spent.":
             np.sqrt(budget) * abs(theta) / (theta**2 + damping),
         "ε is in the direction only: ΔᵀCΔ has no ε in it.": np.sqrt(budget / (theta**2 + damping)),
-        "This is the change of the loss, √c. The step is that, by the slope.": np.sqrt(budget),
+        "This is the change of the loss, √c. Divide it by the slope.": np.sqrt(budget),
         "The root is missing: the cost grows with the square of the step.": budget / theta**2,
         "This has the sign of the step. A length has none.": -np.sqrt(budget) / theta,
-        "The slope is |θ|, not θ²: C is its square already.": np.sqrt(budget) / theta**2,
+        "Divide by the slope, |θ|. This divides by its square, which is C.": np.sqrt(budget) / theta**2,
     },
     why="At $c=0.01$ and $\\theta=0.001$ the step is 100 long, for every $\\varepsilon$.",
 )  # fmt: skip
@@ -108,8 +108,8 @@ def _samples(rng, size):
 
 
 @exercise(
-    2, "Choose $\\varepsilon$ as one should: by examples that $C$ has not seen. Every step costs $c$ on the rows of "
-    "$G$; take the $\\varepsilon$ whose step promises the largest decrease of the mean loss of the *unseen* examples.",
+    2, "Choose $\\varepsilon$ by examples that $C$ has not seen. Every step costs $c$ on the rows of $G$; take the "
+    "$\\varepsilon$ whose step promises the *unseen* examples the largest decrease of their mean loss.",
     ("For each ε: the step from G; then its first-order effect on the unseen mean loss.",
      "ef.damping_path(G, dampings, budget=budget).delta has one step a row.",
      "The promised change is delta @ unseen.mean(axis=0): take the damping where it is smallest."),
@@ -142,9 +142,9 @@ def choose_damping(G, unseen, dampings, budget):
         "It does not always: with η ≥ 2ε the steps near 0 are too long.": True,
         "It can: enough damping makes the steps near 0 short.": False,
     },
-    why="Near an interpolating minimum $C\\to0$, and the damped update is gradient descent with the rate "
-    "$\\eta/\\varepsilon$: it settles if $\\eta<2\\varepsilon/\\mu_{\\max}$, with the largest "
-    "eigenvalue of the Hessian, here 1. Undamped it never does: $\\theta\\leftarrow\\theta-\\eta/\\theta$.",
+    why="Near a minimum that fits every example, $C\\to0$, and the damped update is gradient descent with the rate "
+    "$\\eta/\\varepsilon$: it settles if $\\eta<2\\varepsilon/h$, where $h$ is the largest eigenvalue of the "
+    "Hessian, here 1. Undamped it never does: $\\theta\\leftarrow\\theta-\\eta/\\theta$.",
 )  # fmt: skip
 def settles(learning_rate, damping):
     """Return True if the damped update of θ²/2 settles at 0, else False."""
