@@ -18,9 +18,9 @@ ask(
     "No, and shorter steps do not help.",
     "No: only the true Fisher makes an invariant step.",
     because="No, however short the steps are. The two differ by 59.2 % of their length, because ε adds the same "
-    "number to two matrices that have different units. Undamped, the second answer is right: what the curved chart "
-    "leaves between the two ends falls as η². The last answer is a myth: every matrix M that turns into JᵀMJ makes "
-    "such a step, and C is one of them.",
+    "number to two matrices that have different units. Undamped, the second answer is right: the gap between the two "
+    "ends falls as η². The last answer is a myth: any matrix that changes with the coordinates as C does makes such a "
+    "step.",
     answer=3,
 )
 ask(
@@ -37,7 +37,7 @@ ask(
 ask(
     "ten tumours, two units",
     "Ten tumours, 30 measurements: C is singular. Two people take the undamped step −ηC⁺g. One of them has half of "
-    "the measurements in another unit, ten times as small. What do their two steps have in common?",
+    "the measurements in a unit ten times as small. What do their two steps have in common?",
     "Everything: a change of units is linear, so nothing is bent.",
     "What they do to the losses of these ten tumours.",
     "Their direction, but not their length.",
@@ -75,7 +75,7 @@ def _there(rng, size):
      "(Jᵀgᵢ)(Jᵀgᵢ)ᵀ = Jᵀ gᵢgᵢᵀ J."),
     _there,
     mistakes=lambda g, C, J: {
-        "J stands on the wrong sides of C: (Jᵀgᵢ)(Jᵀgᵢ)ᵀ has Jᵀ at the left and J at the right.":
+        "J stands on the wrong sides of C: (Jᵀgᵢ)(Jᵀgᵢ)ᵀ has Jᵀ on the left and J on the right.":
             (J.T @ g, J @ C @ J.T),
         "J carries steps, from ψ to θ. A gradient goes the other way, with Jᵀ.": (J @ g, J.T @ C @ J),
         "Transposed throughout: with gradients in rows it is GJ, so g becomes Jᵀg and C becomes JᵀCJ.":
@@ -159,14 +159,14 @@ def _coin(rng, size):
         "To first order only: this is q + JΔs, and also the step taken in q itself. Come back by 1/(1 + e⁻ˢ).":
             p - learning_rate * (p - y) * p * (1 - p) / _power(p, y),
         "This is the new s. Come back to q.": jnp.log(p / (1 - p)) - learning_rate * (p - y) / _power(p, y),
-        "q(1 − q) is the mean square over tosses that the model makes: a natural gradient. C is that over the observed "
+        "q(1 − q) is the mean square over tosses drawn from the model: a natural gradient. C is that over the observed "
         "tosses.": _by_logit(p, -learning_rate * (p - y) / (p * (1 - p))),
         "Gradient descent in s: it is not divided by C.": _by_logit(p, -learning_rate * (p - y)),
         "C is the mean of the squares, not the square of the mean.": _by_logit(p, -learning_rate / (p - y)),
         "Centred: y(1 − y) is the variance of the gradients. C is their mean square.":
             _by_logit(p, -learning_rate * (p - y) / (y * (1 - y))),
         "Ascent: q must move towards y.": _by_logit(p, learning_rate * (p - y) / _power(p, y)),
-        "Δs was added to q: the step is a step of s.": p - learning_rate * (p - y) / _power(p, y),
+        "This adds Δs to q, but Δs is a step in s.": p - learning_rate * (p - y) / _power(p, y),
     },
     properties={
         "however large η is, q stays between 0 and 1.":
@@ -194,7 +194,7 @@ def _solved(g, C, J, damping, eta, added):
     2, "Your code computes in $\\psi$. Damp it so that the step, pushed forward to $\\theta$, is "
     "$-\\eta\\,(C+\\varepsilon I)^{-1}g$: nothing leaks. Return the step *in* $\\psi$.",
     ("Which matrix of ψ does (C + εI) become?",
-     "Every matrix that costs a step turns into Jᵀ(·)J, the identity too.",
+     "Every matrix that measures a step turns into Jᵀ(·)J, and so does the identity.",
      "Jᵀ(C + εI)J = JᵀCJ + εJᵀJ."),
     _damped,
     parts=lambda *given: (*given, partial(_solved, *given)),
@@ -207,7 +207,7 @@ def _solved(g, C, J, damping, eta, added):
         "The gradient is still that of θ: in ψ it is Jᵀg.":
             -learning_rate * jnp.linalg.solve(J.T @ (C + damping * jnp.eye(len(g))) @ J, g),
         "Ascent: the step must go against g.": -solved(damping * J.T @ J),
-        "The inverse of it: a step costs as much in ψ as what it is pushed to, so ε‖Δθ‖² = εΔψᵀJᵀJΔψ.":
+        "This is the inverse of what is needed: ε‖Δθ‖² = εΔψᵀJᵀJΔψ.":
             solved(damping * jnp.linalg.inv(J.T @ J)),
     },
 )  # fmt: skip
