@@ -310,14 +310,15 @@ def build(out: Path, only: list[str]) -> None:
     writer = Writer(out)
     writer.materials()
     chosen = [path for path in BOOKS if not only or path.name.startswith(tuple(only))]
-    with ThreadPoolExecutor(2) as pool:  # each waits for a kernel
-        for path, given in zip(chosen, pool.map(handed_over, chosen), strict=True):
+    with ThreadPoolExecutor(2) as pool:  # each waits for a kernel, while we write the rest
+        runs = pool.map(handed_over, chosen)
+        for path in PAPERS:
+            writer.paper(path)
+        writer.front()
+        writer.old_addresses()
+        writer.reference()
+        for path, given in zip(chosen, runs, strict=True):
             writer.notebook(path, given)
-    for path in PAPERS:
-        writer.paper(path)
-    writer.front()
-    writer.old_addresses()
-    writer.reference()
 
 
 if __name__ == "__main__":
