@@ -39,3 +39,13 @@ def test_the_points_of_an_ellipse_cost_one_and_a_needle_is_cut():
 def test_points_beyond_the_view_are_drawn_nearer():
     near = plane.no_farther(jnp.array([[3.0, 4.0], [30.0, 40.0]]), 10.0)
     np.testing.assert_allclose(near, [[3, 4], [6, 8]], rtol=1e-6)
+    at_the_edge = plane.inside(jnp.array([[3.0, -1.0], [30.0, -10.0], [-2.0, 8.0]]), jnp.array([6.0, 4.0]))
+    np.testing.assert_allclose(at_the_edge, [[3, -1], [6, -2], [-1, 4]], rtol=1e-6)
+
+
+def test_where_two_directions_are_one_the_plane_takes_the_next():
+    along, other = jnp.array([3.0, 4.0, 0.0]), jnp.array([1.0, 0.0, 2.0])
+    basis = plane.plane_of(along, -2 * along, other)
+    np.testing.assert_allclose(basis[:, 0], along / 5, rtol=1e-6)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(2), atol=1e-6)
+    np.testing.assert_allclose(basis @ (basis.T @ other), other, atol=1e-6)

@@ -116,9 +116,9 @@ PRESETS = (
 
 
 def background(data):
-    """The lines that hold to an order, at every budget, and the tolerance."""
+    """The lines that hold to an order, at every budget."""
     trail = points(data["gaps"][:, data["ordered"]], data["ordered"].astype(float))
-    return {"trail": trail.reshape(-1, 2), "ordered": data["ordered"], "start": data["start"]}
+    return {"trail": trail.reshape(-1, 2)}
 
 
 def respond(data, state):
@@ -128,7 +128,7 @@ def respond(data, state):
     falls, found = data["falls"][place], data["broken_gaps"][place]
     rows, exact, ordered = jnp.arange(len(falls), dtype=float), data["exact"], data["ordered"]
     intact, fallen = (points(jnp.where(falls, gap, AWAY), rows) for gap in (data["broken_gaps"][0], found))
-    hand, count = place - 1.0, jnp.sum(falls, dtype=float)
+    hand = place - 1.0
     return {
         "exact": points(gaps[exact], rows[exact]),
         "ordered": points(gaps[ordered], rows[ordered]),
@@ -141,7 +141,7 @@ def respond(data, state):
         "hand": points(2.0, hand),
         **numbers(lines=len(falls), exact_lines=len(exact), ordered_lines=len(ordered)),
         **numbers(least=jnp.min(gaps[ordered]), most=jnp.max(gaps[ordered]), judged=data["start"]),
-        **numbers(fallen_lines=count, standing=len(falls) - count),
+        **numbers(fallen_lines=jnp.sum(falls), standing=jnp.sum(~falls)),
     }
 
 

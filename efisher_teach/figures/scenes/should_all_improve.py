@@ -126,7 +126,7 @@ def background(data):
     known = _known(data)
     corners = jnp.meshgrid(jnp.array([1e-7, 1e-3, 10.0]), jnp.array([0, 0.5, 1]))
     steps = jax.vmap(partial(_step, data, known))(*map(jnp.ravel, corners))
-    deltas = jnp.concatenate([steps.delta, _descent(data, known)[None]])
+    deltas = jnp.concatenate([steps.delta, known["descent"][None]])
     asked = dot(deltas, known["G"].T) / jnp.sqrt(data["budget"])
     shown = jax.vmap(lambda each: each[_ranks(data, each)])(asked)
     return {
@@ -139,7 +139,7 @@ def background(data):
 def respond(data, state):
     """The changes under the step at ε and the target, the fraction that gets worse over all ε, and the groups."""
     known, rms, problem, weights = _known(data), jnp.sqrt(data["budget"]), data["problem"], data["weights"]
-    dampings, descent = jnp.asarray(DAMPINGS, rms.dtype), _descent(data, known)
+    dampings, descent = jnp.asarray(DAMPINGS, rms.dtype), known["descent"]
     path = jax.vmap(lambda damping: _step(data, known, damping, state["target"]))(dampings)
     predicted, actual = dot(path.delta, known["G"].T), jax.vmap(partial(changes, problem))(path.delta)
     # Cantelli: changes of mean m < 0 and mean square s are ≥ 0 for at most 1 − m²/s of the examples.
@@ -216,7 +216,7 @@ def _parts(target):
 
 
 def _known(data):
-    """G; with the weights of the examples that are kept, G and three targets of mean 1."""
+    """G; with the weights of the examples that are kept, G and three targets of mean 1; and −g at the cost c."""
     problem, weights = data["problem"], data["weights"]
     G, output = plane.gradients(problem), jax.vmap(problem.output_fn, (None, 0))(problem.params, problem.x)
     slope = jax.vmap(jax.grad(problem.likelihood.loss))(output, problem.y)
@@ -224,18 +224,15 @@ def _known(data):
     wishes = jnp.stack([jnp.ones_like(losses), slope**2, losses])
     wishes /= jnp.maximum(dot(wishes, weights)[:, None], 1e-30)
     root = jnp.sqrt(len(weights) * weights)  # then means over all rows are means over those kept
-    return {"G": G, "weighted": root[:, None] * G, "targets": root * wishes}
+    weighted, targets = root[:, None] * G, root * wishes
+    descent = step_along(weighted, -dot(weights, G), data["budget"])
+    return {"G": G, "weighted": weighted, "targets": targets, "descent": descent}
 
 
 def _step(data, known, damping, target):
     """The step of cost c at ε, for a target between equal, (∂ℓ/∂z)² and ℓ."""
     wish = dot(jnp.stack(_parts(target)), known["targets"])
     return targeted_step(known["weighted"], wish, damping=damping, budget=data["budget"])
-
-
-def _descent(data, known):
-    """−g, at the same cost."""
-    return step_along(known["weighted"], -dot(data["weights"], known["G"]), data["budget"])
 
 
 def _ranks(data, values):
