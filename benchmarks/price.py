@@ -23,29 +23,28 @@ HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "images" / "price.png"
 BUDGET = 0.01
 FAR = 2.0**20  # η of the step that the direction is read from
-OURS, MEASURED, KEPT = "our step", "our step, measured", "vmap(grad)"
+OURS, MEASURED, KEPT, NETKET = "our step", "our step, measured", "vmap(grad)", "on the fly"
 NETS = ((64, 32, 10), (784, 256, 10), (784, 1024, 1024, 10))
 CASES = [(net, n) for net in NETS for n in (256, 1024)]
 GROWTH = [((784, width, 10), n) for n in (64, 256, 1024) for width in (16, 64, 256, 1024)]
 LARGE = [(NETS[-1], 256), (NETS[-1], 1024), ((4096,) * 13, 512), ((8192,) * 25, 2048)]
+SEQUENCES = 64  # examples of the transformer
 SMALL = 5_000_000  # parameters: up to here there is a float64 reference
 PROCESSES = 3  # of each framework for each network
+SLOW = 10.0  # seconds: a way whose first call takes longer is measured in one of them
 
 
 def name_of(widths):
-    """Widths joined by hyphens, or how many layers of which width."""
+    """Widths joined by hyphens, or how many layers of which width; without widths the transformer."""
+    if not widths:
+        return "transformer, T = 64"
     return f"{len(widths) - 1} × {widths[0]}" if len(widths) > 8 else "-".join(map(str, widths))
 
 
-def ways(case):
-    """Every way in JAX, to be made when it is wanted."""
+def tanh_network(case):
+    """Its loss of one example, its parameters and its data."""
     import jax
     import jax.numpy as jnp
-
-    import efisher_teach as ef
-
-    params, x, y = jax.tree.map(jnp.asarray, (case.layers, case.x, case.y.astype(np.int32)))
-    n = len(y)
 
     def loss_fn(params, x, y):
         *hidden, (W, b) = params
@@ -55,6 +54,58 @@ def ways(case):
         return (
             jax.nn.logsumexp(z) - z[y]
         )  # log_softmax(z)[y] takes XLA 15 times as long, forwards, at n = 1024
+
+    return loss_fn, *jax.tree.map(jnp.asarray, (case.layers, case.x, case.y.astype(np.int32)))
+
+
+def transformer(n, length=64, width=128, heads=4, blocks=2, tokens=64):
+    """Mean cross-entropy of the next token of one sequence; pre-norm blocks, of dense leaves used `length` times."""
+    import jax
+    import jax.numpy as jnp
+
+    rng = np.random.RandomState(0)
+
+    def normal(*shape):
+        return jnp.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]), jnp.float32)
+
+    shapes = {
+        "qkv": (width, 3 * width),
+        "out": (width, width),
+        "up": (width, 4 * width),
+        "down": (4 * width, width),
+    }
+    params = {
+        "tokens": normal(tokens, width),
+        "places": normal(length, width),
+        "blocks": [{name: normal(*shape) for name, shape in shapes.items()} for _ in range(blocks)],
+        "read": normal(width, tokens),
+    }
+
+    def norm(h):
+        h = h - h.mean(axis=1, keepdims=True)
+        return h * jax.lax.rsqrt(jnp.mean(h**2, axis=1, keepdims=True) + 1e-5)
+
+    def loss_fn(params, x, y):
+        h = params["tokens"][x] + params["places"]
+        for block in params["blocks"]:
+            q, k, v = jnp.split((norm(h) @ block["qkv"]).reshape(length, heads, -1), 3, axis=2)
+            scores = jnp.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
+            weights = jax.nn.softmax(jnp.where(jnp.tri(length, dtype=bool), scores, -jnp.inf))
+            h = h + jnp.einsum("hij,jhd->ihd", weights, v).reshape(length, width) @ block["out"]
+            h = h + jax.nn.gelu(norm(h) @ block["up"]) @ block["down"]
+        z = norm(h) @ params["read"]
+        return jnp.mean(jax.nn.logsumexp(z, axis=1) - jnp.take_along_axis(z, y[:, None], axis=1)[:, 0])
+
+    text = jnp.asarray(rng.randint(tokens, size=(n, length + 1)), jnp.int32)
+    return loss_fn, params, text[:, :-1], text[:, 1:]
+
+
+def ways(loss_fn, params, x, y):
+    """Every way in JAX, to be made when it is wanted."""
+    import jax
+    import jax.numpy as jnp
+
+    n = len(y)
 
     def moved(params, u, rate):
         leaves, tree = jax.tree.flatten(params)
@@ -81,12 +132,33 @@ def ways(case):
         return Way(lambda: jax.block_until_ready(mean(params, x, y)))
 
     def ours(**options):
+        import efisher_teach as ef
+
         update = ef.make_update(loss_fn, damping=DAMPING, budget=BUDGET, **options)
         far = ef.make_update(loss_fn, damping=DAMPING, learning_rate=FAR, measure=False)
         return Way(lambda: jax.block_until_ready(update(params, x, y)), lambda _: read(far(params, x, y)[0]))
 
+    def netket():
+        """The kernel as its `use_ntk=True, on_the_fly=True` makes it, with our solve."""
+        from netket.jax import _ntk
+
+        kernel = _ntk.empirical_ntk_by_jacobian(
+            f=lambda p, x: jax.vmap(loss_fn, (None, 0, 0))(p, *x), trace_axes=(), vmap_axes=0
+        )
+
+        @jax.jit
+        def step(params, x, y, rate):
+            K = kernel((x, y), None, params) / n + DAMPING * jnp.eye(n, dtype=x.dtype)
+            factor = jax.scipy.linalg.cho_factor(K, lower=True)
+            alpha = jax.scipy.linalg.cho_solve(factor, jnp.full(n, 1 / n, x.dtype))
+            (u,) = jax.vjp(lambda p: jax.vmap(loss_fn, (None, 0, 0))(p, x, y), params)[1](alpha)
+            return moved(params, jax.tree.leaves(u), rate)
+
+        return Way(lambda: jax.block_until_ready(step(params, x, y, FAR)), read)
+
     return {
         "gradient": gradient,
+        NETKET: netket,
         MEASURED: ours,
         OURS: lambda: ours(measure=False),
         KEPT: lambda: Way(lambda: jax.block_until_ready(kept(params, x, y, FAR)), read),
@@ -96,11 +168,12 @@ def ways(case):
 def child(options):
     """Measure one network in one framework, and print what was found."""
     widths, n = tuple(options.widths), options.n
-    small = count(widths) <= SMALL
+    case = make_case(widths, n) if widths else None
+    small = bool(widths) and count(widths) <= SMALL
     if options.framework == "PyTorch":
         import price_torch
 
-        every, about = price_torch.ways, price_torch.versions()
+        every, about = price_torch.ways(case), price_torch.versions()
     else:
         import jax
 
@@ -108,10 +181,12 @@ def child(options):
             raise SystemExit("JAX has no GPU here. With one: pip install -e '.[cuda]'.")
         if options.precision:
             jax.config.update("jax_default_matmul_precision", options.precision)
-        every, about = ways, {"JAX": jax.__version__, "device": jax.devices()[0].device_kind}
-    case = make_case(widths, n)
-    chosen = {key: make for key, make in every(case).items() if not options.ways or key in options.ways}
-    if not small:
+        every = ways(*(tanh_network(case) if widths else transformer(n)))
+        about = {"JAX": jax.__version__, "device": jax.devices()[0].device_kind}
+    chosen = {key: make for key, make in every.items() if key in (options.ways or every)}
+    for other in (MEASURED, OURS, KEPT) if options.framework == "NetKet" else (NETKET,):
+        chosen.pop(other, None)
+    if widths and not small:
         chosen.pop(KEPT, None)
     found = in_turns(chosen, reference(case) if small and not options.ways else None, options.rounds)
     if options.gpu:
@@ -129,10 +204,14 @@ def run(python, framework, widths, n, *more):
 
 def measure(pythons, widths, n, *more, processes=PROCESSES):
     """One network: what was found of every way in every framework, and about the frameworks."""
-    methods, about = {}, {}
+    methods, about, quick = {}, {}, {}
     for _ in range(processes):
         for framework, python in pythons.items():
-            answer = run(python, framework, widths, n, *more)
+            answer = run(python, framework, widths, n, *more, *quick.get(framework, ()))
+            quick[framework] = [
+                "--ways",
+                *(way for way, of in answer["methods"].items() if of.get("first", SLOW) < SLOW),
+            ]
             about |= answer["about"]
             for way, found in answer["methods"].items():
                 known = methods.setdefault(f"{framework}: {way}", found)
@@ -220,7 +299,9 @@ def main():
     stored = HERE / "results" / ("price_gpu.json" if options.gpu else "price.json")
     if options.draw:
         return draw(json.loads(stored.read_text())["growth"], PICTURE)
-    pythons = {"JAX": sys.executable} | ({"PyTorch": options.peers} if options.peers else {})
+    pythons = {"JAX": sys.executable}
+    if options.peers:
+        pythons |= {"PyTorch": options.peers, "NetKet": options.peers}
     results = {
         "date": datetime.date.today().isoformat(),
         "device": machine(),
@@ -241,6 +322,8 @@ def main():
             case["methods"], results["versions"] = measure(pythons, widths, n, rounds)
         results["cases"].append(case)
     if not options.gpu and not options.quick:
+        methods, _ = measure({"JAX": sys.executable}, (), SEQUENCES, rounds)
+        results["cases"].append({"net": name_of(()), "n": SEQUENCES, "methods": methods})
         results["growth"] = list(growth({"JAX": sys.executable}, rounds))
     results["load"].append(os.getloadavg()[0])
     if not options.quick:
