@@ -26,8 +26,10 @@ WAYS = {
     "PyTorch, by hand for this network": "PyTorch: by hand, for this network",
     "ASDL": "PyTorch: ASDL",
     "NNGeometry": "PyTorch: NNGeometry",
+    "TorchJD": "PyTorch: TorchJD",
     "BackPACK": "PyTorch: BackPACK",
     "torch.func": "PyTorch: vmap(grad)",
+    "NetKet": "NetKet: on the fly",
 }
 MIB, GIB = 2**20, 2**30
 
@@ -57,6 +59,8 @@ def prices():
 
     def price(case, key):
         methods = case["methods"]
+        if "min" not in methods.get(key, {}):
+            return "out of memory" if key in methods else ""
         ratio = methods[key]["min"] / methods[key.partition(":")[0] + ": gradient"]["min"]
         return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
 
@@ -73,7 +77,12 @@ def largest():
     rows = []
     for way, key in WAYS.items():
         found = [case["methods"][key] for case in cases]
-        cells = ([f"{1e3 * f['min']:,.0f}", f"{f['memory'] / MIB:,.0f}", f"{f['error']:.0e}"] for f in found)
+        cells = (
+            [f"{1e3 * f['min']:,.0f}", f"{f['memory'] / MIB:,.0f}", f"{f['error']:.0e}"]
+            if "min" in f
+            else ["out of memory", "", ""]
+            for f in found
+        )
         rows.append([way, *chain.from_iterable(cells)])
     return table(head, rows)
 

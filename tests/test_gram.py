@@ -130,9 +130,9 @@ def linear_attention_and_gelu(params, x, y):
     return squared(jax.nn.gelu(hidden @ params["W"] + params["b"]), y)
 
 
-@case("columns columns", (7, 2, 3), (7, 4), V=(2, 3, 5), W=(4, 10))
-def long_sequence(params, x, y):
-    hidden = jnp.tanh(jnp.einsum("thd,hdk->thk", x, params["V"])).reshape(7, 10)
+@case("rows columns", (4, 2, 3), (4, 20), V=(2, 3, 12), W=(20, 24))
+def longer_sequence(params, x, y):
+    hidden = jnp.tanh(jnp.einsum("thd,hdk->thk", x, params["V"])).reshape(4, 24)
     return squared(hidden @ params["W"].T, y) + 0.1 * (half_norm(params) + jnp.sum(jnp.sin(params["V"])))
 
 

@@ -136,10 +136,11 @@ def loss_gram(
 @partial(jax.jit, static_argnums=(0, 1))
 def _loss_gram(loss_fn, chunk_size, params, x, y):
     n, first = len(jax.tree.leaves((x, y))[0]), jax.tree.map(lambda leaf: leaf[0], (x, y))
-    limit = NUMBERS if chunk_size is None else chunk_size * sum(leaf.size for leaf in jax.tree.leaves(params))
+    p = sum(leaf.size for leaf in jax.tree.leaves(params))
+    limit = NUMBERS if chunk_size is None else chunk_size * p
     trace = trace_gradients(loss_fn, params, *first)
     loss, *gradients = trace.jaxpr.outvars
-    strategies = [choose_strategy(trace, gradient, n, limit) for gradient in gradients]
+    strategies = [choose_strategy(trace, gradient, n, limit, n * p <= limit) for gradient in gradients]
 
     rows = [strategy for strategy in strategies if isinstance(strategy, Rows)]
     width = sum(strategy.size for strategy in rows)

@@ -27,8 +27,13 @@ def at_least_float32(array: jax.Array) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def choose_strategy(trace: Trace, gradient: Any, n: int, limit: int) -> "Rows | Products | Convolution":
-    """The cheapest strategy that is exact, where `limit` numbers may be held beyond those of the loss itself."""
+def choose_strategy(
+    trace: Trace, gradient: Any, n: int, limit: int, rows_fit: bool
+) -> "Rows | Products | Convolution":
+    """The cheapest strategy that is exact, where `limit` numbers may be held beyond those of the loss itself.
+
+    `rows_fit` says that all of G is within the limit: then a row that is no larger than its factors, twice, is kept.
+    """
     terms = trace.terms(gradient)
     constants = tuple(term for term in terms if not trace.varies(term.var))
     varying = [term for term in terms if trace.varies(term.var)]
@@ -40,6 +45,8 @@ def choose_strategy(trace: Trace, gradient: Any, n: int, limit: int) -> "Rows | 
             T = sum(side.size for side in lefts) // (h * a)
             pays = T**2 * (a + b) <= a * b and n**2 * T**2 <= max(limit, n**2)  # K has n² in any case
             why = f"{T} outer product{'s' * (T > 1)} of {a} and {b} numbers" + f", {h} times" * (h > 1)
+            if not pays and rows_fit and a * b <= 2 * T * (a + b):  # otherwise it would be made twice
+                return Rows(gradient, why)
             return Products(lefts, rights, layouts[0], constants, why, "factors" if pays else "columns")
     if names == {"conv_general_dilated"} and len(varying) == 1:
         settings = varying[0].equation.params
