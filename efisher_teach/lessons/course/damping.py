@@ -142,9 +142,9 @@ def choose_damping(G, unseen, dampings, budget):
         "It does not always: with η ≥ 2ε the steps near 0 are too long.": True,
         "It can: enough damping makes the steps near 0 short.": False,
     },
-    why="Near a minimum that fits every example, $C\\to0$, and the damped update is gradient descent with the rate "
-    "$\\eta/\\varepsilon$: it settles if $\\eta<2\\varepsilon/h$, where $h$ is the largest eigenvalue of the "
-    "Hessian, here 1. Undamped it never does: $\\theta\\leftarrow\\theta-\\eta/\\theta$.",
+    why="Near a minimum that fits every example, $C\\to0$: the damped update is gradient descent with the rate "
+    "$\\eta/\\varepsilon$, and settles if this is below 2 over the largest eigenvalue of the Hessian, here 1. "
+    "Undamped it never does: $\\theta\\leftarrow\\theta-\\eta/\\theta$.",
 )  # fmt: skip
 def settles(learning_rate, damping):
     """Return True if the damped update of θ²/2 settles at 0, else False."""
