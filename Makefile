@@ -44,7 +44,7 @@ test-browser: $(VENV)/.dev ## pages and a real JupyterLab in a real Chromium
 
 test-all: test test-heavy test-ends test-platforms test-wheel test-peers ## the heavy rest, too: once a week, and before a release
 
-test-heavy: $(VENV)/.dev ## the fact sheet, devices, CUDA, every notebook in JupyterLab
+test-heavy: $(VENV)/.dev ## devices, CUDA, models of other frameworks, every notebook in JupyterLab
 	@$(call timed,heavy,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m heavy -rs -n 2 --dist loadfile $(HOOKS))
 
 mutants: $(VENV)/.dev ## proof that the tests bite: each of these errors must be found

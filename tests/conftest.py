@@ -35,6 +35,6 @@ def dtype(request):
 
 @pytest.fixture
 def x64():
-    """For tests that compare with finite differences or with digits of the fact sheet."""
+    """For tests that compare with finite differences, or with digits that float32 has not."""
     with jax.enable_x64(True):
         yield

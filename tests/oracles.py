@@ -1,7 +1,6 @@
 """What the tests compare with: the definitions as naive loops, in NumPy and float64, and the inputs to try."""
 
 import inspect
-from decimal import Decimal
 from typing import NamedTuple
 
 import jax
@@ -70,7 +69,7 @@ def mean_gradient(G):
 
 
 def direction(G, damping, target=1.0):
-    """u as a regression (facts 2.1 d): "gᵢᵀu = tᵢ for all i", with √(nε)u = 0 below; at ε = 0 the shortest u."""
+    """u as a regression: "gᵢᵀu = tᵢ for all i", with √(nε)u = 0 below; at ε = 0 the shortest u."""
     n, p = np.shape(G)
     system = np.vstack([np.asarray(G, float), np.sqrt(n * damping) * np.eye(p)])
     # rcond: far below any singular value of the grid that is not zero, far above rounding in float64.
@@ -136,13 +135,6 @@ def relative(value, expected):
 
 def cosine(a, b):
     return np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
-
-
-def digits(values, printed):
-    """The numbers, each to half a unit of the last digit that is printed: `digits([0.6667, 2], ".67 2.000")`."""
-    for value, text in zip(np.ravel(values), printed.split(), strict=True):
-        half = 0.5 * 10.0 ** Decimal(text).as_tuple().exponent
-        np.testing.assert_allclose(value, float(text), rtol=0, atol=half)
 
 
 def check_derivative(function, *arguments):
