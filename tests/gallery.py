@@ -218,6 +218,12 @@ class Look:
             self.G = gradients(self.problem)
             self.g, self.C = self.G.mean(axis=0), self.G.T @ self.G / len(self.G)
 
+    def views(self):
+        """The arrays at each preset, in their order."""
+        for preset in self.scene.presets:
+            state = {axis.name: axis.default for axis in self.scene.axes} | preset.state
+            yield self.table.at(tuple(axis.nearest(state[axis.name]) for axis in self.scene.axes))
+
     def plane(self):
         """The basis (p, 2) of the plane of −g and −C⁺g, the first along −g."""
         along, undamped = -self.g / np.linalg.norm(self.g), -direction(self.G, 0.0)

@@ -1,6 +1,6 @@
 """What an update is asked for: trust region, weights, targets, memory, keys; and that its report is true."""
 
-from functools import partial, wraps
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,17 +22,6 @@ def flat(tree):
     return jax.flatten_util.ravel_pytree(tree)[0]
 
 
-def wide(function):
-    """In float64."""
-
-    @wraps(function)
-    def test(*args, **kwargs):
-        with jax.enable_x64(True):
-            function(*args, **kwargs)
-
-    return test
-
-
 def data(n=6, seed=0):
     """Parameters and n examples, in the precision of the moment."""
     rng = np.random.default_rng(seed)
@@ -52,64 +41,32 @@ def G_of(params, x, y):
 # The trust region.
 
 
-@wide
-def test_a_step_takes_all_that_budget_and_radius_allow():
+def test_a_step_takes_all_that_budget_and_radius_allow(x64):
     params, x, y = data()
     for budget, radius in ((0.01, 1e3), (0.01, 1e-3), (1e3, 0.5)):
-        delta, report = step_of(
-            ef.make_update(loss_fn, damping=1e-3, budget=budget, radius=radius), params, x, y
-        )
+        update = ef.make_update(loss_fn, damping=1e-3, budget=budget, radius=radius)
+        delta, report = step_of(update, params, x, y)
         cost = np.mean((G_of(params, x, y) @ delta) ** 2)
         assert max(cost / budget, np.linalg.norm(delta) / radius) == pytest.approx(1)
         assert float(report.budget_spent) == pytest.approx(float(cost))
         assert float(report.length) == pytest.approx(float(jnp.linalg.norm(delta)))
-        after = ef.per_example_losses(
-            loss_fn, jax.tree.map(jnp.add, params, jax.flatten_util.ravel_pytree(params)[1](delta)), x, y
-        )
-        change = after - ef.per_example_losses(loss_fn, params, x, y)
+        change = ef.loss_changes(loss_fn, params, x, y, delta)
         assert float(report.squared_change) == pytest.approx(float(np.mean(change**2)))
         assert float(report.ratio) == pytest.approx(float(-np.mean(change) / report.predicted_decrease))
-
-
-def run(update, params, x, y, steps):
-    losses = []
-    params = update.start(params) if update.settings.remembers else params
-    for _ in range(steps):
-        params, report = update(params, x, y)
-        losses.append(float(report.loss))
-    return np.array(losses)
 
 
 def square(params, x, y):
     return jnp.sum((x @ params - y) ** 2) / 2
 
 
-_, INPUTS, _ = data()
-INTERPOLATING = {
-    "a square": (square, jnp.ones(1), jnp.ones((1, 1)), jnp.zeros(1)),
-    "noise-free regression": (square, jnp.zeros(3), INPUTS[:, :3], jnp.sum(INPUTS[:, :3], axis=1)),
-}
-
-
-@pytest.mark.parametrize("name", INTERPOLATING)
-def test_a_radius_settles_where_a_budget_alone_blows_up(name):
-    problem = INTERPOLATING[name]
-    alone = run(ef.make_update(problem[0], damping=1e-3, budget=0.01), *problem[1:], 400)
-    low = np.flatnonzero(alone < 0.01 * alone[0])[0]
-    assert alone[low:].max() > 0.3 * alone[0]
-    bounded = run(ef.make_update(problem[0], damping=1e-3, budget=0.01, radius=0.1), *problem[1:], 400)
-    low = np.flatnonzero(bounded < 0.01 * bounded[0])[0]
-    assert bounded[low:].max() < 0.02 * bounded[0]
-
-
-def test_a_step_that_raises_the_loss_can_be_refused():
-    update = ef.make_update(square, damping=1e-3, learning_rate=3.0, accept=0.0)
-    params = jnp.array([1.0])
-    moved, report = update(params, jnp.ones((1, 1)), jnp.zeros(1))
+def test_a_step_that_raises_the_loss_can_be_refused_and_is_not_remembered():
+    update = ef.make_update(square, damping=1e-3, learning_rate=3.0, memory=0.9, accept=0.0)
+    remembered, report = update(update.start(jnp.ones(1)), jnp.ones((1, 1)), jnp.zeros(1))
     assert report.finite
     assert not report.accepted
     assert report.actual_decrease < 0
-    assert moved == params
+    assert remembered.params == 1
+    assert remembered.direction == 0
 
 
 def test_the_ratio_steers_the_damping():
@@ -127,9 +84,8 @@ def test_the_ratio_steers_the_damping():
 # Weights and targets.
 
 
-@wide
 @pytest.mark.parametrize("damping", [0.0, 1e-3])
-def test_whole_weights_are_repetitions(damping):
+def test_whole_weights_are_repetitions(damping, x64):
     params, x, y = data()
     repeats = np.array([0, 0, 2, 2, 2, 4])
     update = ef.make_update(loss_fn, damping=damping, budget=0.01)
@@ -141,8 +97,7 @@ def test_whole_weights_are_repetitions(damping):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
 
 
-@wide
-def test_a_target_is_the_targeted_step():
+def test_a_target_is_the_targeted_step(x64):
     params, x, y = data()
     target = jnp.arange(6.0)
     for damping in (0.0, 0.1):
@@ -157,9 +112,8 @@ def test_a_target_is_the_targeted_step():
 # Memory.
 
 
-@wide
 @pytest.mark.parametrize("examples", [6, 30])
-def test_memory_damps_towards_the_last_direction(examples):
+def test_memory_damps_towards_the_last_direction(examples, x64):
     params, x, y = data(examples, seed=1)
     eps, mu, rate = 0.3, 0.8, 0.05
     update = ef.make_update(loss_fn, damping=eps, learning_rate=rate, memory=mu)
@@ -176,14 +130,6 @@ def test_memory_damps_towards_the_last_direction(examples):
         np.testing.assert_allclose(report.length, rate * np.linalg.norm(past))
         np.testing.assert_allclose(report.budget_spent, rate**2 * np.mean((G @ past) ** 2))
         assert report.residual < 1e-9
-
-
-def test_a_refused_step_is_not_remembered():
-    update = ef.make_update(square, damping=1e-3, learning_rate=3.0, memory=0.9, accept=0.0)
-    remembered, report = update(update.start(jnp.ones(1)), jnp.ones((1, 1)), jnp.zeros(1))
-    assert not report.accepted
-    assert remembered.params == 1
-    assert remembered.direction == 0
 
 
 # A report that is true.
@@ -213,11 +159,8 @@ def test_a_step_that_bfloat16_loses_is_reported():
 def test_epsilon_in_parts_of_an_eigenvalue(relative_to):
     params, x, y = data()
     G = G_of(params, x, y)
-    unit = float(
-        {"largest": lambda K: np.linalg.norm(K, 2), "mean": lambda K: np.trace(K) / 6}[relative_to](
-            ef.gram(G)
-        )
-    )
+    K = ef.gram(G)
+    unit = float({"largest": np.linalg.norm(K, 2), "mean": np.trace(K) / 6}[relative_to])
     target = jnp.arange(6.0)
 
     def direction(**options):
@@ -265,6 +208,11 @@ def test_a_key_for_each_example_and_aux_beside_the_loss():
     np.testing.assert_allclose(report.aux["prediction"], predictions, rtol=1e-5)
 
 
+def in_unit(params, x, y):
+    """A loss whose unit comes with the inputs, so that this is compiled once."""
+    return x[1] * loss_fn(params, x[0], y)
+
+
 @pytest.mark.parametrize("examples", [6, 40])  # fewer, and more than there are parameters
 @pytest.mark.parametrize("unit", [1e-20, 1e-8, 1e8, 1e18])
 def test_the_unit_of_the_loss_does_not_matter(unit, examples):
@@ -273,11 +221,10 @@ def test_the_unit_of_the_loss_does_not_matter(unit, examples):
     condition = np.linalg.cond(G_of(params, x, y)) ** (1 if examples > 15 else 2)
     undamped = 10 * np.finfo(np.float32).eps * condition
     for damping, close in (({"damping": 0.1, "relative_to": "mean"}, 1e-5), ({"damping": 0.0}, undamped)):
-        for option, value in {"radius": 0.1, "learning_rate": 0.2}.items():
-            expected, truth = step_of(ef.make_update(loss_fn, **damping, **{option: value}), params, x, y)
-            value *= unit if option == "learning_rate" else 1
-            scaled = ef.make_update(lambda *of: unit * loss_fn(*of), **damping, **{option: value})
-            delta, report = step_of(scaled, params, x, y)
+        for option, sizes in {"radius": (0.1, 0.1), "learning_rate": (0.2, 0.2 * unit)}.items():
+            one, scaled = (ef.make_update(in_unit, **damping, **{option: size}) for size in sizes)
+            expected, truth = step_of(one, params, (x, jnp.ones(examples)), y)
+            delta, report = step_of(scaled, params, (x, jnp.full(examples, unit)), y)
             assert np.linalg.norm(delta - expected) < close * np.linalg.norm(expected)
             np.testing.assert_allclose(report.damped_agreement, truth.damped_agreement, rtol=10 * close)
             assert report.finite
@@ -285,20 +232,6 @@ def test_the_unit_of_the_loss_does_not_matter(unit, examples):
 
 
 # Gradients are followed back through operations on real numbers only.
-
-
-def fourier(params, x, y):
-    """A layer whose gradient comes back from complex numbers."""
-    return jnp.sum(jnp.abs(jnp.fft.fft(x) @ params["w"]) ** 2) / 2 - y
-
-
-def test_a_fourier_layer():
-    params, x, y = data()
-    params = {"w": params["w"]}
-    known = ef.loss_gram(fourier, params, x, y)
-    K = ef.gram(ef.per_example_gradients(fourier, params, x, y))
-    assert known.K.dtype == jnp.float32
-    np.testing.assert_allclose(known.K, K, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "complex64", "int32"])
@@ -312,7 +245,7 @@ def test_moves_keep_inner_products(kind):
         "convert_element_type": lambda a: jax.lax.convert_element_type(a, jnp.float32),
     }
     assert set(moves) == MOVES
-    a, b = (INPUTS[rows].astype(kind) for rows in (slice(3), slice(3, 6)))
+    a, b = (data()[1][rows].astype(kind) for rows in (slice(3), slice(3, 6)))
     for name, move in moves.items():
         equations = [each for each in jax.make_jaxpr(move)(a).eqns if each.primitive.name == name]
         followed = [keeps_inner_products(each) for each in equations]
@@ -340,8 +273,8 @@ def test_examples_some_at_a_time(examples):
 
 @given(
     seed=st.integers(0, 99),
-    n=st.integers(1, 12),
-    p=st.integers(1, 12),
+    n=st.sampled_from([1, 3, 12]),  # few shapes: each is compiled
+    p=st.sampled_from([1, 3, 12]),
     rank=st.integers(1, 12),
     damping=st.sampled_from([0.0, 1e-7, 1e-3, 1.0]),
     unit=st.integers(-60, 60),

@@ -31,15 +31,6 @@ def test_losses_and_gradients_are_those_of_single_examples(digits):
         np.testing.assert_allclose(chunked, G, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", oracles.GRID)
-def test_mean_gradient_is_the_mean_row(name, dtype):
-    G = jnp.asarray(oracles.GRID[name], dtype)
-    g = ef.mean_gradient(G)
-    assert g.dtype == dtype
-    close = 10 * oracles.unit(dtype) * float(abs(G).max())
-    np.testing.assert_allclose(g, oracles.mean_gradient(G), rtol=0, atol=close)
-
-
 def test_weighted_gradient_is_the_weighted_sum_of_rows(digits):
     weights = jnp.asarray(np.random.default_rng(1).normal(size=N), jnp.float32)
     found = ef.weighted_gradient(*digits, weights)

@@ -33,6 +33,7 @@ def test_matrices_of_the_gradients_are_the_loops(name, dtype):
     # A sum of at most six products of numbers up to max|G|: twelve roundings, of the largest term.
     rounding = 12 * oracles.unit(dtype) * float(jnp.abs(G).max()) ** 2
     for found, expected, close in (
+        (ef.mean_gradient(G), oracles.mean_gradient(G), rounding),
         (ef.empirical_fisher(G), oracles.empirical_fisher(G), rounding),
         (ef.gram(G), oracles.gram(G), rounding),
         (S := ef.gradient_covariance(G), covariance(G), 4 * rounding),  # a deviation is at most 2 max|G|

@@ -42,6 +42,9 @@ BEHIND, RARE, WRONG = scenes.rare_and_wrong, *gallery.left_behind()
 TEN = (lambda small: small._replace(x=small.x[:10], y=small.y[:10]))(gallery.problem("small network"))
 THREE, FEW = ef.logistic_regression(p=3), ef.logistic_regression(3)
 FALSE = charts.elementwise("false", lambda psi: psi / 2, lambda theta: theta, "all θ")
+# One number for two parameters: J (2, 1) has no full row rank, however regular. And θ = √ψ: none is below ψ = 0.
+THIN = charts.Coordinates("thin", lambda psi: jnp.stack([psi[0], 2 * psi[0]]), lambda theta: theta[:1])
+ROOT = charts.elementwise("root", jnp.sqrt, jnp.square, "all θ > 0")
 LINE, ONE_ROW = ef.linear_regression(), ef.linear_regression(1)
 
 
@@ -116,6 +119,10 @@ def go_on(checkpoint):
         file = Path(folder) / "run.npz"
         file.write_bytes(checkpoint)
         bare(ef.fit)(**RIGHT[ef.fit], checkpoint=file)
+
+
+def in_chart(coordinates, params, **rest):
+    return {"coordinates": coordinates, "params": params, **rest}
 
 
 def written_in(chart="exp", **changes):
@@ -194,18 +201,36 @@ REALS = [(ef.gram, "G"), (step, "damping"), (step, "budget"), (ef.solve_gram, "K
 REALS += [(ef.weighted_gradient, "weights"), (targeted, "target"), (ef.quadratic_form, "delta")]
 REALS += [(ef.loss_changes, "delta"), (ef.ledger, "direction"), (charts.jacobian, "psi"), (ef.pull_back, "J")]
 REALS += [(ef.push_forward, "J"), (ef.push_forward, "delta"), (charts.affine, "A"), (charts.affine, "shift")]
+ROOTS = [("root", 0.0), ("diagonal", 5.0), ("diagonal root", 0.0), ("root", 5.0)]
 # Bad values, and what is said of them: {} is the value, {shape} its shape.
 NEGATIVE, NOT_POSITIVE, NOT_COUNTS = [-1.0, -1e-9, NAN, INF], [0.0, -0.5, NAN, INF], [0, -2, 1.5, True]
 SQUARES, SKEW, UNKNOWN = [x, y, jnp.ones((0, 0))], [C.at[0, 1].add(0.5)], [C.at[0, 0].set(NAN)]
-MOST = jnp.full((8, 2), NAN).at[0].set(1)
+MOST, KEY = jnp.full((8, 2), NAN).at[0].set(1), {"key": jax.random.key(0)}
+OUTSIDE = [("square", in_chart(charts.square, -theta)), ("weight norm", in_chart(charts.weight_norm, 0 * g))]
+OUTSIDE += [("identity", in_chart(charts.identity, NAN * g)), ("thin", in_chart(THIN, g / g))]
+OUTSIDE += [("false", in_chart(FALSE, theta))]
+EDGES = [("polar", in_chart(charts.polar, 0 * g)), ("thin", in_chart(THIN, theta))]
+EDGES += [("exponential", in_chart(charts.exponential, theta.at[0].set(0)))]
 NEARLY, RATE = jnp.diag(jnp.array([1e-14, 1e-20])), {"budget": None, "learning_rate": 0.1}
+TOO_FAR = [RATE | in_chart(ROOT, theta, learning_rate=1e3)]
+TOO_FAR += [RATE | in_chart(charts.logit, theta / 2, learning_rate=3e38)]
 BATCH, LEAFLESS = {"output_fn": root, "params": at, "x": column}, {"params": {}, "loss_fn": lambda *_: y[0]}
+# Also with a damping that rounding cannot see; and with one that would lift the matrix above 0.
+INDEFINITE = [{"A": 5 * SINGULAR - 2 * EYE, "form": form, "damping": damping} for form, damping in ROOTS]
+OUTSIDE_ITS_RANGE = [{"A": SINGULAR, "g": g / g, "form": form, "damping": 1e-12} for form, _ in ROOTS]
+OUTSIDE_ITS_RANGE += [{"A": SINGULAR, "g": g / g, "form": form} for form in ("full", "root")]
 ZERO, POSITIVE = "finite and at least 0; got ", "finite and greater than 0; got {}."
 COUNT, ONE = "a whole number of at least 1; got {}.", "one number; got shape (3,). For many, use"
-REAL, SQUARE = "numbers in an array; got str of dtype <U4. Encode text", "square (p, p); got {shape}. "
+ARRAY, SQUARE = "numbers in an array; got ", "square (p, p); got {shape}. "
+REAL = ARRAY + "str of dtype <U4. Encode text"
 ROWS = "2-D, one gradient a row (n, p); got {shape}. Use per_example_gradients("
 FIRST, ROW = (f"finite; got NaN or infinity in 1 of {n} rows: {n - 2}. " for n in (2, 3))
 FINITE = "such that the result is finite; got NaN or infinity in it. "
+SQUARED = "between 3e-16 and 8e+18, as it is squared; got "
+BETWEEN = "between 0 and 1, for a damping above 0; got {} for"
+ROOM = "few enough that K (n, n) takes at"
+PER_EXAMPLE = "per-example gradients, for each array (n, …), of 2 parameters in all; got"
+BEYOND = "The step leads out of the chart: make it smaller"
 LOST = "such that the step is not lost; got a gradient that underflows to a step of 0. "
 EXAMPLES = "arrays with one example a row, as many in y as in x; got shape "
 EMPTY, SCALE = "non-empty; got 0 examples. Give at least", "Its scale leaves no room in this precision"
@@ -222,12 +247,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (ef.gram, "G", [jnp.ones((0, 2)), jnp.ones((3, 0))], "non-empty; got {shape}. Give at least one example"),
     (ef.gram, "G", [G.at[1, 0].set(NAN), G.at[1, 1].set(-INF)], ROW + "Look at these examples"),
     (ef.gram, "G", [MOST], "finite; got NaN or infinity in 7 of 8 rows: 1, 2, 3, 4, 5, …. Look at these"),
-    (
-        ef.gram,
-        "G",
-        [jnp.ones((2, 2), complex)],
-        "real; got dtype complex64. Keep real and imaginary parts as two",
-    ),
+    (ef.gram, "G", [1j * G], "real; got dtype complex64. Keep real and imaginary parts as two"),
     (differentiated, "G", [G], "held constant: steps and solves go through singular vectors"),
     *[(call, "damping", NEGATIVE, ZERO + "{}. Use 0 for the pseudo-inverse") for call in DAMPED],
     (solve_spectral, "damping", [{"dampings": jnp.array([1, bad])} for bad in NEGATIVE], ZERO + "["),
@@ -245,44 +265,26 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (make, "budget", [{"learning_rate": 0.1}], LIMITS + "budget, learning_rate. A budget bounds"),
     (make, "budget", [RATE | {"radius": 0.1}], LIMITS + "radius, learning_rate. A budget bounds"),
     (make, "budget", [{"budget": None}], LIMITS + "none. A budget bounds the mean squared loss"),
-    *[
-        (call, "G", [1e20 * G, 1e-25 * G], "between 3e-16 and 8e+18, as it is squared; got ")
-        for call in TAKE_G
-    ],
+    *[(call, "G", [1e20 * G, 1e-25 * G], SQUARED) for call in TAKE_G],
     (step, "G", [{"G": NEARLY, "budget": 3e38}], FINITE + SCALE),
     (targeted, "G", [{"G": NEARLY, "target": jnp.ones(2), "budget": 3e38}], FINITE + SCALE),
     (path, "G", [{"G": NEARLY, "dampings": jnp.zeros(1), "budget": 3e38}], FINITE + SCALE),
     (two, "G", [{"G": NEARLY, "budget": 3e38, "radius": 3e38}], FINITE + SCALE),
-    *[
-        (call, "G", [RATE | {"G": 1e15 * G, "learning_rate": 1e-36}], LOST + SCALE)
-        for call in (step, ef.step_in)
-    ],
+    *[(call, "G", [RATE | {"G": 1e15 * G, "learning_rate": 1e-36}], LOST + SCALE) for call in RATED[:2]],
     (two, "G", [{"G": 1e15 * G, "radius": 1.2e-38}], LOST + SCALE),
-    (
-        ef.step_in,
-        "budget",
-        [{"G": -G, "budget": 1e6}],
-        FINITE + "The step leads out of the chart: make it smaller",
-    ),
+    (ef.step_in, "budget", [{"G": -G, "budget": 1e6}], FINITE + BEYOND),
+    (ef.step_in, "learning_rate", TOO_FAR, FINITE + BEYOND),
     # Parameters, examples, and the losses of each.
     *[(call, "params", [jnp.ones(2, bool)], FLOATS + "bool at the root. Only these") for call in TAKE_PARAMS],
     (init, "params", [{"params": {"a": theta, "b": 0}}], FLOATS + "int64 at ['b']. Write 0.0"),
     (init, "params", [{"params": {"b": jax.random.key(0)}}], FLOATS + "key<fry> at ['b']. Only these"),
-    (
-        init,
-        "params",
-        [np.full(2, np.longdouble(1) / 3)],
-        "numbers in an array; got ndarray of dtype float128.",
-    ),
+    (init, "params", [np.full(2, np.longdouble(1) / 3)], ARRAY + "ndarray of dtype float128."),
     (init, "params", [{"params": {"b": jnp.tanh}}], FLOATS + "PjitFunction at ['b']. Only these"),
     (init, "params", [theta + 1j], FLOATS + "complex64 at the root. Keep real and imaginary parts as two"),
-    *[
-        (call, "x", [np.array(["a"] * 3)], "numbers in an array; got ndarray of dtype <U1.")
-        for call in TAKE_DATA
-    ],
-    (ef.per_example_losses, "x", [["a"] * 3], "numbers in an array; got list of dtype <U1."),
-    (ef.gram, "G", [[[1.0], [1.0, 2.0]]], "numbers in an array; got list (setting an array element"),
-    (ef.gram, "G", [np.array([["1"]], object)], "numbers in an array; got ndarray of dtype object. Encode"),
+    *[(call, "x", [np.array(["a"] * 3)], ARRAY + "ndarray of dtype <U1.") for call in TAKE_DATA],
+    (ef.per_example_losses, "x", [["a"] * 3], ARRAY + "list of dtype <U1."),
+    (ef.gram, "G", [[[1.0], [1.0, 2.0]]], ARRAY + "list (setting an array element"),
+    (ef.gram, "G", [np.array([["1"]], object)], ARRAY + "ndarray of dtype object. Encode"),
     (ef.gram, "G", [np.ma.array(np.ones((2, 2)), mask=np.eye(2))], "without masked entries; got 2 masked"),
     (ef.gram, "G", [np.full((2, 2), 2**40)], "within the range of int32; got int64 up to 1099511627776."),
     (ef.per_example_losses, "loss_fn", [averaged], "a function of one example; got one that uses a"),
@@ -323,7 +325,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (ef.solve_primal, "g", [y], "of shape (2,), as C is (2, 2); got shape (3,). Use mean_gradient(G)"),
     (ef.solve_primal, "g", [g.at[0].set(INF)], FIRST + "It was computed from gradients"),
     (ef.solve_primal, "g", [{"C": SINGULAR, "g": g / g}], "lie in the range of `C` " + RANGE),
-    (precondition, "g", [{"A": SINGULAR, "g": g / g, "form": "root"}], "lie in the range of `A` " + RANGE),
+    (precondition, "g", OUTSIDE_ITS_RANGE, "lie in the range of `A` " + RANGE),
     (ef.solve_primal, "C", [{"C": 1e-30 * EYE, "g": 1e10 * g}], FINITE + SCALE),
     (ef.solve_gram, "K", [{"K": 1e-30 * EYE, "target": 1e10 * g}], FINITE + SCALE),
     (ef.solve_gram, "target", [y], "of shape (2,), one number an example; got shape (3,). Ask every example"),
@@ -331,7 +333,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (targeted, "target", [y.at[1].set(NAN)], ROW + "Ask these examples for a finite decrease."),
     (precondition, "form", ["adam"], "one of 'full', 'diagonal', 'root', 'diagonal root', 'none'; got"),
     (precondition, "A", [{"A": 1e-30 * EYE, "g": 1e30 * g, "form": "root"}], FINITE + SCALE),
-    (precondition, "A", [{"A": -EYE, "form": "root"}], "positive semi-definite here; got -1 among its"),
+    (precondition, "A", INDEFINITE, "positive semi-definite here; got -2 among its eigenvalues"),
     (ef.ledger, "break_line", ["2", "metric"], "one of 'one loss', 'mean loss', "),
     (ef.ledger, "direction", [y], "of shape (2,), one number a parameter; got shape (3,). Ravel it."),
     (ef.ledger, "direction", [g.at[0].set(INF)], FIRST + "Every entry is a number."),
@@ -357,29 +359,20 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (charts.affine, "shift", [y], "a number, or of shape (2,) as A has 2 rows; got shape (3,). Ravel it."),
     (charts.affine, "shift", [NAN], "finite; got NaN or infinity in 1 of 1 rows: 0. Every entry is a"),
     (ef.step_in, "params", [1j * theta], "real; got dtype complex64. Keep real"),
+    *[(ef.step_in, "params", [there], f"inside the chart '{name}' (") for name, there in OUTSIDE],
+    *[(ef.step_in, "params", [at], f"at a regular point of the chart '{name}' (") for name, at in EDGES],
     (ef.step_in, "params", [-theta], "inside the chart 'exponential' (θ > 0, as θ = exp ψ); got [-0.5 -1."),
-    (ef.step_in, "params", [{"coordinates": charts.square, "params": -theta}], "inside the chart 'square'"),
-    (ef.step_in, "params", [{"coordinates": charts.polar, "params": 0 * g}], "at a regular point of the"),
-    (ef.step_in, "params", [{"coordinates": charts.polar, "params": y}], "as many numbers as the chart"),
-    (ef.step_in, "params", [{"coordinates": charts.affine(EYE), "params": y}], "what the chart 'affine' ("),
-    (ef.step_in, "params", [{"coordinates": FALSE}], "inside the chart 'false' (all θ); got [0.5 1. ]."),
+    (ef.step_in, "params", [in_chart(charts.polar, y)], "as many numbers as the chart"),
+    (ef.step_in, "params", [in_chart(charts.affine(EYE), y)], "what the chart 'affine' ("),
     (ef.step_in, "G", [jnp.ones((4, 3))], "of shape (n, 2), as params are; got shape (4, 3). Use"),
     (ef.step_in, "curvature", [jnp.eye(3)], "of shape (2, 2), as params are; got shape (3, 3). It is a"),
     # The network.
     (make, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it in a"),
     (make, "mesh", [Mesh(np.array(jax.devices()[:1]), "z")], MESH + "axes ('z',). Use e.g. jax.make_mesh("),
-    *[
-        (call, "relative_to", ["half"], "one of None, 'largest', 'mean'; got 'half'. Choose")
-        for call in RELATIVE
-    ],
+    *[(call, "relative_to", ["half"], "one of None, 'largest', 'mean'; got 'half'. ") for call in RELATIVE],
     (make, "measure", [{"measure": False, "accept": 0.0}], "True beside accept or steer; got False. Leave"),
     (make, "memory", [-0.1, 1.0, NAN], "at least 0 and below 1; got {}. Use e.g. 0.9, or 0"),
-    (
-        make,
-        "steer",
-        [RATE | {"steer": omega} for omega in (0.0, 1.0, NAN)],
-        "between 0 and 1, for a damping above 0; got {} for",
-    ),
+    (make, "steer", [RATE | {"steer": bad} for bad in (0.0, 1.0, NAN)], BETWEEN),
     (make, "steer", [0.5], "beside a learning_rate; got budget. An enforced budget"),
     (update, "weights", [y[:2]], "of shape (3,), one number an example; got {shape}. Use 0 for padding."),
     (update, "weights", [-y, 0 * y], "at least 0, and not all of them 0; got "),
@@ -388,57 +381,24 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (remembering, "params", [jnp.ones(2, bool)], FLOATS + "bool at the root. Only these"),
     (update, "target", [y[:2]], "of shape (3,), one number an example; got {shape}. Ask every"),
     (update, "key", [jax.random.key(0)], "left out; got a key. It goes with"),
-    (
-        update,
-        "params",
-        [make(loss, damping=0.1, budget=0.1).start(theta)],
-        "parameters; got Remembered. Only",
-    ),
+    (update, "params", [make(loss, damping=0.1, budget=0.1).start(theta)], "parameters; got Remembered."),
     (make, "mesh", [[1]], MESH + "list. Use"),
     (split_examples, "x and y", [{}], "a multiple of 8 examples, the devices of the mesh; got 3. Leave out"),
     (update, "params", [jnp.ones(2, int)], FLOATS + "int32 at the root. Only these have a gradient"),
     (ef.loss_gram, "params", [LEAFLESS | {"params": {"b": [1]}}], FLOATS + "int64 at ['b'][0]. Write 1.0"),
-    (
-        ef.loss_gram,
-        "x and y",
-        [{"x": np.zeros((2**20, 2)), "y": np.zeros(2**20)}],
-        "few enough that K (n, n) takes at",
-    ),
+    (ef.loss_gram, "x and y", [{"x": np.zeros((2**20, 2)), "y": np.zeros(2**20)}], ROOM),
     (ef.loss_gram, "params", [LEAFLESS], FLOATS + "no array at all. Give at least one."),
     (ef.loss_gram, "loss_fn", [Unhashable()], "hashable, as it is compiled once; got Unhashable. Wrap it"),
     (ef.loss_gram, "loss_fn", [{"loss_fn": root, "x": column}], ROW + "Its value or its gradient overflows"),
     (scale_by, "decay", [-0.1, 1.0, NAN], "at least 0 and below 1; got {}. Use e.g. 0.9"),
     (scale_by, "memory", [None], "a number of rows where decay is given; got None. It is how many past"),
-    (
-        scale,
-        "updates",
-        [theta, x[:0]],
-        "per-example gradients, for each array (n, …), of 2 parameters in all; got",
-    ),
+    (scale, "updates", [theta, x[:0]], PER_EXAMPLE),
     (remember, "updates", [G], "of at most 2 examples, the memory; got 3 examples. Make memory a few"),
     (ef.fit, "key", [{"batch_size": 2}], "a jax.random.key where the update needs one, or batch_size is"),
-    (
-        ef.fit,
-        "x",
-        [{"x": [], "y": None}, {"x": 3, "y": None}, {"x": [1], "y": None}],
-        "an iterable of batches (x, y), as",
-    ),
-    (
-        ef.fit,
-        "batch_size",
-        [{"y": None, "batch_size": 3, "key": jax.random.key(0)}],
-        "left out without y; got 3.",
-    ),
-    *[
-        (ef.fit, "batch_size", [{"batch_size": m, "key": jax.random.key(0)}], COUNT.format(m))
-        for m in NOT_COUNTS
-    ],
-    (
-        ef.fit,
-        "batch_size",
-        [{"batch_size": 8, "key": jax.random.key(0)}],
-        "at most 3, the number of examples; got 8. For all examples",
-    ),
+    (ef.fit, "x", [{"x": bad, "y": None} for bad in ([], 3, [1])], "an iterable of batches (x, y), as"),
+    (ef.fit, "batch_size", [KEY | {"y": None, "batch_size": 3}], "left out without y; got 3."),
+    (ef.fit, "batch_size", [KEY | {"batch_size": bad} for bad in NOT_COUNTS], COUNT),
+    (ef.fit, "batch_size", [KEY | {"batch_size": 8}], "at most 3, the number of examples; got 8. "),
     (ef.fit, "checkpoint", ["no/run.npz"], "in a folder that exists; got {}. Make the folder first."),
     (go_on, "checkpoint", [b"", b"text"], "a file of these parameters: float32[2], float32[2], "),
     # Figures.
@@ -480,12 +440,7 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (scenes.batches_and_memory, "remember", ["g"], "one of 'C', 'steps'; got 'g'. Choose one of these."),
     (RACE, "rivals", [{"rivals": {}}], "the runs of descent, adam, natural; got none. Name all."),
     (RACE, "ours", [{"first": "r"}, {"ours": OURS | {"r": {}}}], "runs of every variant, also of"),
-    (
-        RACE,
-        "ours",
-        [{"ours": {}}],
-        "runs of every variant, also of c; got none. Run each with a setting or more.",
-    ),
+    (RACE, "ours", [{"ours": {}}], "runs of every variant, also of c; got none. Run each"),
     (scenes.your_model, "problem", [None], "given, or else G; got neither. Give a Problem, or per-example"),
     (scenes.your_model, "problem", [{"problem": TWO, "G": G}], "given, or else G; got both. Give a Problem"),
     (scenes.your_model, "problem", [ef.linear_regression(p=1)], "with (n, p) gradients, n ≥ 2 and p ≥ 2;"),

@@ -68,16 +68,9 @@ def ours():
 
         found = jax.tree.map(np.asarray, answers(params, x, y))
     found = SimpleNamespace(params=params, x=x, y=y, **found)
+    assert min(oracles.relative(found.C, found.F), oracles.relative(found.H, found.F)) > 0.5
     found.condition = np.linalg.norm(found.C, 2) / DAMPING + 1  # of C + εI
     return found
-
-
-def test_no_matrix_passes_for_another(ours):
-    """Gauss-Newton is the Fisher, and three ways lead to one direction. This needs nobody else."""
-    assert min(oracles.relative(ours.C, ours.F), oracles.relative(ours.H, ours.F)) > 0.5
-    assert oracles.relative(ours.gauss_newton, ours.F) < ROUNDING
-    for other in (ours.dual, ours.spectral):
-        assert oracles.relative(other, ours.primal) < ours.condition * ROUNDING
 
 
 class Theirs(NamedTuple):

@@ -123,6 +123,10 @@ def test_what_falls_together_and_by_how_much():
     assert ascent["stationarity"].holds  # both ends are stationary: only the second order tells them apart
     assert {"second order", "value", "optimum"} <= fallen(ascent)
     assert ascent["value"].residual == pytest.approx(2)
+    assert {"step", "stationarity", "active", "multiplier", "value"} <= fallen(dear)
+    for line in ("stationarity", "optimum", "step"):  # a wrong direction that is scaled to the cost c
+        untouched = {"active", "quadratic form", "range", *TAYLOR, *DAMPED}
+        assert not fallen(ledger(break_line=line)) & untouched
     assert dear["active"].residual == pytest.approx(0.21)  # 10 % too long: 21 % too dear
     assert dear["step"].residual == pytest.approx(0.1)
     assert ledger(break_line="multiplier")["stationarity"].residual == pytest.approx(1)
@@ -136,7 +140,7 @@ def test_a_wrong_matrix_is_found_out():
     wrong = ledger(C=ef.gradient_covariance(G))
     assert {"quadratic form", "active", "damped step", "ridge regression"} <= fallen(wrong)
     assert wrong["quadratic form"].note == "fails: C is not the empirical Fisher of these examples"
-    assert wrong["optimum"].holds  # the centred covariance gives the same direction (facts 5.3)
+    assert wrong["optimum"].holds  # the centred covariance gives the same direction
     assert not ledger(C=jnp.eye(2))["optimum"].holds
     # C of three examples, g of twelve: a part of g lies outside, and nothing is NaN.
     wide = PROBLEMS["wide"]()

@@ -91,10 +91,9 @@ def test_losses_are_those_of_the_places_and_the_words_say_them(case):
     agree(arrays, rtol=1e-4, last=heights[..., -1], least=arrays["turn"][..., 1])
 
 
-def test_enforced_budget_never_settles_and_a_radius_bounds_it():
+def test_enforced_budget_never_settles_and_a_radius_bounds_it(case):
     """Without a radius a run is chaotic: that some do not rise above 1 in 80 steps is left to rounding."""
-    scene, table = gallery.shown("a_whole_run")
-    arrays, radii = table.arrays, scene.axes[1].values
+    arrays, radii = case.arrays, case.scene.axes[1].values
     assert (arrays["highest"][:, -1] > 1).mean() > 0.9
     assert (arrays["last"] > 1e-6).all()
     assert (arrays["highest"][:, 0] < 0.01).all()
@@ -102,7 +101,7 @@ def test_enforced_budget_never_settles_and_a_radius_bounds_it():
     assert (arrays["constant_longest"] <= 1.0001 * arrays["bound"]).all()
     assert (arrays["longest"][3, -1] > 3 * arrays["bound"][3]).all()
     assert (arrays["steered_last"] < 1e-6).all()
-    ends = [table.at(tuple(a.nearest(p.state[a.name]) for a in scene.axes)) for p in scene.presets]
+    ends = [*case.views()]
     assert ends[0]["highest"] > 100
     assert ends[0]["worst"] < -1000
     assert ends[0]["constant_last"] < 1e-6 < ends[2]["constant_last"]

@@ -55,16 +55,10 @@ def test_steps_are_least_squares_of_their_batch_and_its_memory(case, state):
 
 def test_what_the_presets_say(case):
     """One example is served exactly; two are, and all fare worse; 64 serve nearly all; a memory helps all."""
-
-    def numbers(name):
-        state = next(preset.state for preset in case.scene.presets if preset.name == name)
-        arrays = case.table.at(tuple(axis.nearest(state[axis.name]) for axis in case.scene.axes))
-        return [float(arrays[name]) for name in ("own_misses", "all_miss", "least", "off")]
-
-    one, two, many, remembered = map(numbers, ("One example", "Two examples", "Many", "Remembered"))
-    assert one[0] < 0.01 > two[0]
-    assert two[1] > one[1] > many[1]
-    assert many[1] - many[0] < 0.1
-    assert min(one[3], two[3], many[3]) > 5  # the mean of 500 steps is another one
-    assert remembered[1] < two[1] - 0.15
-    assert remembered[0] > two[0] + 0.05
+    one, two, many, remembered = case.views()
+    assert one["own_misses"] < 0.01 > two["own_misses"]
+    assert two["all_miss"] > one["all_miss"] > many["all_miss"]
+    assert many["all_miss"] - many["own_misses"] < 0.1
+    assert min(one["off"], two["off"], many["off"]) > 5  # the mean of 500 steps is another one
+    assert remembered["all_miss"] < two["all_miss"] - 0.15
+    assert remembered["own_misses"] > two["own_misses"] + 0.05

@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 from scipy.optimize import lsq_linear, nnls
 
-STATES = [
-    (24, 6, 0),
-    (12, 10, 0),
-    (24, 2, 0),
-    (24, 2, 4),
-    (34, 12, 2),
-    (3, 0, 1),
-]  # places of angle, length and ε
+# Places of angle, length and ε.
+STATES = [(24, 6, 0), (12, 10, 0), (24, 2, 0), (24, 2, 4), (34, 12, 2), (3, 0, 1)]
 case = gallery.looks("four_ways_to_weigh")
 
 
@@ -58,10 +52,7 @@ def test_no_loss_rises_in_the_grey_cone_and_it_is_all_of_it(case):
 
 def test_only_the_empirical_fisher_goes_uphill(case):
     """What the presets say: descent lets the fourth pay; a loud one gets a negative weight; damping gives descent."""
-    conflict, loud, quiet, damped = (
-        case.table.at(tuple(axis.nearest(preset.state[axis.name]) for axis in case.scene.axes))
-        for preset in case.scene.presets
-    )
+    conflict, loud, quiet, damped = case.views()
     assert conflict["descent_fourth"] > 0.1
     assert max(conflict[f"{name}_fourth"] for name in ("equal", "hull", "projected")) < -0.3
     assert loud["share"] < -3

@@ -1,4 +1,4 @@
-"""Charts: the whole table against two steps taken by hand, in NumPy and float64, and the slopes of facts 4."""
+"""Charts: the whole table against two steps taken by hand, in NumPy and float64, and how gaps grow."""
 
 import gallery
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def test_what_leaks_to_first_order_is_that_of_the_library_and_is_repaired_by_the
 
 
 def test_without_damping_the_gap_grows_as_the_square_of_the_rate_in_curved_charts(case):
-    """Facts 4.1 and 4.6; in an affine chart only ε is felt, in proportion."""
+    """In an affine chart only ε is felt, in proportion."""
     chart, problem, table = case.scene.labels["chart"], case.problem, case.table
     slope, tolerance = table.arrays["slope"], {"logit": 0.04, "affine": 1e-5}.get(chart, 0.02)
     if chart == "affine":

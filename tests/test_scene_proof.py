@@ -1,14 +1,15 @@
 """The proof, over the whole table: each dot against what it audits in float64, each verdict against what it needs."""
 
+from functools import partial
+
 import gallery
 import numpy as np
-import pytest
 from gallery import agree
 
+import efisher_teach as ef
 from efisher_teach.core.statements import DAMPED, STATEMENTS
 from efisher_teach.figures.scenes.proof import BUDGETS
 
-TAYLOR = {"one loss", "mean loss", "constraint"}
 PROVED = tuple(name for name in STATEMENTS if name not in DAMPED)  # in notebook 03
 CASES = {  # the data, ε, and the lines
     "proof": ("two", 0.0, PROVED),
@@ -66,32 +67,16 @@ def test_rows_are_the_lines_in_order_and_equations_hold_to_rounding_at_any_budge
     assert say(7.0) == "“stationarity” (the step goes along −g)"
 
 
-def test_who_falls_with_whom(case):
-    """A broken line falls; what it does not touch stands."""
-    marks = case.arrays["falls"][..., 0] > 0
-    nothing, *rest = ({line for line, mark in zip(case.names, row, strict=True) if mark} for row in marks)
-    fallen = dict(zip(case.names, rest, strict=True))
-    assert nothing == set()
-    # With fewer examples than parameters ρ is 1: there is nothing to mistake.
-    assert fallen.pop("value") == (set() if case.data == "wide" else {"value"})
-    assert all(line in fell for line, fell in fallen.items())
-    for line in TAYLOR:
-        assert fallen[line] == TAYLOR
-    assert fallen["multiplier"] == {"stationarity", "multiplier"}
-    assert fallen["active"] == {"step", "stationarity", "active", "multiplier", "value"}
-    for line in ("stationarity", "optimum", "step"):  # a wrong direction that is scaled to the cost c
-        assert not fallen[line] & {"active", "quadratic form", "range", *TAYLOR, *DAMPED}
-    for line in {"metric", "two budgets", "penalty", "ridge regression"}.intersection(case.names):
-        assert fallen[line] == {line}
-
-
-def test_how_far_they_fall(case):
-    """10 % longer: Δ by 0.1, the cost by 0.21. λ doubled: a whole g is left, and ½ of λ is missing."""
-    fallen = case.arrays["fallen"][..., 0]
-    far = {("active", "step"): 0.1, ("active", "active"): 0.21, ("second order", "step"): 2}
-    far |= {("multiplier", "stationarity"): 1, ("multiplier", "multiplier"): 0.5}
-    for (broken, line), expected in far.items():
-        assert fallen[1 + PROVED.index(broken), PROVED.index(line)] == pytest.approx(expected, rel=1e-5)
+def test_what_falls_and_how_far_is_that_of_the_ledger(case):
+    """In some of the rows. (Who falls with whom: test_proof.py.)"""
+    problem, budget = gallery.problem(case.data), case.scene.axes[0].default
+    audit = partial(ef.ledger, problem.loss_fn, problem.params, problem.x, problem.y, damping=case.damping)
+    for row, broken in [(0, None), *enumerate(case.names, 1)][::4]:
+        lines = audit(budget=budget, break_line=broken)
+        falls = np.array([not line.holds for line in lines])
+        np.testing.assert_array_equal(case.arrays["falls"][row, :, 0] > 0, falls)
+        far = np.clip([line.residual for line in lines], 1e-16, 30)[falls]
+        np.testing.assert_allclose(case.arrays["fallen"][row, falls, 0], far, rtol=1e-5)
 
 
 def test_each_row_has_one_verdict(case):

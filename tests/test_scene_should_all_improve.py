@@ -1,4 +1,4 @@
-"""Who improves: the whole table against ridge regressions in NumPy and float64, and the facts 1 and 3."""
+"""Who improves: the whole table against ridge regressions in NumPy and float64."""
 
 import gallery
 import numpy as np
@@ -97,7 +97,7 @@ def test_no_step_has_a_lower_bound_than_the_undamped_empirical_fisher(case):
     np.testing.assert_allclose(case.view["undamped"], least, atol=0.02)
     np.testing.assert_allclose(bound[0, 0], least, atol=0.5)
     assert (bound >= least - 0.02).all()
-    assert (np.diff(bound[:, 0]) > -0.01).all()  # and it grows with ε (facts 2.5)
+    assert (np.diff(bound[:, 0]) > -0.01).all()  # and it grows with ε
 
 
 def test_who_is_kept_and_flipped():

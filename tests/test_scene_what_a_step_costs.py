@@ -75,7 +75,7 @@ def test_remainders_are_what_first_order_leaves_out(case):
         clear = abs(rest[:, 0]) > 0.1 * abs(rest[:, 0]).max()  # elsewhere the leading term changes its sign
         shown_slope = case.arrays[name.replace("rest", "slope")]
         np.testing.assert_allclose(shown_slope[clear], slope[clear], atol=0.03)
-        np.testing.assert_allclose(slope[clear], power, atol=0.1)  # facts 2.8
+        np.testing.assert_allclose(slope[clear], power, atol=0.1)
         # The guide starts there, and has the slope that it is named for.
         ends = case.arrays[name.replace("rest", "guide")]
         np.testing.assert_allclose(ends[:, 0], shown[:, 0], rtol=1e-5)

@@ -7,6 +7,8 @@ import pytest
 import scipy.linalg
 
 case = gallery.looks("which_matrix")
+ROWS = ["descent", "root", "diag_empirical", "empirical", "weighted", "kfac_empirical"]
+ROWS += ["kfac", "labels_1", "labels_4", "diag_fisher", "fisher"]
 
 
 class By:
@@ -110,13 +112,10 @@ def test_shares_are_those_of_the_definitions(case, damping, stage, batch):
 
 def test_drawn_is_what_is_said(case):
     """A dot stands at the share that the words say, in the row of its name and at its price."""
-    rows = ["descent", "root", "diag_empirical", "empirical", "weighted", "kfac_empirical"]
-    rows += ["kfac", "labels_1", "labels_4", "diag_fisher", "fisher"]
     arrays = case.arrays
     drawn = np.concatenate([arrays["alone"][..., None, :], arrays["observed"], arrays["believed"]], axis=-2)
-    np.testing.assert_allclose(
-        100 * drawn[..., 0], np.stack([arrays[name] for name in rows], axis=-1), rtol=1e-5
-    )
+    said = np.stack([arrays[name] for name in ROWS], axis=-1)
+    np.testing.assert_allclose(100 * drawn[..., 0], said, rtol=1e-5)
     assert (drawn[..., 1] == np.arange(11)).all()
     curve = arrays["labels"]
     assert (curve[..., 0] == [2, 3, 5, 9, 10]).all()
@@ -131,25 +130,11 @@ def test_drawn_is_what_is_said(case):
     )
 
 
-def test_what_the_views_say():
-    scene, table = gallery.shown("which_matrix")
-    arrays, at = (
-        table.arrays,
-        [table.at(tuple(a.nearest(p.state[a.name]) for a in scene.axes)) for p in scene.presets],
-    )
-    names = [
-        "descent",
-        "root",
-        "diag_empirical",
-        "empirical",
-        "weighted",
-        "kfac_empirical",
-        "kfac",
-        "labels_4",
-    ]
-    assert max(arrays[name].max() for name in [*names, "fisher"]) < 100.5  # none is worth more than F⁻¹g
+def test_what_the_views_say(case):
+    arrays = case.arrays
+    assert max(arrays[name].max() for name in ROWS) < 100.5  # none is worth more than F⁻¹g
     assert (arrays["fisher"][0] > 99.5).all()
-    few, many, damped, late = at
+    few, many, damped, late = case.views()
     assert few["empirical"] < few["descent"] - 15 < few["kfac_empirical"] - 20
     assert many["labels_1"] - few["labels_1"] > 30 > 12 > many["empirical"] - few["empirical"]
     assert damped["cos_descent"] > 0.95

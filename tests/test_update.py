@@ -30,14 +30,13 @@ losses_of = jax.jit(partial(ef.per_example_losses, softmax_loss))
 gradients_of = jax.jit(partial(ef.per_example_gradients, softmax_loss))
 
 
-def network(dtype, seed=0, distinct=12):
-    """12 examples (some of them more than once) and 183 parameters: K has condition 61 if all are distinct."""
-    rng = np.random.default_rng(seed)
+def network(dtype):
+    """12 examples and 183 parameters: K has condition 61."""
+    rng = np.random.default_rng(0)
     shapes = {"W": (12, 11), "b": (12,), "V": (3, 12), "c": (3,)}
     params = {name: rng.normal(size=shape) / np.sqrt(12) for name, shape in shapes.items()}
     params, x = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, rng.normal(size=(12, 11))))
-    chosen = np.arange(12, dtype=np.int32) % distinct
-    return params, x[chosen], jnp.asarray(chosen % 3)
+    return params, x, jnp.arange(12, dtype=jnp.int32) % 3
 
 
 def expected(params, x, y, damping, option, value):
@@ -85,44 +84,6 @@ def test_update_is_the_step_and_reports_what_it_did(damping, dtype):
         # To rounding, not only closely.
         spent = report.budget_spent if option == "budget" else report.learning_rate
         np.testing.assert_allclose(spent, value, rtol=10 * oracles.unit(dtype))
-
-
-@pytest.mark.parametrize("damping", [0.0, 1e-9, 1e-7])
-def test_repeated_examples_in_float32(damping):
-    """K has rank 4 of 12, and rounding makes it indefinite. Many draws: what is NaN in some is NaN."""
-    update = ef.make_update(softmax_loss, damping=damping, budget=BUDGET)
-    for seed in range(20):
-        _, report = update(*network("float32", seed, distinct=4))
-        assert np.isfinite(report[:8]).all(), seed
-        assert report.finite
-        assert report.residual < 1e-4
-
-
-def changed_layer_loss(params, inputs, y):
-    """A network with W = AV for a layer. A comes with the inputs, so that this is compiled once."""
-    x, A = inputs
-    return (params["v"] @ jnp.tanh(A @ params["V"] @ x + params["b"]) - y) ** 2 / 2
-
-
-def test_a_linear_change_of_a_layer_leaves_the_step_as_it_is(x64):
-    """At ε → 0, where n > p; damping, which is Euclidean in its own parameters, ends that."""
-    rng = np.random.default_rng(3)
-    x, y, A, W = (rng.normal(size=shape) for shape in ((40, 2), 40, (3, 3), (3, 2)))
-    assert 2 < np.linalg.cond(A) < 100
-    rest = {"b": rng.normal(size=3), "v": rng.normal(size=3)}
-
-    def step(A, damping):
-        start = jax.tree.map(jnp.asarray, rest | {"V": np.linalg.solve(A, W)})
-        inputs = jnp.asarray(x), jnp.broadcast_to(A, (40, 3, 3))
-        update = ef.make_update(changed_layer_loss, damping=damping, budget=1e-3)
-        moved, _ = update(start, inputs, jnp.asarray(y))
-        return flat(moved | {"V": A @ moved["V"]}) - flat(rest | {"V": W})
-
-    gaps = [oracles.relative(step(A, damping), step(np.eye(3), damping)) for damping in (0.0, 1e-9, 1.0)]
-    # n > p: α has a part of size 1/ε that moves nothing; rounding in it costs eps/ε, the change ε/μmin.
-    assert gaps[0] < 1e-8
-    assert gaps[1] < 1e-4
-    assert gaps[2] > 0.05
 
 
 # Where there is no step.
