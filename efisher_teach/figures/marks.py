@@ -142,9 +142,9 @@ def centre(axes: Axes, reach: np.ndarray, aspect: float, **properties: Any) -> N
     axes.plot(0, 0, "o", color=CONSTRAINT, ms=5)
 
 
-def contours(axes: Axes, x: Any, y: Any, height: Any, levels: Any) -> QuadContourSet:
-    """Draw faint contours of heights (y, x)."""
-    return axes.contour(x, y, height, levels=levels, colors=FAINT, linewidths=0.9, linestyles="solid")
+def contours(axes: Axes, sides: Any, height: Any, levels: Any) -> QuadContourSet:
+    """Draw faint contours of heights (y, x) over a grid with the sides x and y."""
+    return axes.contour(*sides, height, levels=levels, colors=FAINT, linewidths=0.9, linestyles="solid")
 
 
 def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:

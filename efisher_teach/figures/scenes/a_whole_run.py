@@ -154,8 +154,8 @@ def respond(data, state):
 def still(panels, background):
     """The plane of the parameters, and the loss with what its end means."""
     plane, loss = panels["A"], panels["B"]
-    sides = (side * background["grid"] for side in background["reach"])
-    contours(plane, *sides, background["loss"], background["first"] * 10.0 ** np.arange(-2, 1.1, 0.5))
+    sides, levels = np.outer(background["reach"], background["grid"]), 10.0 ** np.arange(-2, 1.1, 0.5)
+    contours(plane, sides, background["loss"], background["first"] * levels)
     centre(plane, background["reach"], ASPECT, xlabel="θ₁, from the optimum", ylabel="θ₂, from the optimum")
     plane.plot(*background["start"], "o", color=CONSTRAINT, ms=8, mec="white")
     plane.set_title("The path, over contours of the loss")

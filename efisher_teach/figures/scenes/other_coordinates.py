@@ -187,7 +187,7 @@ def still(panels, background):
     chart = background["chart"]
     for panel, name in ((here, ""), (there, "chart_")):
         x, y = background[name + "x"], background[name + "y"]
-        contours(panel, x, y, background[name + "loss"], 15)
+        contours(panel, (x, y), background[name + "loss"], 15)
         panel.set(xlim=x[[0, -1]], ylim=y[[0, -1]], aspect="equal")
         panel.plot(*background[name + "start"], "o", color=CONSTRAINT, ms=5)
     here.set(xlabel="θ₁", ylabel="θ₂", title="θ: solid is taken here, dashed in ψ")

@@ -142,8 +142,7 @@ def respond(data, state):
 def still(panels, background):
     """The plane of the two parameters, the score all round the ellipse, and the value of the best step against c."""
     plane, score, value = (panels[letter] for letter in "ABC")
-    sides = (side * background["grid"] for side in background["reach"])
-    contours(plane, *sides, background["loss"], 13)
+    contours(plane, np.outer(background["reach"], background["grid"]), background["loss"], 13)
     centre(plane, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂")
     plane.set_title("Steps of equal cost, over contours of the loss")
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")

@@ -181,9 +181,10 @@ def still(panels, background):
     chart.fill_between(budgets, top, 1e9, color=UNDAMPED, alpha=0.15, lw=0)
     chart.fill_between(budgets, bottom, top, color=EMPIRICAL_FISHER, alpha=0.35, lw=0)
     chart.fill_between(budgets, 1e-9, bottom, color=DESCENT, alpha=0.12, lw=0)
-    words = {"upper left": "only c: ε = 0", "upper right": "both", "lower right": "only r: along −g"}
-    for corner, word in words.items():  # each stands in its region: the ground has the colour
-        key(chart, corner, (word, CONSTRAINT))
+    # Each word stands in its region: the ground has the colour.
+    key(chart, "upper left", ("only c: ε = 0", CONSTRAINT))
+    key(chart, "upper right", ("both", CONSTRAINT))
+    key(chart, "lower right", ("only r: along −g", CONSTRAINT))
 
     dampings = background["dampings"]
     set_up(curve, log="xy", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])

@@ -157,7 +157,7 @@ def still(panels, background):
         panel.set(xlim=VIEW, ylim=VIEW, xticks=ticks, yticks=ticks, xlabel="intercept", ylabel="slope")
         panel.plot(*optimum, "*", color=CONSTRAINT, ms=size, mec="white", zorder=9)
 
-    contours(plane, grid, grid, background["loss"], 10)
+    contours(plane, (grid, grid), background["loss"], 10)
     u, v = np.moveaxis(background["field"], -1, 0)
     pale = {"color": to_rgba(EMPIRICAL_FISHER, 0.28), "linewidth": 0.9, "arrowsize": 0.8}
     plane.streamplot(grid, grid, u, v, density=0.9, **pale)

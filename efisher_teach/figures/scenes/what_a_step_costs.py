@@ -170,7 +170,7 @@ def still(panels, background):
     grid, levels = background["grid"], np.arange(1, 20) / 20
     there = np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1]  # all steps that there are
     disc = np.where(there, background["cost"], np.nan)
-    lines = contours(steps, grid, grid, disc, levels)
+    lines = contours(steps, (grid, grid), disc, levels)
     steps.clabel(lines, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
     centre(steps, grid[[-1, -1]], 1.0, xlabel="Δ₁", ylabel="Δ₂", title="Steps, over their cost √(ΔᵀCΔ)")

@@ -199,8 +199,8 @@ def still(panels, background):
     plane, values, each = (panels[letter] for letter in "ABC")
     true, (x, y) = "loss" in background, background["directions"]
     if true:
-        loss, sides = background["loss"], (side * background["grid"] for side in background["reach"])
-        contours(plane, *sides, loss, MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9)))
+        loss, sides = background["loss"], np.outer(background["reach"], background["grid"])
+        contours(plane, sides, loss, MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9)))
     centre(plane, background["reach"], ASPECT, xlabel=x, ylabel=y)
     plane.set_title("Steps of one cost" + (", over the true loss" if true else ""))
     key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
