@@ -2,6 +2,7 @@
 
 from functools import cache, partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from efisher_teach.browser.packing import prepare
 from efisher_teach.figures import scenes
 from efisher_teach.network.training import Trial
 
-CHARTS = ("affine", "exp", "square", "weight norm", "logit")
+CHARTS = ("affine", "exp", "square", "logit")
 
 
 @cache
@@ -37,6 +38,7 @@ def problem(name):
         "three": lambda: tumours(("worst perimeter", "worst concavity", "worst texture"), 6),
         "two examples": lambda: ef.linear_regression(2, 3, seed=1),
         "network": lambda: ef.descend(ef.digits(), steps=5, learning_rate=0.2),
+        "rescaled": lambda: relu_network(),
         "small network": lambda: ef.digits(hidden=(6,), side=4),
         "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
     }[name]()
@@ -63,6 +65,18 @@ def left_behind():
     rare[1, :2, ..., 1] = 6 * level
     wrong = np.stack([rng.uniform(0.6, 0.9, (2, 4, 3, 4)), rng.uniform(1, 3, (2, 4, 3, 4)) * level], axis=-1)
     return rare, wrong
+
+
+def relu_network():
+    """Two layers with a ReLU between, somewhat trained: digits, or numbers, whose scale nobody is told."""
+
+    def loss_fn(weights, x, y):
+        return -jax.nn.log_softmax(weights[1] @ jnp.maximum(weights[0] @ x, 0))[y]
+
+    digits = ef.digits((6,), side=4)
+    weights = [layer["W"] for layer in digits.params]
+    few = digits._replace(loss_fn=loss_fn, params=weights)
+    return ef.descend(few, steps=40, learning_rate=0.3)
 
 
 def in_chart(chart):
@@ -105,6 +119,7 @@ GALLERY = {
     **{f"other_coordinates, {chart}": partial(in_chart, chart) for chart in CHARTS},
     "fisher_hessian": lambda: scenes.fisher_hessian(problem("fitted")),
     "fisher_hessian, drawn": lambda: scenes.fisher_hessian(problem("logistic")),
+    "rescaled_layers": lambda: scenes.rescaled_layers(problem("rescaled")),
     "noise_and_curvature": lambda: scenes.noise_and_curvature(),
     "vector_field": lambda: scenes.vector_field(),
     "vector_field, noisy": lambda: scenes.vector_field(noise=10.0),
@@ -214,7 +229,7 @@ class Look:
         self.name, (self.scene, self.table) = name, shown(name)
         self.arrays, self.view = self.table.arrays, self.table.background
         self.problem, self.budget = (self.scene.data.get(part) for part in ("problem", "budget"))
-        if self.problem and np.shape(self.problem.x)[1:] == np.shape(self.problem.params):
+        if self.problem and np.shape(self.problem.x)[1:] == getattr(self.problem.params, "shape", None):
             self.G = gradients(self.problem)
             self.g, self.C = self.G.mean(axis=0), self.G.T @ self.G / len(self.G)
 

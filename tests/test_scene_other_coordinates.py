@@ -21,18 +21,7 @@ CHARTS = {  # θ of ψ, also of complex numbers; and ψ of θ
         lambda p: p[0] * np.array([np.cos(p[1]), np.sin(p[1])]),
         lambda t: np.array([np.hypot(*t), np.arctan2(t[1], t[0])]),
     ),
-    "weight norm": (
-        lambda p: p[0] * p[1:] / np.sqrt(p[1] ** 2 + p[2] ** 2),
-        lambda t: np.r_[np.hypot(*t), t / np.hypot(*t)],
-    ),
 }
-
-
-def seen(psi):
-    """In its panel: of weight norm's three numbers, s and the tangent of v's turn."""
-    if len(psi) == 2:
-        return psi
-    return np.array([psi[0], np.tan(np.deg2rad(gallery.turned(THETA, psi[1:])))])
 
 
 def step(problem, chart, psi, rate, damping, descent=False):
@@ -48,7 +37,7 @@ def step(problem, chart, psi, rate, damping, descent=False):
     return gallery.spend(here, g, rate**2 * gallery.cost(G, u))
 
 
-case = gallery.looks("other_coordinates", "other_coordinates, weight norm")
+case = gallery.looks("other_coordinates", "other_coordinates, affine")
 
 
 def test_gaps_are_between_the_ends_of_both_steps(case):
@@ -68,36 +57,35 @@ def test_gaps_are_between_the_ends_of_both_steps(case):
         ours, descent = gap(rate, damping), gap(rate, 0.0, True)
         agree(at, rtol=2e-3, atol=1e-4, gap=ours, descent_gap=descent)
         ours, descent = np.clip([ours, descent], *GAPS)
-        agree(at, rtol=2e-3, by_rate_dot=[rate, ours], by_damping_dot=[damping, ours])
+        agree(at, rtol=2e-3, by_rate_dot=[rate, ours])
         agree(at, rtol=2e-3, descent_dot=[rate, descent])
         np.testing.assert_allclose(at["by_rate"][i], [rate, ours], rtol=2e-3)
-        np.testing.assert_allclose(at["by_damping"][5 * j // 2], [damping, ours], rtol=5e-3)
-        np.testing.assert_allclose(at["descent_level"][:, 1], descent, rtol=2e-3)
 
 
 def test_what_leaks_to_first_order_is_that_of_the_library_and_is_repaired_by_the_metric(case):
     chart, problem, table = case.scene.labels["chart"], case.problem, case.table
     G = jnp.asarray(gallery.gradients(problem), float)
-    name = {"exp": "exponential", "weight norm": "weight_norm"}.get(chart, chart)
+    name = "exponential" if chart == "exp" else chart
     chosen = ef.coordinates.affine(jnp.asarray(A)) if chart == "affine" else getattr(ef.coordinates, name)
     for j in (8, 24):
         gap = ef.invariance_gap(chosen, problem.params, G, damping=DAMPINGS[j], learning_rate=RATES[20])
         np.testing.assert_allclose(table.arrays["leak"][j], 100 * gap.first_order, rtol=1e-2, atol=0.02)
-    restored = np.broadcast_to(table.arrays["restored"][..., 1], (31, 61))
+    restored = np.broadcast_to(table.arrays["restored"][..., 1], (25, 31))
     if chart == "affine":  # nothing is left
         assert (restored <= GAPS[0] * (1 + 1e-5)).all()
     else:  # at ε → 0 there is nothing to repair
-        np.testing.assert_allclose(restored[20, 0], table.arrays["gap"][20, 0], rtol=0.05)
+        np.testing.assert_allclose(restored[0], table.arrays["gap"][:, 0].clip(*GAPS), rtol=0.05)
 
 
 def test_without_damping_the_gap_grows_as_the_square_of_the_rate_in_curved_charts(case):
     """In an affine chart only ε is felt, in proportion."""
     chart, problem, table = case.scene.labels["chart"], case.problem, case.table
-    slope, tolerance = table.arrays["slope"], {"logit": 0.04, "affine": 1e-5}.get(chart, 0.02)
+    gap = table.arrays["gap"]
     if chart == "affine":
-        np.testing.assert_allclose(slope, 1, rtol=tolerance)
-    else:
-        np.testing.assert_allclose(slope[0, 0], 2, atol=tolerance)
+        np.testing.assert_allclose(gap, np.broadcast_to(gap[:1], gap.shape), rtol=1e-5)
+    else:  # in % of the step, which is as long as η is large
+        power = 1 + np.log(gap[1, 0] / gap[0, 0]) / np.log(RATES[1] / RATES[0])
+        assert power == pytest.approx(2, abs=0.05)
     if chart == "square":
         u = step(problem, "θ", THETA, 1, 0)
         gap = 100 * RATES * np.linalg.norm(u**2 / (4 * THETA)) / np.linalg.norm(u)
@@ -121,7 +109,7 @@ def test_trajectories(case, name, i, j):
     shown, view = table.at((i, j)), table.background
     for panel, points, bent, path in (
         ("", here, map(forward, first_there), map(forward, there[1:])),
-        ("chart_", map(seen, there), map(seen, map(inverse, first)), map(seen, map(inverse, here[1:]))),
+        ("chart_", there, map(inverse, first), map(inverse, here[1:])),
     ):
         own, across = f"{panel}{name}", "here" if panel else "there"
         ends = np.stack([view[panel + side][[0, -1]] for side in "xy"], axis=1)

@@ -1,8 +1,7 @@
 """One step in two coordinate systems, for two parameters in closed form: how far apart its ends are, and why.
 
-In ψ, (JᵀCJ + εI)⁻¹Jᵀg is J⁺(C + εW)⁻¹g with W = (JJᵀ)⁻¹, also where ψ has more numbers than θ. So all is 2 × 2, and
-a table of many trajectories takes no factorisation. The gap is a sum of what ε and what the curvature of φ do: in
-float32 the difference of two steps would lose most of its digits.
+All is 2 × 2, so a table of many trajectories takes no factorisation. The gap is a sum of what ε and what the curvature
+of φ do: in float32 the difference of two steps would lose most of its digits.
 """
 
 from functools import partial
@@ -29,48 +28,44 @@ class Start(NamedTuple):
     """All that both steps are made of, at θ = φ(ψ)."""
 
     chart: Coordinates
-    psi: Float[Array, " q"]
+    psi: Float[Array, " 2"]
     C: Float[Array, "2 2"]
     g: Float[Array, " 2"]
-    J: Float[Array, "2 q"]
-    metric: Float[Array, "2 2"]
-    """W = (JJᵀ)⁻¹: the identity of ψ, as it is in θ."""
+    J: Float[Array, "2 2"]
 
 
 class Gaps(NamedTuple):
     """The distance of the ends of two first steps, in % of the step in θ."""
 
     gap: Float[Array, ""]
-    slope: Float[Array, ""]
-    """The power of η with which the gap grows."""
     restored: Float[Array, ""]
     """The gap with the damping εJᵀJ in ψ."""
     leak: Float[Array, ""]
     """The part of the gap that ε leaks, to first order."""
 
 
-def start_of(problem: Problem, chart: Coordinates, psi: Float[Array, " q"]) -> Start:
+def start_of(problem: Problem, chart: Coordinates, psi: Float[Array, " 2"]) -> Start:
     """Gradients and Jacobian at ψ."""
     G = per_example_gradients(problem.loss_fn, chart.forward(psi), problem.x, problem.y)
     J = jax.jacfwd(chart.forward)(psi)
-    metric = solve_two_by_two(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
-    return Start(chart, psi, empirical_fisher(G), mean_gradient(G), J, metric)
+    return Start(chart, psi, empirical_fisher(G), mean_gradient(G), J)
 
 
 def step_from(
     problem: Problem,
     chart: Coordinates,
-    psi: Float[Array, " q"],
+    psi: Float[Array, " 2"],
     rate: Float[Array, ""],
     damping: Float[Array, ""],
     *,
     descent: bool,
-) -> Float[Array, " q"]:
-    """Δψ = -ηJᵀW(C + εW)⁻¹g; or that of gradient descent, -Jᵀg at the cost of the undamped empirical Fisher."""
-    _, _, C, g, J, metric = start_of(problem, chart, psi)
+) -> Float[Array, " 2"]:
+    """Δψ = -η(JᵀCJ + εI)⁻¹Jᵀg; or that of gradient descent, -Jᵀg at the cost of the undamped empirical Fisher."""
+    _, _, C, g, J = start_of(problem, chart, psi)
     if descent:
         return -_descent_rate(C, g, J, rate) * dot(J.T, g)
-    return -rate * dot(J.T, dot(metric, solve_two_by_two(C + damping * metric, g)))
+    seen = dot(J.T, dot(C, J)) + damping * jnp.eye(2, dtype=J.dtype)
+    return -rate * solve_two_by_two(seen, dot(J.T, g))
 
 
 def _descent_rate(C, g, J, rate):
@@ -84,13 +79,13 @@ def _descent_rate(C, g, J, rate):
 def trajectory(
     problem: Problem,
     chart: Coordinates,
-    psi: Float[Array, " q"],
+    psi: Float[Array, " 2"],
     rate: Float[Array, ""],
     damping: Float[Array, ""],
     *,
     steps: int,
     descent: bool,
-) -> Float[Array, "{steps}+1 q"]:
+) -> Float[Array, "{steps}+1 2"]:
     """ψ before the first step and after each."""
 
     def move(psi, _):
@@ -103,38 +98,36 @@ def trajectory(
 def gaps(start: Start, rate: Float[Array, ""], damping: Float[Array, ""]) -> Gaps:
     """Compare the first steps of the empirical Fisher in θ and in ψ. No two near numbers are subtracted.
 
-    With A = C + εW and B = C + εI, A⁻¹g − B⁻¹g = εA⁻¹(I − W)B⁻¹g: what ε leaks. What the chart bends is the remainder
-    of Taylor, ∫ (1 − t) D²φ(ψ + tΔψ)[Δψ, Δψ] dt, which along η grows as ∫ D²φ(ψ + tΔψ)[Δψ, Δψ] dt.
+    The identity of ψ is W = (JJᵀ)⁻¹ in θ. With A = C + εW and B = C + εI, A⁻¹g − B⁻¹g = εA⁻¹(I − W)B⁻¹g: what ε leaks.
+    What the chart bends is the remainder of Taylor, ∫ (1 − t) D²φ(ψ + tΔψ)[Δψ, Δψ] dt.
     """
-    _, _, C, g, J, metric = start
+    _, _, C, g, J = start
+    metric = solve_two_by_two(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
     direct = solve_two_by_two(C + damping * jnp.eye(2, dtype=J.dtype), g)
     leak = damping * solve_two_by_two(C + damping * metric, direct - dot(metric, direct))
 
     def back(v):  # the Δψ that is −ηv to first order
         return -rate * dot(J.T, dot(metric, v))
 
-    bend, growth = _bend(start, back(direct + leak))
-    restored, _ = _bend(start, back(direct))
-    gap, length = bend - rate * leak, rate * jnp.linalg.norm(direct)
+    length = rate * jnp.linalg.norm(direct)
     return Gaps(
-        gap=100 * jnp.linalg.norm(gap) / length,
-        slope=jnp.sum(gap * (growth - rate * leak)) / jnp.maximum(jnp.sum(gap**2), 1e-30),
-        restored=100 * jnp.linalg.norm(restored) / length,
+        gap=100 * jnp.linalg.norm(_bend(start, back(direct + leak)) - rate * leak) / length,
+        restored=100 * jnp.linalg.norm(_bend(start, back(direct))) / length,
         leak=100 * jnp.linalg.norm(leak) / jnp.linalg.norm(direct),
     )
 
 
 def descent_gap(start: Start, rate: Float[Array, ""]) -> Float[Array, ""]:
     """Compare the first steps of gradient descent in θ and in ψ, in % of the step in θ."""
-    _, _, C, g, J, _ = start
+    _, _, C, g, J = start
     here, there = (_descent_rate(C, g, matrix, rate) for matrix in (jnp.eye(2, dtype=J.dtype), J))
     gradient = dot(J.T, g)  # in ψ
-    gap = here * g - there * dot(J, gradient) + _bend(start, -there * gradient)[0]
+    gap = here * g - there * dot(J, gradient) + _bend(start, -there * gradient)
     return 100 * jnp.linalg.norm(gap) / (here * jnp.linalg.norm(g))
 
 
 def _bend(start, delta):
-    """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature, and how fast it grows with log η."""
+    """φ(ψ + Δψ) − φ(ψ) − JΔψ, by quadrature."""
 
     def along(t):
         return start.chart.forward(start.psi + t * delta)
@@ -145,12 +138,11 @@ def _bend(start, delta):
     def curvature(t):
         return jax.jvp(slope, (t,), (jnp.ones_like(t),))[1]
 
-    weights = jnp.asarray(np.stack([WEIGHTS * (1 - NODES), WEIGHTS]), delta.dtype)
-    return dot(weights, jax.vmap(curvature)(jnp.asarray(NODES, delta.dtype)))
+    weights, nodes = (jnp.asarray(each, delta.dtype) for each in (WEIGHTS * (1 - NODES), NODES))
+    return dot(weights, jax.vmap(curvature)(nodes))
 
 
 def smallest_eigenvalue(start: Start) -> Float[Array, ""]:
-    """The smallest non-zero eigenvalue of C in either chart: JᵀCJ has those of RᵀCR, where JJᵀ = RRᵀ."""
-    R = jnp.linalg.cholesky(dot(start.J, start.J.T))
-    seen = dot(R.T, dot(start.C, R))
+    """The smallest eigenvalue of C in either chart."""
+    seen = dot(start.J.T, dot(start.C, start.J))
     return jnp.minimum(jnp.linalg.eigvalsh(start.C)[0], jnp.linalg.eigvalsh(seen)[0])

@@ -14,6 +14,7 @@ from efisher_teach.figures.scenes.noise_and_curvature import noise_and_curvature
 from efisher_teach.figures.scenes.other_coordinates import other_coordinates
 from efisher_teach.figures.scenes.proof import proof
 from efisher_teach.figures.scenes.rare_and_wrong import rare_and_wrong
+from efisher_teach.figures.scenes.rescaled_layers import rescaled_layers
 from efisher_teach.figures.scenes.should_all_improve import should_all_improve
 from efisher_teach.figures.scenes.solid import solid
 from efisher_teach.figures.scenes.start_here import start_here
@@ -45,6 +46,7 @@ __all__ = [
     "paint",
     "proof",
     "rare_and_wrong",
+    "rescaled_layers",
     "should_all_improve",
     "solid",
     "start_here",

@@ -1,9 +1,9 @@
-"""Damping: what ε does to one step of a fixed cost, from -C⁺g (ε = 0) to the direction of -g (ε = ∞).
+"""Damping: what ε does to one step of a fixed cost, from -C⁺g (ε = 0) to gradient descent (ε = ∞).
 
 Five views of one step: its shadow on the ellipse, as a filter μ/(μ + ε) of C's eigendirections, in the change it asks
 of each example, in the loss that the linear model promises beside the loss one gets, and by its length beside that of
-a constant η and the bound on that, which holds whatever the spectrum is: C → sC is the same model, with features √s
-times as large and θ as much smaller.
+a constant η and the bound on that, which holds whatever the spectrum is. The spectrum may be dragged, μⱼ → sμ₁(μⱼ/μ₁)ᵗ:
+that is the same model in other units along the eigenvectors, so losses and -C⁺g stay, and what ε does changes.
 """
 
 import jax
@@ -14,14 +14,14 @@ from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import spectrum
-from efisher_teach.core.step import damping_path, empirical_fisher_step, step_along
+from efisher_teach.core.solve import quotient, solve_spectral, spectrum
 from efisher_teach.figures import ink, plane
 from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
-DAMPINGS = np.logspace(-7, 1, 81)
-SPECTRA = np.array([1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10])
+DAMPINGS = np.logspace(-7, 1, 41)
+SCALES = np.logspace(-3, 1, 5)
+POWERS = np.array([0, 0.5, 1, 1.5])
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
@@ -40,9 +40,6 @@ MARKS = {
     "kept": dots("B", ink.EMPIRICAL_FISHER, 8),
     "constant_dot": dots("C", ink.OTHER, 7),
     "length_dot": dots("C", ink.EMPIRICAL_FISHER, 9),
-    "promised_dot": dots("E", ink.CONSTRAINT, 8),
-    "true_dot": dots("E", ink.TRUTH, 8),
-    "held_out_dot": dots("E", ink.TRUTH, 8),
     "descent": arrow("A", ink.DESCENT),
     "undamped": arrow("A", ink.UNDAMPED),
     "changes": dots("D", ink.TRUTH, 4),
@@ -58,7 +55,8 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         budget: c, in (0, 0.04]: the view has room for that much.
 
     Returns:
-        A `Scene` with the axes "damping", ε from 1e-7 to 10, and "spectrum", which multiplies every eigenvalue of C.
+        A `Scene` with the axes "damping", ε from 1e-7 to 10; "scale", s, which multiplies every eigenvalue of C; and
+        "power", t, which spreads them: 0 makes all as large as the largest, 1 leaves them as they are.
 
     Raises:
         ValueError: params is not a vector of at least two; no held-out examples; fewer than 36 examples; budget out
@@ -77,7 +75,8 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         title="Damping: one cost, every ε",
         axes=(
             Axis("damping", "damping ε", DAMPINGS, 1e-3, scientific),
-            Axis("spectrum", "every μ times", SPECTRA, 1.0, lambda value: f"{value:g}"),
+            Axis("scale", "every μ times", SCALES, 1.0, "{:g}".format),
+            Axis("power", "μ/μ₁ to the power", POWERS, 1.0, "{:g}".format),
         ),
         data=plane.sample_of(problem, budget),
         background=background,
@@ -93,39 +92,44 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "At ε = {damping}, with every μ times {spectrum}, the step is {length:.3f} long, {turn:.0f}° from −g, and keeps "
-    "{kept_least:.0f} % to {kept_most:.0f} % of the undamped components. With a constant η it is "
-    "{constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow would cost {shadow:.2f} c. The "
-    "linear model promises a mean loss change of {predicted:+.4f}, the training loss makes {actual:+.4f}, the held-out "
-    "loss {unseen:+.4f}; {worse:.0f} % of the training examples get worse. Every ε spends √c = {cost:.3f}."
+    "With every μ times {scale} and μ/μ₁ to the power {power} the eigenvalues of C go from {least:.1e} to {most:.1e}. "
+    "At ε = {damping} the step is {length:.3f} long, and keeps {kept_least:.0f} % to {kept_most:.0f} % of the undamped "
+    "components. With a constant η it is {constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow "
+    "would cost {shadow:.2f} c. The linear model promises a mean loss change of {predicted:+.4f}, the training loss "
+    "makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the training examples get worse."
 )
 PRESETS = (
-    Preset("Undamped", {"damping": 1e-7, "spectrum": 1.0},
+    Preset("Undamped", {"damping": 1e-7, "scale": 1.0, "power": 1.0},
            "Every direction is kept, however little C knows of it: the step is long.",
            "The step is the best one there is: why would anyone shorten it?"),
-    Preset("A little", {"damping": 1e-3, "spectrum": 1.0},
+    Preset("A little", {"damping": 1e-3, "scale": 1.0, "power": 1.0},
            "What C hardly knows is filtered out: the promise comes closer to the truth.",
            "Which examples still gain as much as without damping?"),
-    Preset("Strong", {"damping": 10.0, "spectrum": 1.0}, "Far above every eigenvalue the direction is that of −g.",
+    Preset("Strong", {"damping": 10.0, "scale": 1.0, "power": 1.0},
+           "Far above every eigenvalue the direction is that of −g.",
            "What must happen to η so that the step does not shrink to nothing?"),
-    Preset("A small C", {"damping": 1e-3, "spectrum": 1e-3},
+    Preset("A small C", {"damping": 1e-3, "scale": 1e-3, "power": 1.0},
            "The losses are what they were; C is a thousandth, and the bound has not moved.",
            "Which of the two lengths stays below it, and why does the other one not?"),
+    Preset("All μ alike", {"damping": 1e-3, "scale": 1.0, "power": 0.0},
+           "Every direction costs the same, as in coordinates where C is a multiple of I.",
+           "Drag ε from end to end: what can it still change?"),
 )  # fmt: skip
 
 
 def background(data):
     """Limits that hold for every ε and every budget, so that a change of budget needs no new picture."""
     G, widest = plane.gradients(data["problem"]), plane.WIDEST
-    paths = damping_path(G, jnp.asarray(DAMPINGS, G.dtype), widest)
-    outline = jnp.sqrt(widest) * plane.ellipse(G, _basis(G), 181)
-    lengths = jnp.linalg.norm(paths.delta, axis=1)
-    fall = jnp.sqrt(widest * paths.agreement[0])
-    asked = paths.predicted_changes[:, :SHOWN] / jnp.sqrt(widest)
+    factors = spectrum(G)
+    outline = jnp.sqrt(widest) * plane.ellipse(G, _basis(G, factors), 181)
+    powers = jnp.asarray(POWERS, G.dtype)
+    of_power = jax.vmap(lambda power: _steps(factors, _dragged(factors, 1.0, power), widest))
+    _, predicted, lengths, _ = of_power(powers)
+    fall, asked = -jnp.min(jnp.mean(predicted, axis=-1)), predicted[..., :SHOWN] / jnp.sqrt(widest)
     low, high = jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))
     return {
         "reach": plane.frame(1.08 * jnp.max(jnp.abs(outline), axis=0), ASPECT),
-        "length_limits": jnp.stack([jnp.min(lengths) / 50, 40 * jnp.max(lengths)]),
+        "length_limits": jnp.stack([jnp.min(lengths[2, 1:-1]) / 50, 40 * jnp.max(lengths[2, 1:-1])]),
         "change_limits": 1.1 * jnp.stack([low, high]),
         "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
     }
@@ -133,48 +137,46 @@ def background(data):
 
 def respond(data, state):
     """The step at ε, and the path over all ε."""
-    problem, budget, damping, scale = data["problem"], data["budget"], state["damping"], state["spectrum"]
-    G, dampings, unit = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype), jnp.sqrt(scale)
-    g, basis, eigenvalues = mean_gradient(G), _basis(G), scale * spectrum(G).eigenvalues
-    step = empirical_fisher_step(unit * G, damping=damping, budget=budget)
-    undamped = empirical_fisher_step(G, budget=budget)
-    rate, delta = undamped.learning_rate, unit * step.delta  # a step of θ as it was
-    path = damping_path(unit * G, dampings, budget)
-    lengths = jnp.linalg.norm(path.delta, axis=1)
-    constant_lengths = rate * lengths / path.learning_rate
-    constant_length = constant_lengths[jnp.argmin(jnp.abs(dampings - damping))]
-
-    def bound(damping):
-        return rate * jnp.sqrt(undamped.agreement / damping) / 2
-
-    unseen = plane.held_out(problem)
-    actual, actual_unseen = (plane.changes(each, delta) for each in (problem, unseen))
-    predicted, length, rms = jnp.mean(step.predicted_changes), jnp.linalg.norm(step.delta), jnp.sqrt(budget)
+    problem, budget, damping = data["problem"], data["budget"], state["damping"]
+    G, dampings, rms = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype), jnp.sqrt(budget)
+    factors = spectrum(G)
+    basis, eigenvalues = _basis(G, factors), _dragged(factors, state["scale"], state["power"])
+    steps = _steps(factors, eigenvalues, budget)
+    path, (_, _, lengths, constant_lengths) = dot(steps[0], basis), (each[1:-1] for each in steps)
+    at = 1 + jnp.argmin(jnp.abs(dampings - damping))
+    delta, predicted, length, constant_length = (each[at] for each in steps)
+    held_out = plane.held_out(problem)
+    actual, unseen = (plane.changes(each, delta) for each in (problem, held_out))
     stretch, values = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
 
     def along(each):
         return jax.vmap(lambda t: jnp.mean(plane.changes(each, t * delta)))(stretch)
 
-    means = {"predicted": predicted, "actual": jnp.mean(actual), "unseen": jnp.mean(actual_unseen)}
-    places, kept = jnp.arange(SHOWN, dtype=G.dtype), eigenvalues / (eigenvalues + damping)
-    ends = {"descent": step_along(G, -g, budget), "undamped": undamped.delta, "step": delta}
-    return means | {
+    seen, kept = eigenvalues > 0, eigenvalues / (eigenvalues + damping)
+    places = jnp.arange(SHOWN, dtype=G.dtype)
+    return {
         "ellipse": rms * plane.ellipse(G, basis, 181),
-        "path": dot(damping_path(G, dampings, budget).delta, basis),
-        **plane.from_origin(**{name: dot(end, basis) for name, end in ends.items()}),
+        "path": path,
+        **plane.from_origin(undamped=path[0], descent=path[-1], step=path[at]),
         **plane.over(values, filter=values / (values + damping)),
         "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
         **plane.over(eigenvalues, kept=kept),
-        **plane.over(dampings, lengths=lengths, constant_lengths=constant_lengths, bounds=bound(dampings)),
+        **plane.over(dampings, lengths=lengths, constant_lengths=constant_lengths),
+        **plane.over(dampings, bounds=rms / 2 / jnp.sqrt(dampings)),
         **plane.over(damping, length_dot=length, constant_dot=constant_length),
-        "bars": plane.rectangles(places, step.predicted_changes[:SHOWN] / rms, 0.8),
+        "bars": plane.rectangles(places, predicted[:SHOWN] / rms, 0.8),
         **plane.over(places, changes=actual[:SHOWN] / rms),
-        **plane.over(stretch, promised=stretch * predicted, true=along(problem), held_out=along(unseen)),
-        **plane.over(1.0, promised_dot=predicted, true_dot=means["actual"], held_out_dot=means["unseen"]),
-        **plane.numbers(length=length, constant_length=constant_length, bound=bound(damping)),
-        "shadow": jnp.mean(dot(G, dot(basis, dot(delta, basis))) ** 2) / budget,
-        **plane.numbers(turn=plane.turn_of(delta, -g), cost=jnp.sqrt(step.budget_spent)),
-        **plane.percent(kept_least=jnp.min(kept), kept_most=jnp.max(kept), worse=jnp.mean(actual > 0)),
+        **plane.over(
+            stretch, promised=stretch * jnp.mean(predicted), true=along(problem), held_out=along(held_out)
+        ),
+        **plane.numbers(predicted=jnp.mean(predicted), actual=jnp.mean(actual), unseen=jnp.mean(unseen)),
+        **plane.numbers(length=length, constant_length=constant_length, most=eigenvalues[0]),
+        "bound": rms / 2 / jnp.sqrt(damping),
+        "least": jnp.min(jnp.where(seen, eigenvalues, jnp.inf)),
+        "shadow": jnp.mean(dot(G, dot(basis, path[at])) ** 2) / budget,
+        **plane.percent(
+            kept_least=jnp.min(jnp.where(seen, kept, 1)), kept_most=kept[0], worse=jnp.mean(actual > 0)
+        ),
     }
 
 
@@ -184,7 +186,7 @@ def still(panels, background):
     ends = DAMPINGS[[0, -1]]
     centre(steps, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
     steps.set_title("The ellipse, and the step's shadow")
-    key(steps, "lower left", ("−C⁺g: ε = 0", ink.UNDAMPED), ("−g: ε = ∞", ink.DESCENT))
+    key(steps, "lower left", ("−C⁺g: ε = 0", ink.UNDAMPED), ("descent: ε = ∞", ink.DESCENT))
     key(steps, "lower right", ("the step at ε", ink.EMPIRICAL_FISHER))
 
     set_up(kept, log="x", xlim=ends, ylim=(0, 1.05), xlabel="eigenvalue μ of C")
@@ -202,10 +204,34 @@ def still(panels, background):
 
     set_up(loss, zero=True, xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
     loss.set_title("Change of the mean loss")
+    loss.axvline(1, color=ink.FAINT, lw=1)
     losses = ("true", ink.TRUTH), ("held out (dashed)", ink.TRUTH)
     key(loss, "lower left", ("promised", ink.CONSTRAINT), *losses)
 
 
-def _basis(G):
+def _dragged(factors, scale, power):
+    """The eigenvalues sμ₁(μ/μ₁)ᵗ; what C does not see it does not see in any unit."""
+    eigenvalues, largest = factors.eigenvalues, factors.eigenvalues[0]
+    return jnp.where(eigenvalues > 0, scale * largest * (eigenvalues / largest) ** power, 0)
+
+
+def _steps(factors, dragged, budget):
+    """For ε = 0, each ε, and ∞: the step in θ (m, p), what it predicts (m, n), its length, and that of a constant η.
+
+    To drag μ to μ' is to write θ = V diag √(μ'/μ) Vᵀψ: in ψ the eigenvalues of C are μ', and g is √μ'h along them. So
+    the step in ψ is -η√μ'h/(μ' + ε), and each loss sees -ημ'h/(μ' + ε).
+    """
+    eigenvalues, V, U = factors
+    dampings = jnp.asarray([0, *DAMPINGS, 1e6], U.dtype)[:, None]
+    h = jnp.where(eigenvalues > 0, jnp.sum(U, axis=0) / jnp.sqrt(len(U)), 0)
+    kept = quotient(dragged, dragged + dampings) * h
+    rate, constant = (jnp.sqrt(budget / jnp.sum(each**2, axis=-1)) for each in (kept, h))
+    length = jnp.linalg.norm(quotient(kept, jnp.sqrt(dragged)), axis=1)
+    kept = rate[:, None] * kept
+    delta = -dot(quotient(kept, jnp.sqrt(eigenvalues)), V.T)
+    return delta, -jnp.sqrt(len(U)) * dot(kept, U.T), rate * length, constant * length
+
+
+def _basis(G, factors):
     """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
-    return plane.plane_of(-mean_gradient(G), empirical_fisher_step(G, learning_rate=1.0).delta)
+    return plane.plane_of(-mean_gradient(G), -solve_spectral(factors, 0.0))

@@ -1,8 +1,8 @@
 """Charts: one step taken in two coordinate systems, θ and ψ, by the empirical Fisher and by gradient descent.
 
-In each panel, what is taken there is solid, and what is taken in the other and carried over is dashed. The empirical
+In each plane, what is taken there is solid, and what is taken in the other and carried over is dashed. The empirical
 Fisher's two steps part only as η² (the chart is curved) and where ε is felt (it is Euclidean in its own chart).
-Gradient descent follows the perpendicular of the contours in each panel, and these are two different directions.
+Gradient descent follows the perpendicular of the contours in each plane, and these are two different directions.
 """
 
 from functools import cache, partial
@@ -14,10 +14,9 @@ import numpy as np
 from efisher_teach import errors
 from efisher_teach.core import coordinates, two_charts
 from efisher_teach.core.coordinates import Coordinates
-from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem, mean_loss
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER
-from efisher_teach.figures.marks import Mark, arrow, contours, dots, key, label, line, set_up
+from efisher_teach.figures.marks import Mark, arrow, contours, dots, key, line, set_up
 from efisher_teach.figures.plane import fit, grid_of, numbers, over, require_two_parameters
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
@@ -25,15 +24,14 @@ RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
 DAMPINGS = np.logspace(-6, 0, 25)
 STEPS = 8  # of a trajectory
 PIECES = 8  # of the curve that a step taken in one chart is in the other
-ASPECT = 1.25  # width by height of the views
-GAPS = (1e-2, 1e3)  # per cent: what the lower panels show
+ASPECT = 0.9  # width by height of the views
+GAPS = (0.1, 1e3)  # per cent: what the third panel shows
 DASHES = (4, 2.5)
 CHARTS = {  # what the two numbers of a chart are called
     "affine": ("ψ₁", "ψ₂"),
     "exp": ("ψ₁ = log θ₁", "ψ₂ = log θ₂"),
     "square": ("ψ₁ = √θ₁", "ψ₂ = √θ₂"),
     "polar": ("radius", "angle"),
-    "weight norm": ("scale s", "turn of v"),
     "logit": ("ψ₁ = logit θ₁", "ψ₂ = logit θ₂"),
 }
 
@@ -49,15 +47,12 @@ def _flow(panel: str, name: str, other: str, color: str) -> dict[str, Mark]:
 
 
 MARKS = {
+    "restored": line("C", EMPIRICAL_FISHER, 1.3, dashes=DASHES),
     "by_rate": line("C", EMPIRICAL_FISHER),
-    "descent_level": line("D", DESCENT),
-    "by_damping": line("D", EMPIRICAL_FISHER),
-    "restored": line("D", EMPIRICAL_FISHER, 1.3, dashes=DASHES),
     **_flow("A", "descent", "_there", DESCENT),
     **_flow("B", "chart_descent", "_here", DESCENT),
     "by_rate_dot": dots("C", EMPIRICAL_FISHER, 9),
     "descent_dot": dots("C", DESCENT, 7),
-    "by_damping_dot": dots("D", EMPIRICAL_FISHER, 9),
     **_flow("A", "step", "_there", EMPIRICAL_FISHER),
     **_flow("B", "chart_step", "_here", EMPIRICAL_FISHER),
 }
@@ -70,8 +65,7 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
 
     Args:
         problem: With `params` of shape (2,), inside the chart.
-        chart: "affine" (scale and shear), "exp", "square" and "logit" (each parameter by itself), "polar", or
-            "weight norm" (three numbers for two parameters).
+        chart: "affine" (scale and shear), "exp", "square" and "logit" (each parameter by itself), or "polar".
 
     Returns:
         A `Scene` with the axes "learning_rate", η from 0.003 to 0.3, and "damping", ε from 1e-6 to 1.
@@ -87,22 +81,25 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     errors.one_of("chart", chart, tuple(CHARTS))
     require_two_parameters(problem)
     params, chosen = jnp.asarray(problem.params, float), _chart(chart)
-    psi = coordinates.enter(chosen, params)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
-            Axis("learning_rate", "learning rate η", RATES, 0.045, lambda value: f"{value:.3g}", 6),
+            Axis("learning_rate", "learning rate η", RATES, 0.1, lambda value: f"{value:.3g}", 6),
             Axis("damping", "damping ε", DAMPINGS, 1e-6, scientific, 6),
         ),
-        data={"problem": problem._replace(params=params), "psi": psi, "chart": chosen},
+        data={
+            "problem": problem._replace(params=params),
+            "psi": coordinates.enter(chosen, params),
+            "chart": chosen,
+        },
         background=background,
         respond=respond,
         marks=MARKS,
         still=still,
-        mosaic=("AB;AB;CD", "A;A;B;B;C;D"),
+        mosaic=("ABC", "A;B;C"),
         labels={"chart": chart},
         words=f"θ and ψ ({chart}): {WORDS}",
-        size=(10.0, 6.2),
+        size=(10.0, 4.0),
         narrow=(4.8, 12.0),
         presets=PRESETS,
     )
@@ -111,8 +108,8 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
 WORDS = (
     "at η = {learning_rate} and ε = {damping} the empirical Fisher's two steps end {gap:.2f} % of their length apart, "
     "those of gradient descent, for the same cost, {descent_gap:.1f} %. To first order {leak:.2f} % are left, which is "
-    "what ε leaks; here the distance grows as η to the power {slope:.2f}. The smallest eigenvalue of C in either "
-    "chart is {smallest:.5f}: an ε far below it leaks next to nothing."
+    "what ε leaks. The smallest eigenvalue of C in either chart is {smallest:.5f}: an ε far below it leaks next to "
+    "nothing."
 )
 PRESETS = (
     Preset("One step", {"learning_rate": 0.1, "damping": 1e-6}, "Two charts, one step; gradient descent makes two.",
@@ -128,100 +125,74 @@ PRESETS = (
 def _chart(name: str) -> Coordinates:
     if name == "affine":
         return coordinates.affine(jnp.array([[1.5, 0.9], [0.0, 0.4]]))
-    chart = getattr(coordinates, {"exp": "exponential", "weight norm": "weight_norm"}.get(name, name))
-    return chart._replace(name=name)
+    return getattr(coordinates, "exponential" if name == "exp" else name)
 
 
 def background(data):
-    """Views about the steps in both panels, contours of the loss in them, and the gap of gradient descent."""
-    problem, chart = data["problem"], data["chart"]
-    start = two_charts.start_of(problem, chart, data["psi"])
-    gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, problem.params.dtype))
-    found = {"descent_gap": jnp.clip(gap, *GAPS), "smallest": two_charts.smallest_eigenvalue(start)}
-    here = "", lambda params: params, problem.params
-    there = "chart_", lambda point: chart.forward(_whole(data, point)), _seen(data, data["psi"])
-    for (name, params_of, middle), (low, high) in zip((here, there), _views(data), strict=True):
+    """Views about the steps in both planes, contours of the loss in them, and the gap of gradient descent."""
+    problem, chart, psi = data["problem"], data["chart"], data["psi"]
+    start = two_charts.start_of(problem, chart, psi)
+    gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, psi.dtype))
+    found = {"descent_gap": jnp.clip(gap, *GAPS)}
+    charts = ("", coordinates.identity, problem.params), ("chart_", chart, psi)
+    for (name, of, middle), (low, high) in zip(charts, _views(data), strict=True):
         x, y = jnp.linspace(low, high, 49, axis=-1)
-        loss = jax.vmap(jax.vmap(lambda at, of=params_of: mean_loss(problem, of(at))))(grid_of(x, y))
+        loss = jax.vmap(jax.vmap(lambda at, of=of: mean_loss(problem, of.forward(at))))(grid_of(x, y))
         found |= {f"{name}start": middle, f"{name}x": x, f"{name}y": y, f"{name}loss": loss}
     return found
 
 
 def respond(data, state):
-    """First steps and trajectories in both panels, and the gap between the two against η and against ε."""
+    """First steps and trajectories in both planes, and the gap between the two against η."""
     rate, damping = state["learning_rate"], state["damping"]
-    problem, chart = data["problem"], data["chart"]
+    problem, chart, psi = data["problem"], data["chart"], data["psi"]
     # A little beside the view.
     limits, chart_limits = (view + (view - view[::-1]) / 4 for view in _views(data))
-    see, found = jax.vmap(partial(_seen, data)), {}
+    found = {}
     for name, descent in (("step", False), ("descent", True)):
         settings = {"rate": rate, "damping": jnp.zeros_like(rate) if descent else damping}
         walk = partial(two_charts.trajectory, problem, **settings, steps=STEPS, descent=descent)
-        here, there = walk(coordinates.identity, problem.params), walk(chart, data["psi"])
+        here, there = walk(coordinates.identity, problem.params), walk(chart, psi)
         bent = _leave(jax.vmap(chart.forward)(_bent(there)), limits)
-        chart_bent = _leave(see(jax.vmap(chart.inverse)(_bent(here))), chart_limits)
-        here, there = jnp.clip(here, *limits), jnp.clip(see(there), *chart_limits)
-        sides = (name, "_there", here, bent), (f"chart_{name}", "_here", there, chart_bent)
-        for flow, other, own, carried in sides:
+        chart_bent = _leave(jax.vmap(chart.inverse)(_bent(here)), chart_limits)
+        sides = (
+            (name, "_there", here, bent, limits),
+            (f"chart_{name}", "_here", there, chart_bent, chart_limits),
+        )
+        for flow, other, path, carried, view in sides:
+            own = jnp.clip(path, *view)
             found |= {flow: own[:2], f"{flow}_path": own[2:]}
             found |= {f"{flow}{other}": carried[: PIECES + 1], f"{flow}_path{other}": carried[PIECES:]}
-    rates, dampings = jnp.asarray(RATES, rate.dtype), jnp.logspace(-6, 0, 61)
-    start = two_charts.start_of(problem, chart, data["psi"])
-    by_rate = jax.vmap(lambda rate: two_charts.gaps(start, rate, damping).gap)(rates)
-    by_damping = jax.vmap(lambda damping: two_charts.gaps(start, rate, damping))(dampings)
+    rates, start = jnp.asarray(RATES, rate.dtype), two_charts.start_of(problem, chart, psi)
+    by_rate = jax.vmap(lambda rate: two_charts.gaps(start, rate, damping))(rates)
     now, now_descent = two_charts.gaps(start, rate, damping), two_charts.descent_gap(start, rate)
     return found | {
-        **over(rates, GAPS, by_rate=by_rate),
+        **over(rates, GAPS, by_rate=by_rate.gap, restored=by_rate.restored),
         **over(rate, GAPS, by_rate_dot=now.gap, descent_dot=now_descent),
-        **over(dampings, GAPS, by_damping=by_damping.gap, restored=by_damping.restored),
-        **over(damping, GAPS, by_damping_dot=now.gap),
-        **over(DAMPINGS[[0, -1]], GAPS, descent_level=now_descent),
-        **numbers(gap=now.gap, descent_gap=now_descent, leak=now.leak, slope=now.slope),
+        **numbers(gap=now.gap, descent_gap=now_descent, leak=now.leak),
         "smallest": two_charts.smallest_eigenvalue(start),
     }
 
 
 def still(panels, background):
-    """θ and ψ side by side, and below them what is left between the two steps."""
-    here, there, by_rate, by_damping = (panels[letter] for letter in "ABCD")
+    """θ and ψ side by side, and beside them what is left between the two steps."""
+    here, there, by_rate = (panels[letter] for letter in "ABC")
     chart = background["chart"]
     for panel, name in ((here, ""), (there, "chart_")):
         x, y = background[name + "x"], background[name + "y"]
         contours(panel, (x, y), background[name + "loss"], 15)
         panel.set(xlim=x[[0, -1]], ylim=y[[0, -1]], aspect="equal")
         panel.plot(*background[name + "start"], "o", color=CONSTRAINT, ms=5)
-    here.set(xlabel="θ₁", ylabel="θ₂", title="θ: solid is taken here, dashed in ψ")
-    there.set(xlabel=CHARTS[chart][0], ylabel=CHARTS[chart][1], title=f"ψ ({chart}): dashed is taken in θ")
+    here.set(xlabel="θ₁", ylabel="θ₂", title="θ: dashed is taken in ψ")
+    there.set(xlabel=CHARTS[chart][0], ylabel=CHARTS[chart][1], title=f"ψ ({chart}): dashed, in θ")
     key(here, "lower right", ("empirical Fisher", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
 
-    for panel in (by_rate, by_damping):
-        set_up(panel, log="xy", ylim=(GAPS[0] / 30, GAPS[1] * 1.5), yticks=[0.01, 1, 100])
-        panel.yaxis.set_major_formatter("{x:g} %")
-    by_rate.set(xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), xlabel="learning rate η")
-    by_rate.set_title("The two ends' distance, in % of the step")
-    by_rate.set_xticks([0.01, 0.1, 0.3], ["0.01", "0.1", "0.3"])
+    set_up(by_rate, log="xy", xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), ylim=(GAPS[0] / 2, GAPS[1]))
+    by_rate.set(xlabel="learning rate η", title="Distance of the two ends")
+    by_rate.set_xticks([0.01, 0.1], ["0.01", "0.1"])
+    by_rate.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
-    by_damping.set(xlim=(DAMPINGS[0] / 1.3, DAMPINGS[-1] * 1.3), xlabel="damping ε", title="… and against ε")
-    by_damping.axvline(background["smallest"], color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
-    label(by_damping, background["smallest"], GAPS[1], "smallest μ ", CONSTRAINT, ha="right", va="top")
-    key(by_damping, "lower left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
-
-
-def _seen(data, psi):
-    """ψ in its panel. Of weight norm's three numbers, s and the tangent of v's turn: its length does nothing."""
-    if psi.shape[-1] == 2:
-        return psi
-    v = data["psi"][1:]
-    across = v[0] * psi[2] - v[1] * psi[1]
-    return jnp.stack([psi[0], across / jnp.maximum(dot(v, psi[1:]), 0.05)])
-
-
-def _whole(data, point):
-    """A ψ that is seen at a point of the panel."""
-    if data["psi"].shape[-1] == 2:
-        return point
-    v = data["psi"][1:]
-    return jnp.concatenate([point[:1], v + point[1] * jnp.stack([-v[1], v[0]])])
+    key(by_rate, "upper left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
 
 
 @jax.jit
@@ -230,8 +201,7 @@ def _views(data):
     rate, views = jnp.asarray(RATES[-1], float), []
     for chart, start in (coordinates.identity, data["problem"].params), (data["chart"], data["psi"]):
         step = partial(two_charts.step_from, data["problem"], chart, start, rate, jnp.zeros_like(rate))
-        ends = start, start + step(descent=False), start + step(descent=True)
-        ends = jnp.stack([_seen(data, end) for end in ends])
+        ends = jnp.stack([start, start + step(descent=False), start + step(descent=True)])
         low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
         half = fit(0.68 * (high - low), ASPECT)
         views.append((low + high) / 2 + jnp.stack([-half, half]))

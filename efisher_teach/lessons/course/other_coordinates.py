@@ -125,8 +125,7 @@ def _scalar(rng, size):
         "half of η leaves a quarter of the gap.":
             lambda answer, theta, g, C, eta: (answer(theta, g, C, eta / 2), answer(theta, g, C, eta) / 4),
     },
-    why="So a chart that bends makes a gap of order $\\eta^2$, and none of first order. The gap is large where "
-    "$\\theta$ is small: there the square root is steep.",
+    why="The gap is large where $\\theta$ is small: there the square root is steep.",
 )  # fmt: skip
 def gap_of_the_square(theta, g, C, learning_rate):
     """Return the θ reached by way of ψ minus the θ reached directly, all numbers."""
