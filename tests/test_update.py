@@ -480,7 +480,7 @@ def test_progress_bar(capsys, tmp_path):
 @pytest.mark.parametrize("make", [ef.digits, ef.logistic_regression, ef.linear_regression])
 def test_natural_update_is_the_step_by_the_dense_fisher(make, x64):
     """For each likelihood: the labels that the model believes in make rows of the same F, with g in their range."""
-    problem = make((5,)) if make is ef.digits else make()
+    problem = make((5,), side=4) if make is ef.digits else make()
     params, x, y = problem.params, problem.x[:6], problem.y[:6]
     known = {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
     F = np.asarray(ef.fisher(problem.loss_fn, params, x, **known))
