@@ -241,7 +241,7 @@ def examples(x: Any, y: Any) -> int:
 def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
     """The number n of examples; `loss_fn(params, x[i], y[i])` is one number."""
     n = examples(x, y)
-    first = jax.tree.map(lambda leaf: leaf[0], (x, y))
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (x, y))
     try:
         loss = jax.eval_shape(loss_fn, params, *first)
     except NameError as error:

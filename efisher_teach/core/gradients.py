@@ -177,6 +177,7 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
     return jnp.mean(errors.gradients(G), axis=0)
 
 
+@jax.jit
 def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array, ""]:
     """True if a mean is nothing but the rounding of its terms, column by column: then there is no direction to go.
 

@@ -183,7 +183,7 @@ def digits(hidden: tuple[int, ...] = (32,), *, side: int = 8, seed: int = 0) -> 
         {"W": jax.random.normal(key, (after, before)) / np.sqrt(before), "b": jnp.zeros(after)}
         for key, before, after in zip(keys, widths[:-1], widths[1:], strict=False)
     ]
-    return _problem("digits", SOFTMAX, params, x, y.astype(np.int32), n)
+    return _problem("digits", SOFTMAX, params, x, y.astype(int), n)
 
 
 def mean_loss(problem: Problem, params: PyTree) -> Float[Array, ""]:
@@ -228,7 +228,7 @@ def descend(problem: Problem, *, steps: int, learning_rate: float = 1.0) -> Prob
     rate = errors.positive("learning_rate", learning_rate)
     params = _descend(problem.loss_fn, steps, problem.params, problem.x, problem.y, rate)
     for leaf in jax.tree.leaves(params):
-        errors.finite_rows("learning_rate", jnp.ravel(leaf)[None], "The descent diverged: make it smaller.")
+        errors.finite_rows("learning_rate", leaf.reshape(1, -1), "The descent diverged: make it smaller.")
     return problem._replace(params=params)
 
 
@@ -259,8 +259,9 @@ def _split(x, y, seed):
 
 
 def _problem(name, model, params, x, y, n):
-    x, y = jnp.asarray(x, float), jnp.asarray(y, float if np.asarray(y).dtype.kind == "f" else int)
-    return Problem(name, model.loss_fn, model.predict_fn, params, x[:n], y[:n], x[n:], y[n:], *model[2:])
+    # Cast and cut by NumPy: in JAX each would be a program of its own, which stays.
+    x, y = (part.astype(jax.dtypes.canonicalize_dtype(part.dtype)) for part in (x, y))
+    return Problem(name, *model[:2], params, *map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:])), *model[2:])
 
 
 class _Model(NamedTuple):
