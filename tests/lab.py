@@ -98,13 +98,15 @@ def listen(page: Page, from_disk: bool = False) -> list[str]:
     return troubles
 
 
-def open_notebook(page: Page, url: str, token: str, name: str, front_end: str = "lab") -> None:
+def open_notebook(
+    page: Page, url: str, token: str, name: str, front_end: str = "lab", workspace: str = ""
+) -> None:
     """Open a notebook as if for the first time, in JupyterLab or in Notebook 7, and wait for its kernel."""
     if front_end == "notebook":
         page.goto(f"{url}notebooks/{name}?token={token}")
         page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for(timeout=60_000)
         return
-    page.goto(f"{url}lab/workspaces/{Path(name).stem}/tree/{name}?reset&token={token}")
+    page.goto(f"{url}lab/workspaces/{workspace or Path(name).stem}/tree/{name}?reset&token={token}")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
 
@@ -121,6 +123,13 @@ def run_all(page: Page, timeout: float = 480) -> None:
         }""",
         timeout=1000 * timeout,
     )
+
+
+def set_windowing(folder: Path, mode: str) -> None:
+    """Choose how JupyterLab leaves out cells that are out of view, for pages that are opened from now on."""
+    settings = folder / ".runtime/config/lab/user-settings/@jupyterlab/notebook-extension"
+    settings.mkdir(exist_ok=True)
+    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": mode}))
 
 
 def guess_all(page: Page) -> None:

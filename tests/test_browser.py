@@ -54,6 +54,7 @@ slow = ef.Explorer(build, budget=ipywidgets.FloatSlider(value=0.01, min=0.005, m
 slow.link(explorer)
 slow
 """
+SPARE = "spare = None"
 SAID = "import json; print(json.dumps([explorer.state, explorer.words, damping.state, damping.words]))"
 ALL_WORDS = """
 import gc, json
@@ -77,7 +78,7 @@ def desk(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def live(desk):
-    lab.write_notebook(desk.folder / "live.ipynb", SETUP, "explorer", WITH_A_SLIDER, "damping", SLOW)
+    lab.write_notebook(desk.folder / "live.ipynb", SETUP, "explorer", WITH_A_SLIDER, "damping", SLOW, SPARE)
     desk.open("live.ipynb")
     lab.run_all(desk.page)
     lab.explorers(desk.page).nth(3).wait_for(state="attached", timeout=60_000)
@@ -335,6 +336,82 @@ def test_half_a_screen_gets_the_narrow_form(live, views):
     assert lab.until(lambda: figure.bounding_box()["height"] < figure.bounding_box()["width"])
 
 
+# What JupyterLab can do with a notebook: save and open it again, show it twice, hide it, show an output elsewhere.
+
+FAR = """window.WebSocket = class extends WebSocket {  // all that the kernel says is 150 ms on its way
+    set onmessage(heard) { super.onmessage = (event) => setTimeout(heard, 150, event); }
+  };"""
+NOTE = """(root) => {  // notes from now on every place that is painted
+    const note = new MutationObserver(() => root.noted.push(Number(root.dataset.state)));
+    if (!root.noted) note.observe(root, { attributeFilter: ["data-state"] });
+    root.noted = [];
+  }"""
+NOTED = "(root) => root.noted"
+
+
+@pytest.fixture
+def saved(live, views):
+    """The notebook, saved as it is."""
+    live.ask("budget.value = 0.02; explorer.turn = 40")
+    lab.read_at(views[1], 220)
+    file = live.folder / "live.ipynb"
+    before = file.stat().st_mtime_ns
+    live.page.locator(".jp-CodeCell", has_text=SPARE).locator(".cm-content").click()
+    live.page.keyboard.press("Control+s")
+    assert lab.until(lambda: file.stat().st_mtime_ns > before and "widget-view+json" in file.read_text())
+    return live
+
+
+def test_two_windows_on_a_kernel_follow_each_other_and_pull_no_hand_back(saved, twins):
+    far = saved.page.context.browser.new_page(viewport={"width": 1500, "height": 1000}, device_scale_factor=2)
+    try:
+        far.add_init_script(FAR)
+        troubles = lab.listen(far)
+        lab.open_notebook(far, saved.url, saved.token, "live.ipynb", workspace="far")
+        lab.explorers(far).nth(3).wait_for(state="attached", timeout=20_000)
+        near, away = (lab.explorers(page).first for page in (saved.page, far))
+        assert (
+            lab.read(away)["words"] == lab.read(near)["words"] == words_at(twins["explorer"], 0.02, turn=40)
+        )
+        for hand, other in ((near, away), (away, near)):
+            lab.press(hand, slider_of(hand), "Home")
+            lab.read_at(other, 0)
+            for root in (hand, other):
+                root.evaluate(NOTE)
+            for _ in lab.drag(slider_of(hand), moves=20):
+                saved.page.wait_for_timeout(30)
+            places = hand.evaluate(NOTED)
+            assert places == sorted(places), "its hand was pulled back"
+            assert lab.read_at(other, 360)["words"] == lab.read(hand)["words"]
+            assert len(other.evaluate(NOTED)) >= 3, "it waits until the hand lets go"
+        first, second = (lab.drag(slider_of(root), moves=30) for root in (near, away))
+        for _ in range(10):
+            next(first)
+        next(second)
+        for _ in (near.evaluate(NOTE), away.evaluate(NOTE)):
+            next(first)
+        for _ in zip(range(15), first, second, strict=False):  # both hands at once, one behind the other
+            saved.page.wait_for_timeout(30)
+        for root in (near, away):
+            places = root.evaluate(NOTED)
+            assert len(places) >= 10
+            assert places == sorted(places), f"a hand was pulled to the other one: {places}"
+        for _ in (*first, *second):
+            pass
+        assert [lab.read_at(root, 360)["state"] for root in (near, away)] == [[360], [360]]
+        lab.press(near, slider_of(near), "Home")
+        lab.read_at(away, 0)
+        click_slider(budget_slider(saved), 0.1)
+        value = readout(budget_slider(saved))
+        lab.read_when(away, lambda seen: seen["words"] == words_at(twins["explorer"], value, turn=-180))
+        near.page.wait_for_timeout(1000)
+        assert [lab.read(root)["state"] for root in (near, away)] == [[0], [0]]
+        assert saved.ask("print([turn.value, explorer.turn, slow.turn])") == [-180, -180, -180]
+        assert troubles == []
+    finally:
+        far.context.close()
+
+
 def test_axes_outlive_their_kernel(live, views):
     """The kernel restarts while a slider is held: the drag goes on, and nothing is lost but the kernel."""
     states = []
@@ -345,6 +422,48 @@ def test_axes_outlive_their_kernel(live, views):
         states.append(lab.read(views[0])["state"][0])
     assert states == sorted(set(states))
     assert states[-1] == 360
+
+
+BOXES = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import ipywidgets
+import efisher_teach as ef
+from frontend import budget_slider, scene
+explorer, beside, hidden = ef.Explorer(scene, budget=budget_slider()), ef.Explorer(scene()), ef.Explorer(scene())
+ipywidgets.HBox([explorer.panel, beside])
+"""
+
+
+@pytest.mark.heavy
+def test_side_by_side_in_tabs_and_opened_again(desk):
+    """The width is shared; with the kernel alive all is as it was, whatever JupyterLab leaves out of view."""
+    page, file = desk.page, desk.folder / "boxes.ipynb"
+    lab.write_notebook(file, BOXES, "ipywidgets.Tab([ipywidgets.HTML('first'), hidden])")
+    desk.open("boxes.ipynb")
+    lab.run_all(page)
+    views = lab.explorers(page)
+    views.nth(2).wait_for(state="attached", timeout=60_000)
+    left, right = (views.nth(place).bounding_box() for place in (0, 1))
+    assert left["width"] == right["width"] > 400
+    assert left["x"] + left["width"] <= right["x"]
+    output = page.locator(".jp-OutputArea-output").first
+    assert output.evaluate("(node) => node.scrollWidth <= node.clientWidth"), "they scroll sideways"
+    desk.ask("explorer.turn = hidden.turn = 40")
+    page.locator(".jp-OutputArea .lm-TabBar-tab").nth(1).click()
+    assert lab.read_when(views.nth(2), lambda seen: seen["said"] == ["40°"])["pixels"]
+    page.locator(".jp-CodeCell").first.locator(".cm-content").click()
+    page.keyboard.press("Control+s")
+    assert lab.until(lambda: "widget-view+json" in file.read_text())
+    for mode in ("full", "defer", "none", "contentVisibility"):
+        lab.set_windowing(desk.folder, mode)
+        page.reload()
+        views.first.wait_for(state="attached", timeout=30_000)
+        assert lab.read_when(views.first, lambda seen: seen["said"] == ["40°"])["pixels"]
+        assert lab.press(views.first, slider_of(views.first), "End")["said"] == ["180°"]
+        assert lab.until(lambda: desk.ask("print(explorer.turn)") == 180)
+        desk.ask("explorer.turn = 40")
+    assert not desk.problems()
 
 
 # The notebooks of the course, opened as they are stored, and run.

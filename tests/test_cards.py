@@ -5,6 +5,7 @@ import gc
 import json
 import re
 import resource
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -239,23 +240,33 @@ def test_the_record_outlives_every_answer(brisk, tmp_path):
 
 
 KERNEL = """
+import sys
+sys.path.insert(0, {tests!r})
 import efisher_teach as ef
-from efisher_teach.lessons import guard
-def fraction_worse(G, delta): exit()
-def agreement(G):
+from efisher_teach.lessons import guard, judge
+from hostile import ANSWERS
+def leaves(G): exit()
+def floods(G):
     while True: print("more " * 1000)
-def kept_by_the_mean(G):
+def endless(G):
     print("begun")
     while True: pass
-for answer, guard.SECONDS in ((fraction_worse, 60), (agreement, 1), (kept_by_the_mean, 600)):
-    print(ef.check(answer).words)
+for answer, guard.SECONDS in ((leaves, 60), (floods, 1), (endless, 600)):
+    print("!", ef.check(answer, "empirical_fisher").words)
+judge.SIZES, guard.SECONDS, guard.PARTS = 1, 0.1, 100
+for answer in ANSWERS:
+    card = ef.check(answer, "empirical_fisher")
+    assert card.state != "right"
+    card.close()
+ef.lab_record({record!r})
 """
 
 
 @pytest.mark.heavy
 def test_a_real_kernel_survives(tmp_path):
+    """What leaves, floods, and does not end; and then every hostile answer. It still knows all that was tried."""
+    record, printed = tmp_path / "record.json", []
     manager, client = start_new_kernel()
-    printed = []
 
     def listen(message):
         printed.append(message["content"].get("text") or str(message["content"].get("traceback", "")))
@@ -263,15 +274,19 @@ def test_a_real_kernel_survives(tmp_path):
             manager.interrupt_kernel()
 
     try:
-        client.execute_interactive(KERNEL, timeout=300, output_hook=listen)
-        client.execute_interactive(f"ef.lab_record({str(tmp_path / 'record.json')!r})", timeout=60)
+        code = KERNEL.format(tests=str(Path(__file__).parent), record=str(record))
+        client.execute_interactive(code, timeout=300, output_hook=listen, allow_stdin=False)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-    assert len("".join(printed)) < 10_000
-    attempts = json.loads((tmp_path / "record.json").read_text())["attempts"]
-    said = [attempt["says"].split(":")[0] for attempt in attempts.values()]
+    text = "".join(printed)
+    assert len(text) < 10**5
+    assert "Traceback" not in text, text
+    said = re.findall("! ✗ empirical_fisher: (It [^:\n]*)", text)
     assert said == ["It stopped with SystemExit", "It did not end within 1 seconds.", "It was interrupted."]
+    assert (
+        json.loads(record.read_text())["attempts"]["empirical_fisher"]["tries"] > 330
+    )  # print gives no answer yet
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path):

@@ -10,6 +10,7 @@ from io import BytesIO
 from math import sqrt
 from threading import Semaphore
 from time import sleep
+from weakref import ref
 
 import ipywidgets
 import numpy as np
@@ -171,7 +172,14 @@ def test_a_state_is_restored(controlled):
     controlled.restore(turn=30, budget=0.02)
     assert controlled.state == {"turn": 30.0}
     assert controlled.words == "Turned 30°, the step spends √c = 0.141."
-    controlled.link(ef.Explorer(scene()))  # moves in the browser: tested there
+    linked = ef.Explorer(scene())
+    controlled.link(linked)  # moves in the browser: tested there
+    controlled.hand = {
+        "by": 1,
+        "at": 2,
+        "moved": {"turn": 3.0, "other": 4.0},
+    }  # other windows hear it of both
+    assert linked.hand == {"by": 1, "at": 2, "moved": {"turn": 3.0}}
     tell(controlled, reset=True)
     assert controlled.controls["budget"].value == 0.01
     assert "√c = 0.100" in controlled.words
@@ -383,12 +391,19 @@ def growth(run, first, last):
 
 def test_cells_that_run_again_leave_nothing_behind(monkeypatch):
     shown, mine = scene(), budget_slider()  # the learner's own slider lives on
+    made, still = [], ef.Explorer(scene())
 
     def run(i):
         run_cell(monkeypatch, "loop", str(i))
-        ef.Explorer(lambda budget: shown, budget=mine).to_png()
+        explorer = ef.Explorer(lambda budget: shown, budget=mine)
+        explorer.to_png()
+        explorer.link(still)
+        made.append(ref(explorer))
 
-    assert growth(run, 4, 12) < 10  # weak references of the libraries; an explorer that stays has 150
+    assert (
+        growth(run, 4, 12) < 30
+    )  # weak references of the libraries, and links; an explorer that stays has 150
+    assert [explorer() for explorer in made[:-1]] == [None] * (len(made) - 1)
 
 
 def test_moves_leave_nothing_behind(controlled):

@@ -123,6 +123,20 @@ def test_form_follows_the_room(visit, window, name):
     assert lab.until(lambda: figure.bounding_box() == wide)
 
 
+def check_phone(root):
+    """All that moves a figure stays in view while its panels scroll past."""
+    hands, figure = root.locator(".ef-hands"), root.locator(".ef-figure")
+    for part in (0, 0.5, 1):
+        root.page.evaluate(
+            "(part) => scrollTo(0, part * (document.body.scrollHeight - innerHeight) / 2)", part
+        )
+        box, seen = hands.bounding_box(), figure.bounding_box()
+        assert 0 <= box["y"] <= box["y"] + box["height"] <= 844
+        assert min(box["y"], seen["y"] + seen["height"]) - max(0, seen["y"]) > min(
+            400, 0.9 * seen["height"]
+        ), "the sliders hide the panels"
+
+
 FIT = "(width) => Object.assign(document.body.style, { width, margin: 0, padding: 0 })"
 
 
@@ -130,7 +144,7 @@ FIT = "(width) => Object.assign(document.body.style, { width, margin: 0, padding
 def test_one_screen_holds_a_figure_and_what_moves_it(visit, window, name):
     """JupyterLab on a laptop, and a column of text; on a phone the sliders stay while the panels scroll past."""
     root, scene = visit(name, reduced_motion="reduce"), gallery.shown(name)[0]
-    figure, sliders = root.locator(".ef-figure"), root.locator(".ef-sliders")
+    figure = root.locator(".ef-figure")
     for width, height, scale in ((1186, 560, 0.8), (700, 768, 0.7)):
         window.set_viewport_size({"width": 1366, "height": 768})
         window.evaluate(FIT, f"{width}px")
@@ -147,13 +161,7 @@ def test_one_screen_holds_a_figure_and_what_moves_it(visit, window, name):
     width, height = scene.narrow
     tall = pytest.approx(390 * height / width, abs=1)
     assert lab.until(lambda: (box := figure.bounding_box())["width"] == 390 and box["height"] == tall)
-    for part in (0, 0.5, 1):
-        window.evaluate("(part) => scrollTo(0, part * (document.body.scrollHeight - innerHeight) / 2)", part)
-        box, seen = sliders.bounding_box(), figure.bounding_box()
-        assert 0 <= box["y"] <= box["y"] + box["height"] <= 844
-        assert min(box["y"], seen["y"] + seen["height"]) - max(0, seen["y"]) > min(
-            400, 0.9 * seen["height"]
-        ), "the sliders hide the panels"
+    check_phone(root)
 
 
 def handles_at(name):
@@ -355,6 +363,10 @@ def test_controls_are_lists_and_sliders_of_the_states_that_the_page_has(window, 
     shows(kind="two")
     assert "One of these moves at a time" in root.locator(".ef-fixed").inner_text()
     assert lab.barriers(window) == []
+    window.set_viewport_size({"width": 390, "height": 844})
+    assert lab.until(lambda: root.get_attribute("data-controls") == "under")
+    check_phone(root)
+    assert slider.bounding_box()["y"] + slider.bounding_box()["height"] <= 844
     assert troubles == []
 
 

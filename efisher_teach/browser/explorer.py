@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import anywidget
 import ipywidgets
@@ -67,6 +68,9 @@ class Explorer(anywidget.AnyWidget):
     form = traitlets.Unicode("wide").tag(sync=True)
     """"narrow" from the moment when a view has no room for the wide form."""
 
+    hand = traitlets.Dict().tag(sync=True)
+    """Where a reader has moved the axes, and in which window: every other window of this kernel follows."""
+
     _boxes: tuple[Any, ...] = ()
     _shown: Shown | None = None  # so, too, where `__init__` has failed
 
@@ -78,6 +82,8 @@ class Explorer(anywidget.AnyWidget):
         self._build: Builder = build if self._is_slow else lambda progress, **values: build(**values)
         self._lock = RLock()  # JupyterLab may call from several threads
         self._serial = self._request = 0
+        self.linked: WeakKeyDictionary[Explorer, set[str]] = WeakKeyDictionary()
+        self.links: WeakSet[Any] = WeakSet()
         self.controls = controls
         self._initial_values = self._values = {name: control.value for name, control in controls.items()}
         first = self._build(progress=lambda part: None, **self._values)
@@ -96,6 +102,7 @@ class Explorer(anywidget.AnyWidget):
         for control in controls.values():
             control.observe(self._on_control, names="value")
         self.observe(self._on_form, names="form")
+        self.observe(self._on_hand, names="hand")
         self.on_msg(self._on_button)
         close_widgets_of_earlier_run(self)
 
@@ -166,8 +173,10 @@ class Explorer(anywidget.AnyWidget):
                 f"`names` must be axes of both explorers; got {', '.join(names) or 'none in common'}. "
                 f"They have {', '.join(mine)} and {', '.join(its)}."
             )
-        for name in names:
-            ipywidgets.jslink((self, name), (other, name))
+        made = [ipywidgets.jslink((self, name), (other, name)) for name in names]
+        for one, another in ((self, other), (other, self)):
+            one.linked[another] = {*names} | one.linked.get(another, set())
+            one.links.update(made)  # each would keep both alive, so it ends with the first that is closed
 
     def to_png(self, *, ratio: float | int = RATIO, caption: bool = False) -> bytes:
         """The whole figure in the current state, drawn by matplotlib, as PNG.
@@ -231,6 +240,8 @@ class Explorer(anywidget.AnyWidget):
             return
         for control in self.controls.values():
             control.unobserve(self._on_control, names="value")
+        for link in list(self.links):
+            link.close()
         for box in self._boxes:
             box.layout.close()
             box.close()
@@ -300,6 +311,13 @@ class Explorer(anywidget.AnyWidget):
         with self._lock:
             self._shown = self._prepare(self.scene, self.table, self.form)
             self.reply = self._next_reply(self._shown, self._values)
+
+    def _on_hand(self, _change) -> None:
+        """Pass on to explorers that are linked what a hand has moved: in another window, no link does."""
+        for other, names in list(self.linked.items()):
+            moved = {name: value for name, value in self.hand["moved"].items() if name in names}
+            if moved and self.hand["at"] != other.hand.get("at"):
+                other.hand = self.hand | {"moved": moved}
 
     def _prepare(self, scene: Scene, table: Table, smallest: str) -> Shown:
         """Draw what stands still of a scene, in its forms down to the smallest that is asked for."""

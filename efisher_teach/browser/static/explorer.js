@@ -240,7 +240,8 @@ class Figure {
     this.canvas = element("canvas", "", this.paper);
     this.grips = element("div", "ef-grips", this.sheet);
     this.side = element("div", "ef-side", this.root);
-    this.sliders = element("div", "ef-sliders", this.side);
+    this.hands = element("div", "ef-hands", this.side); // all that moves the figure: on a phone it stays in view
+    this.sliders = element("div", "ef-sliders", this.hands);
     this.views = element("div", "ef-views", this.side);
     this.working = element("div", "ef-progress", this.side, { hidden: "" });
     this.progress = element("progress", "", this.working, { max: 1, "aria-label": "computing" });
@@ -253,10 +254,16 @@ class Figure {
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.root);
     this.resized.observe(this.paper); // whose width follows the height of the window too
+    this.closing = new AbortController();
+    this.root.addEventListener("pointerdown", () => (this.held = true));
+    for (const end of ["pointerup", "pointercancel"])
+      addEventListener(end, () => (this.held = false), { capture: true, signal: this.closing.signal });
     this.listenToPointer();
   }
 
   close() {
+    this.closing.abort();
+    this.held = false;
     this.resized.disconnect();
     this.stop();
     cancelAnimationFrame(this.frame);
@@ -646,6 +653,8 @@ class Figure {
   }
 }
 
+const HERE = (globalThis.efisherTeachWindow ??= Math.random()); // the same for all explorers of a window
+
 /** anywidget's entry: a model gives replies and follows the axes. */
 function render({ model, el }) {
   const save = (name, value) => {
@@ -653,12 +662,31 @@ function render({ model, el }) {
     model.save_changes();
   };
   let waiting; // on the way the kernel hears five times a second where the reader is, and always where they stop
+  let hand = {}; // where the reader holds axes, until they have let go and the kernel has heard it
+  let untold = false;
+  let missed = {}; // what another window did meanwhile, and a hand here has not let through
   const tellKernel = () => {
-    if (waiting) model.save_changes();
     waiting = clearTimeout(waiting);
+    if (untold) {
+      model.set("hand", { by: HERE, at: performance.now(), moved: hand });
+      model.save_changes();
+      missed = {};
+    }
+    untold = false;
+    if (figure.held) return (waiting = setTimeout(tellKernel, 200));
+    hand = {};
+    for (const name in missed) followElsewhere(name, missed[name]);
+    missed = {};
+  };
+  /** Follow a hand in another window. No link hears of it: it would answer, and two windows would never come to rest. */
+  const followElsewhere = (name, value) => {
+    model.set(name, value, { silent: true });
+    figure.follow(name, value);
   };
   const figure = new Figure(el, {
     moved(name, value) {
+      hand = { ...hand, [name]: value };
+      untold = true;
       model.set(name, value);
       waiting ??= setTimeout(tellKernel, 200);
     },
@@ -686,7 +714,18 @@ function render({ model, el }) {
     if (files) download(new Blob([bytes], { type: kind }), file);
     files = Math.max(0, files - 1);
   });
-  for (const { name } of model.get("reply").axes) listen(`change:${name}`, () => figure.follow(name, model.get(name)));
+  for (const { name } of model.get("reply").axes) {
+    listen(`change:${name}`, () => {
+      const value = model.get(name);
+      if (figure.held && value !== (hand[name] ?? value)) missed[name] = value;
+      else figure.follow(name, value);
+    });
+  }
+  listen("change:hand", () => {
+    const { by, moved } = model.get("hand");
+    if (by === HERE) return;
+    for (const name in moved) name in hand ? (missed[name] = moved[name]) : followElsewhere(name, moved[name]);
+  });
   receive();
   return () => {
     for (const [event, callback] of listening) model.off(event, callback);
@@ -782,7 +821,7 @@ async function mount(parent, first) {
   const reset = () => asked.join() !== start.join() && go(start);
   const figure = new Figure(room, { moved: () => {}, wantForm: () => {}, reset });
   if (controls.length) {
-    const rows = element("div", "ef-controls", figure.root);
+    const rows = element("div", "ef-controls", figure.hands);
     figure.sliders.before(rows);
     set = buildControls(rows, controls, (i, place) => go((first.together ? asked : start).with(i, place)));
     set(start);
