@@ -234,6 +234,10 @@ def controls(name, cell, moves):
     for control in cell.locator(".ef-panel > .widget-hbox > .jupyter-widgets").all():
         hand = (Widget if control.locator(".noUi-target").count() else Choice)(control)
         found, first = measure(explorer, hand, moves, warm=12)
+        if not found:
+            raise RuntimeError(
+                f"{control.locator('.widget-label').first.inner_text()}: nothing was seen to move."
+            )
         for by, fresh in (("kernel", False), ("kernel, new background", True)):
             if latencies := [latency for latency, anew in found if anew == fresh]:
                 label = control.locator(".widget-label").inner_text()
