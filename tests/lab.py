@@ -6,12 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import sha512 as sha512_of
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import matplotlib.image
@@ -360,16 +364,105 @@ class Touch:
         self.session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
 
-def barriers(page: Page, *looks: tuple[int, str], rules: tuple[str, ...] = ()) -> list[str]:
-    """What axe-core calls serious or critical, in some widths and themes: by default in two that share neither."""
+WCAG = {"wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"}
+LARGE = (320, "light")  # a window of 1280 pixels at 400 %
+
+
+def barriers(page: Page, *looks: tuple[int, str], within: str = "") -> list[str]:
+    """What axe-core finds against WCAG 2.2 AA, or else calls serious, in some widths and themes.
+
+    By default in three: narrow and dark, wide and light, and at 400 %. `within` is what is looked at: else all.
+    """
     found = []
-    for width, scheme in looks or ((390, "dark"), (1500, "light")):
-        page.set_viewport_size({"width": width, "height": 900})
+    for width, scheme in looks or ((390, "dark"), (1500, "light"), LARGE):
+        page.set_viewport_size({"width": width, "height": 900 if width > 320 else 256})
         page.emulate_media(color_scheme=scheme)
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         options = {"resultTypes": ["violations"], "preload": False}  # the styles are in the page
-        options["rules"] = {rule: {"enabled": True} for rule in rules}
-        for rule in Axe().run(page, options=options).response["violations"]:
-            for node in rule["nodes"] if rule["impact"] in ("serious", "critical") else []:
-                found.append(f"{width} {scheme} {rule['id']}, {rule['help']}: {node['html'][:200]}")
+        options["rules"] = {"target-size": {"enabled": True}}  # off in axe-core, where it is not asked for
+        for rule in Axe().run(page, within or None, options).response["violations"]:
+            for node in rule["nodes"]:
+                if WCAG & {*rule["tags"]} or rule["impact"] in ("serious", "critical"):
+                    found.append(f"{width} {scheme} {rule['id']}, {rule['help']}: {node['html'][:200]}")
     return found
+
+
+def from_npm(name: str, version: str, sha512: str) -> Path:
+    """The files of a package of npm, by the hash of its archive; kept beside the packages of this environment."""
+    folder = Path(sys.prefix) / ".npm" / f"{name.replace('/', '+')}@{version}"
+    if folder.exists():
+        return folder
+    if not (npm := shutil.which("npm")):
+        pytest.skip(f"{name} comes by npm, which is not here.")
+    with TemporaryDirectory(dir=sys.prefix) as beside:
+        command = [npm, "pack", "--silent", f"{name}@{version}"]
+        packed = subprocess.run(command, cwd=beside, capture_output=True, text=True, timeout=120)
+        if packed.returncode:
+            pytest.skip(f"npm gives no {name}: {packed.stderr[-300:]}")
+        data = (Path(beside) / packed.stdout.strip()).read_bytes()
+        assert b64encode(sha512_of(data).digest()).decode() == sha512, f"npm gives another {name}"
+        with tarfile.open(fileobj=BytesIO(data)) as archive:
+            archive.extractall(beside, filter="data")
+        folder.parent.mkdir(exist_ok=True)
+        (Path(beside) / "package").replace(folder)
+    return folder
+
+
+READER = (
+    "@guidepup/virtual-screen-reader",
+    "0.33.0",
+    "CXMkIx19oFZ7BS7TcvDibXn6A2RsEs8nVX9IijHW7HQ0qTGHgc2WErkaMi12YPQi1Zypxr36NfRYWgBxUNvMtQ==",
+)
+LOAD = """async (code) => {
+    const address = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+    window.reader = (await import(address)).virtual;
+  }"""
+HEAR = """async (root, change) => {
+    await reader.start({ container: root });
+    const [first] = await reader.spokenPhraseLog();
+    const read = async () => (await reader.spokenPhraseLog()).at(-1) !== `end of ${first}`;
+    for (let i = 0; i < 9000 && (await read()); i++) await reader.next();
+    const before = (await reader.spokenPhraseLog()).length;
+    if (change) {
+      eval(change)(root);
+      await new Promise((done) => setTimeout(done, 1500)); // live regions wait for the hand to rest
+    }
+    const log = await reader.spokenPhraseLog();
+    await reader.stop();
+    return change ? log.slice(before) : log;
+  }"""
+
+
+def hear(element: Locator, change: str = "") -> list[str]:
+    """What a virtual screen reader says of an element, from its beginning to its end; or of a change in it alone."""
+    code = (from_npm(*READER) / "lib" / "esm" / "index.browser.js").read_text()
+    if not element.page.evaluate("'reader' in window"):
+        element.page.evaluate(LOAD, code)
+    return element.evaluate(HEAR, change)
+
+
+SIGNS = """(root) => {
+    const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (texts.nextNode()) {
+      for (const { index, 0: number } of texts.currentNode.data.matchAll(/[−-]\\d+/g)) {
+        const [sign, digit] = [index, index + 1].map((at) => {
+          const range = document.createRange();
+          range.setStart(texts.currentNode, at);
+          range.setEnd(texts.currentNode, at + 1);
+          return range.getBoundingClientRect();
+        });
+        if (sign.width) found.push([number, sign.left < digit.left || sign.top !== digit.top]);
+      }
+    }
+    return found;
+  }"""
+
+
+def turned_signs(element: Locator) -> list[str]:
+    """Numbers whose sign does not stand before them, where all around goes from right to left; some must have one."""
+    element.page.evaluate("document.documentElement.dir = 'rtl'")
+    found = element.evaluate(SIGNS)
+    element.page.evaluate("document.documentElement.dir = ''")
+    assert found, "no number has a sign"
+    return [number for number, stands_before in found if not stands_before]

@@ -420,6 +420,24 @@ def test_words_are_said_politely_and_once(visit):
     assert root.locator(".ef-error").get_attribute("role") == "alert"
 
 
+def test_a_screen_reader_hears_what_the_words_say(visit):
+    """Once as a sentence, once as the name of the picture; a move is announced, politely. And from right to left."""
+    root, words = visit("the_best_step"), gallery.explorer("the_best_step").shown.say
+    assert lab.until(root.locator(".ef-live").text_content)
+    heard = lab.hear(root)
+    title = gallery.shown("the_best_step")[0].title
+    assert (heard[0], heard[-1]) == (f"group, {title}", f"end of group, {title}")
+    assert f"image, {title}. {words((180,))}" in heard
+    assert heard[heard.index("paragraph") + 1] == words((180,))
+    (slider,) = (phrase for phrase in heard if phrase.startswith("slider"))
+    assert slider.startswith("slider, turn the candidate, ")
+    assert slider.endswith(", current value 0°")
+    assert not {"button", "slider", "image", "textbox", "combobox"} & {*heard}, "something has no name"
+    change = f"(root) => ({SET})(root.querySelector('.ef-axis input'), 20)"
+    assert f"polite: {words((20,))}" in lab.hear(root, change)
+    assert lab.turned_signs(root) == []
+
+
 @pytest.mark.heavy
 def test_moves_leave_nothing_in_the_browser(visit, window):
     root = visit("damping")

@@ -119,6 +119,27 @@ def test_notebooks_shut_nobody_out_before_a_guess(opened):
     assert lab.barriers(opened, (1500, "light")) == []
 
 
+def test_a_screen_reader_hears_a_page_and_its_question(opened):
+    heard = lab.hear(opened.locator("body"))
+    headings = [phrase for phrase in heard if phrase.startswith("heading, ")]
+    titles = opened.locator("main :is(h1, h2, h3)").all_inner_texts()
+    assert [phrase.partition(", ")[2].rpartition(", level ")[0] for phrase in headings] == titles
+    assert headings[0].endswith("level 1")
+    assert heard.index("main") < heard.index(headings[0])
+    assert not {"button", "slider", "image", "textbox", "combobox", "radio", "link"} & {*heard}, (
+        "it has no name"
+    )
+    card = opened.locator(".ef-question .ef-card").first
+    heard = lab.hear(card)
+    assert card.locator(".ef-said").inner_text().strip() in heard
+    options = card.locator("fieldset label").all_inner_texts()
+    radios = [phrase for phrase in heard if phrase.startswith("radio, ")]
+    assert len(radios) == len(options)
+    assert all(phrase.startswith(f"radio, {said}") for phrase, said in zip(radios, options, strict=True))
+    assert any(phrase.startswith("slider, how sure are you?") for phrase in heard)
+    assert lab.turned_signs(opened.locator("main")) == []
+
+
 def test_a_guess_opens_answer_and_figure(opened):
     gated = opened.locator(".ef-page:not([data-gate=''])").first
     question = opened.locator(".ef-question .ef-card").first
@@ -233,16 +254,6 @@ def test_front_page_and_papers_work_and_shut_nobody_out(site, window):
             assert window.evaluate("getComputedStyle(document.body).backgroundColor") == paper
         assert lab.barriers(window) == [], name
     assert troubles == []
-
-
-LOOKS = [(width, scheme) for width in (390, 1366) for scheme in ("light", "dark")]
-
-
-@pytest.mark.parametrize("name", ["index", "03_the_best_step"])
-def test_targets_are_large_enough_for_a_thumb(site, window, name):
-    window.goto((site / f"{name}.html").as_uri())
-    lab.guess_all(window)
-    assert lab.barriers(window, *LOOKS, rules=("target-size",)) == []
 
 
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])

@@ -67,6 +67,11 @@ class Card(anywidget.AnyWidget, _Follower):
     """The browser's own report of where it runs."""
     words = folded = ""
 
+    @traitlets.validate("html")
+    def _as_text(self, proposal: Any) -> str:
+        """Markup is a text with methods of its own, which marimo sends as an object."""
+        return "".join(proposal["value"])
+
     def for_page(self) -> dict[str, Any]:
         """Nothing: the stored HTML is all that a page needs."""
         return {}

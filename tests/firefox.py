@@ -1,0 +1,117 @@
+"""A real Firefox, driven through WebDriver BiDi, which it speaks itself: for what must not hold in Chromium alone."""
+
+import json
+import os
+import shutil
+import subprocess
+from base64 import b64decode
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lab
+import pytest
+from websocket import create_connection
+
+KEYS = {"Home": "\ue011", "End": "\ue010", "PageUp": "\ue00e", "ArrowRight": "\ue014"}
+
+
+class Firefox:
+    """A window, one page at a time. Whatever a page logs as an error is in `troubles`."""
+
+    def __init__(self, address: str):
+        self.socket = create_connection(f"{address}/session", suppress_origin=True, timeout=120)
+        self.asked, self.troubles = 0, []
+        self.send("session.new", capabilities={})
+        self.send("session.subscribe", events=["log.entryAdded"])
+        self.page = {
+            "context": self.send("browsingContext.create", type="window")["context"]
+        }  # which has the focus
+
+    def send(self, method: str, **params: Any) -> Any:
+        """Ask the browser, and wait for its answer."""
+        self.asked += 1
+        self.socket.send(json.dumps({"id": self.asked, "method": method, "params": params}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.asked:
+            if answer.get("params", {}).get("level") == "error":
+                self.troubles.append(answer["params"]["text"])
+        if answer["type"] == "error":
+            raise RuntimeError(f"{method}: {answer['message']}")
+        return answer["result"]
+
+    def open(self, url: str, width: int = 1500, height: int = 1000) -> None:
+        """Go to a page."""
+        size = {"viewport": {"width": width, "height": height}, "devicePixelRatio": 2}
+        self.send("browsingContext.setViewport", **self.page, **size)
+        self.send("browsingContext.navigate", **self.page, url=url, wait="complete")
+
+    def ask(self, function: str, selector: str = "html") -> Any:
+        """What a function of JavaScript gives for the first element of a selector, as JSON; it may be a promise."""
+        code = f"Promise.resolve(({function})(document.querySelector({json.dumps(selector)}))).then(JSON.stringify)"
+        answer = self.send("script.evaluate", expression=code, target=self.page, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{selector}: {answer['exceptionDetails']['text']}")
+        return json.loads(answer["result"].get("value", "null"))
+
+    def wait_for(self, selector: str, text: str = "", timeout: float = 300) -> None:
+        """Wait for an element that has this text."""
+        has = f"(node) => Boolean(node?.textContent.includes({json.dumps(text)}))"
+        assert lab.until(lambda: self.ask(has, selector), timeout), f"no {selector} with “{text}”"
+
+    def act(self, kind: str, *actions: dict, **about: Any) -> None:
+        """Let a device act: "key" or "pointer"."""
+        self.send(
+            "input.performActions",
+            **self.page,
+            actions=[{"type": kind, "id": kind, "actions": actions} | about],
+        )
+
+    def press(self, selector: str, key: str) -> None:
+        """Press a key on an element."""
+        self.ask("(node) => node.focus()", selector)
+        self.act("key", *({"type": way, "value": KEYS.get(key, key)} for way in ("keyDown", "keyUp")))
+
+    def click(self, selector: str, text: str = "") -> None:
+        """Click the middle of an element."""
+        self.wait_for(selector, text)
+        middle = """(node) => {
+            node.scrollIntoView({ block: "center" });
+            const box = node.getBoundingClientRect();
+            return [box.x + box.width / 2, box.y + box.height / 2];
+          }"""
+        x, y = (round(each) for each in self.ask(middle, selector))
+        press = ({"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0})
+        self.act("pointer", {"type": "pointerMove", "x": x, "y": y}, *press)
+
+    def photograph(self, selector: str) -> Any:
+        """An element as it is on the screen, (height, width, 3) in [0, 1]."""
+        where = "(node) => JSON.parse(JSON.stringify(node.getBoundingClientRect()))"
+        clip = {"type": "box"} | self.ask(where, selector)
+        return lab.read_png(
+            b64decode(self.send("browsingContext.captureScreenshot", **self.page, clip=clip)["data"])
+        )
+
+
+@contextmanager
+def browser(folder: Path):
+    """Firefox with a new profile. Tests are skipped without one, unless a browser is required."""
+    found = shutil.which("firefox-esr") or shutil.which("firefox")
+    if not found:
+        stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
+        stop("these tests need Firefox on the PATH (Debian: apt install firefox-esr)")
+    port = folder / "WebDriverBiDiServer.json"
+    command = [found, "--headless", "--no-remote", "--profile", folder, "--remote-debugging-port", "0"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*command, "about:blank"], stdout=log, stderr=log)
+    try:
+        if not lab.until(
+            lambda: process.poll() is None and port.exists() and port.read_text().endswith("}"), 60
+        ):
+            raise RuntimeError(f"Firefox did not start:\n{(folder / 'log').read_text()[-2000:]}")
+        about = json.loads(port.read_text())
+        fox = Firefox(f"ws://{about['ws_host']}:{about['ws_port']}")
+        yield fox
+        fox.send("browser.close")
+    finally:
+        process.terminate()
+        process.wait(20)
