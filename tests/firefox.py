@@ -24,9 +24,8 @@ class Firefox:
         self.asked, self.troubles = 0, []
         self.send("session.new", capabilities={})
         self.send("session.subscribe", events=["log.entryAdded"])
-        self.page = {
-            "context": self.send("browsingContext.create", type="window")["context"]
-        }  # which has the focus
+        self.page = {"context": self.send("browsingContext.create", type="window")["context"]}
+        self.send("browsingContext.activate", **self.page)  # else it has no focus
 
     def send(self, method: str, **params: Any) -> Any:
         """Ask the browser, and wait for its answer."""
@@ -53,7 +52,7 @@ class Firefox:
             raise RuntimeError(f"{selector}: {answer['exceptionDetails']['text']}")
         return json.loads(answer["result"].get("value", "null"))
 
-    def wait_for(self, selector: str, text: str = "", timeout: float = 300) -> None:
+    def wait_for(self, selector: str, text: str = "", timeout: float = 180) -> None:
         """Wait for an element that has this text."""
         has = f"(node) => Boolean(node?.textContent.includes({json.dumps(text)}))"
         assert lab.until(lambda: self.ask(has, selector), timeout), f"no {selector} with “{text}”"

@@ -368,10 +368,10 @@ WCAG = {"wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"}
 LARGE = (320, "light")  # a window of 1280 pixels at 400 %
 
 
-def barriers(page: Page, *looks: tuple[int, str], within: str = "") -> list[str]:
+def barriers(page: Page, *looks: tuple[int, str], within: dict | None = None) -> list[str]:
     """What axe-core finds against WCAG 2.2 AA, or else calls serious, in some widths and themes.
 
-    By default in three: narrow and dark, wide and light, and at 400 %. `within` is what is looked at: else all.
+    By default in three: narrow and dark, wide and light, and at 400 %. `within` is a context of axe-core, or all.
     """
     found = []
     for width, scheme in looks or ((390, "dark"), (1500, "light"), LARGE):
@@ -380,7 +380,7 @@ def barriers(page: Page, *looks: tuple[int, str], within: str = "") -> list[str]
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         options = {"resultTypes": ["violations"], "preload": False}  # the styles are in the page
         options["rules"] = {"target-size": {"enabled": True}}  # off in axe-core, where it is not asked for
-        for rule in Axe().run(page, within or None, options).response["violations"]:
+        for rule in Axe().run(page, within, options).response["violations"]:
             for node in rule["nodes"]:
                 if WCAG & {*rule["tags"]} or rule["impact"] in ("serious", "critical"):
                     found.append(f"{width} {scheme} {rule['id']}, {rule['help']}: {node['html'][:200]}")
@@ -418,6 +418,8 @@ LOAD = """async (code) => {
     window.reader = (await import(address)).virtual;
   }"""
 HEAR = """async (root, change) => {
+    const bare = root !== document.body && !root.hasAttribute("role");
+    if (bare) root.setAttribute("role", "group"); // so that its end is heard
     await reader.start({ container: root });
     const [first] = await reader.spokenPhraseLog();
     const read = async () => (await reader.spokenPhraseLog()).at(-1) !== `end of ${first}`;
@@ -429,6 +431,7 @@ HEAR = """async (root, change) => {
     }
     const log = await reader.spokenPhraseLog();
     await reader.stop();
+    if (bare) root.removeAttribute("role");
     return change ? log.slice(before) : log;
   }"""
 
