@@ -1,11 +1,11 @@
-"""Batches and memory: the step of a minibatch is the exact answer to another question, and no mean of steps mends that.
+"""Batches and memory: a minibatch's step answers another question exactly; averaging such steps does not repair it.
 
 At a θ that stays, batch after batch makes its step -η(C_B + εI)⁻¹g_B. Its examples are all that it knows: as long as
 there are no more of them than parameters, each is given all that it asks for, and the others what is left. Two memories
-mend it, each with a weight that falls by the factor 1 - 1/M from batch to batch:
+help, each with a weight that falls by the factor 1 - 1/M from batch to batch:
 
     of C       Δ = -η(C̄ + εI)⁻¹g_B, with C̄ the running average of C_B
-    of steps   Δ minimises E_B[(gᵢᵀΔ + η)²] + ε‖Δ - μΔ₋‖²: what the last step gave to earlier batches is kept
+    of steps   Δ minimises E_B[(gᵢᵀΔ + η)²] + ε‖Δ - βΔ₋‖²: what the last step gave to earlier batches is kept
 """
 
 from typing import NamedTuple
@@ -95,21 +95,20 @@ def batches_and_memory(problem: Problem, *, remember: str = "C", seed: int = 0) 
 
 
 WORDS = (
-    "Batches of {batch}, a memory of {memory} and ε = {damping}. The step of a batch asks each of its examples for a "
-    "decrease of η = 0.1. They miss it by {own_misses:.2f} η, in root mean square, and all examples by "
-    "{all_miss:.2f} η: the median over batches. Without a step they would miss it by 1 η, with the step of all "
-    "examples by {least:.2f} η. The mean of the batches' steps is off that step by {off:.0f} % of its length, "
-    "and a single one scatters about the mean by {scatter:.0f} %."
+    "Batches of {batch}, a memory of {memory}, ε = {damping}. Each step asks its batch for a decrease of η = 0.1. The "
+    "batch misses it by {own_misses:.2f} η (root mean square; median over batches), all examples by {all_miss:.2f} η. "
+    "Without a step that would be 1 η, with the step of all examples {least:.2f} η. The mean of the steps is off that "
+    "step by {off:.0f} % of its length; single steps scatter about their mean by {scatter:.0f} %."
 )
 PRESETS = (
     Preset("One example", {"batch": 1.0, "memory": 1.0, "damping": 1e-4},
-           "It is given all that it asks for, by the shortest step that does it.",
+           "The one example gets all that it asks for, by the shortest step that does it.",
            "And the examples that are not in the batch?"),
     Preset("Two examples", {"batch": 2.0, "memory": 1.0, "damping": 1e-4},
-           "As many as there are parameters: both are still served exactly, by a step that is longer yet.",
-           "Why do all examples fare worse than with one?"),
+           "As many as there are parameters: both are still served exactly, by a much longer step.",
+           "Why do all examples together do worse than with batches of one?"),
     Preset("Many", {"batch": 64.0, "memory": 1.0, "damping": 1e-4},
-           "What serves these 64 serves nearly all alike: the two curves meet.",
+           "What serves these 64 serves all examples nearly as well: the two curves meet.",
            "Where would they meet for a network with a million parameters?"),
     Preset("Remembered", {"batch": 2.0, "memory": 32.0, "damping": 1e-2},
            "The batch still has two examples, but the step knows of others.",
@@ -184,7 +183,7 @@ def still(panels, background):
     served.set_xticks(BATCHES, [f"{size:.0f}" for size in BATCHES], minor=False)
     served.axhline(1, color=OTHER, lw=1)
     label(served, 60, 1.02, "without a step", OTHER, ha="right", va="bottom")
-    served.set_title("How far examples miss what is asked, in η")
+    served.set_title("How far examples miss η, in units of η")
     key(served, "upper left", ("all examples", TRUTH), ("its own batch", DATA))
     key(served, "lower right", ("all, by the step of all (dashed)", EMPIRICAL_FISHER))
 

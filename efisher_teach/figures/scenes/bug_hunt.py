@@ -18,6 +18,7 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_two_by_two
 from efisher_teach.core.step import step_along
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
@@ -114,10 +115,10 @@ PRESETS = (
            "ggᵀ knows one direction, g: whatever ε is, the step goes along −g.",
            "Its ellipse has become two lines. What does a step along them cost in ggᵀ?"),
     Preset("1/n missing", {"mistake": 2.0, "damping": 1.0},
-           "In GᵀG all costs n times as much: its ellipse is a spot, the step spends c/n, and ε weighs n times less.",
+           "By GᵀG every step costs n times as much: its ellipse is a spot, the step spends c/n, and ε weighs n times less.",
            "If η is tuned by hand, which half of this mistake remains?"),
     Preset("Centred", {"mistake": 4.0, "damping": 1e-5},
-           "C − ggᵀ turns nothing, but what all examples share costs nothing in it: the step spends more than c.",
+           "C − ggᵀ does not turn the step, but what all examples share is free in it: more than c is spent.",
            "When does it spend most: when the examples agree, or when they do not?"),
     Preset("ε on the sum", {"mistake": 6.0, "damping": 1.0},
            "The budget is met, and the ellipse is right; but ε/n hardly damps.",
@@ -129,7 +130,7 @@ def background(data):
     """A view with room for the right ellipse and every step, and limits for what they spend and how they turn."""
     matrices, steps, spent, turns = jax.vmap(partial(_mistakes, data))(jnp.asarray(DAMPINGS, float))
     C = matrices[0, 0]
-    box = jnp.sqrt(data["budget"] * jnp.diagonal(jnp.linalg.inv(C)))  # of the right ellipse
+    box = jnp.sqrt(data["budget"] * jnp.diagonal(solve_two_by_two(C, jnp.eye(2))))  # of the right ellipse
     reach = jnp.maximum(box, jnp.max(jnp.abs(steps), axis=(0, 1)))
     largest = jnp.maximum(10.0, jnp.max(jnp.abs(turns)))
     return {
@@ -166,7 +167,7 @@ def respond(data, state):
 def still(panels, background):
     """Both steps in the plane of the two parameters; what each mistake spends, and how far it turns the step."""
     both, spent, turns = (panels[letter] for letter in "ABC")
-    centre(both, background["reach"], ASPECT, xlabel="Δθ₁", ylabel="Δθ₂", title="Steps, and what they end on")
+    centre(both, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂", title="Steps, and what they end on")
     both.locator_params(nbins=5, steps=[1, 2, 5, 10])
     right = ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER)
     key(both, "lower left", *right, ("along −g", DESCENT))
@@ -198,7 +199,7 @@ def _mistakes(data, damping):
     matrices = jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, centred, data["fisher"], C])
     dampings = damping * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(G))
     damped = matrices + dampings[:, None, None] * jnp.eye(2, dtype=g.dtype)
-    v = jnp.linalg.solve(damped, jnp.broadcast_to(g, (len(NAMES), 2))[..., None])[..., 0]
+    v = jax.vmap(solve_two_by_two, (0, None))(damped, g)
     v = v.at[1].set(g)  # exactly, up to its length: at a tiny ε the rounding of ggᵀ would turn it
     steps = -v * jnp.sqrt(c / jax.vmap(quadratic_form)(matrices, v))[:, None]
     side = jnp.where(plane.turned(steps[0], g) > 0, -1, 1)

@@ -16,12 +16,14 @@ import numpy as np
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_jacobians
-from efisher_teach.core.matrices import empirical_fisher, generalised_eigenvalues
+from efisher_teach.core.matrices import empirical_fisher
+from efisher_teach.core.precision import cholesky, dot, eigh
 from efisher_teach.core.problems import Problem
+from efisher_teach.core.solve import solve_two_by_two
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, EMPIRICAL_FISHER, NATURAL
 from efisher_teach.figures.marks import centre, dots, key, line, set_up
-from efisher_teach.figures.plane import circle, ellipse, numbers, percent, points
+from efisher_teach.figures.plane import circle, percent, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
 
 SPLITS = np.linspace(0, 1, 21)
@@ -97,14 +99,14 @@ PRESETS = (
            "Split at the logit the Gauss-Newton matrix is the Fisher, and here the Hessian too.",
            "Which examples will gain weight if the split moves to the probability?"),
     Preset("Probability", {"split": 1.0, "scale": 2.0},
-           "Split at the probability it is the empirical Fisher: a wrong label has the weight 1, a doubtful one ¼.",
+           "Split at the probability it is the empirical Fisher: a label ruled out weighs 1, a doubtful one ¼.",
            "It is a Gauss-Newton matrix. Is it a good model of the curvature?"),
     Preset("No opinion", {"split": 1.0, "scale": 0.0},
-           "At θ = 0 every label has the probability ½ and every split the same matrix.",
-           "Will the split matter more or less as the model grows surer?"),
+           "At θ = 0 every label has the probability ½ and every split gives the same matrix.",
+           "Will the split matter more or less as the model grows more confident?"),
     Preset("Too sure", {"split": 1.0, "scale": 3.0},
-           "Three times the fitted θ: few examples are doubtful, and nearly all of C is mistakes.",
-           "Which of the two matrices forgets the mistakes?"),
+           "Three times the fitted θ: confident mistakes make up nearly all of C.",
+           "Which of the two matrices hardly counts the mistakes?"),
 )  # fmt: skip
 
 
@@ -128,22 +130,22 @@ def respond(data, state):
     margin = (2 * problem.y - 1) * jax.vmap(problem.output_fn, (None, 0))(params, problem.x)
     chance = jax.nn.sigmoid(margin)  # that the model gives to the label
     weights = {name: _weight(chance, at) for name, at in (("fisher", 0.0), ("empirical", 1.0), ("split", s))}
-    rows = {name: jnp.sqrt(weight)[:, None] * J for name, weight in weights.items()}
-    F, C, M = (empirical_fisher(each) for each in rows.values())
-    seen = jnp.linalg.inv(jnp.linalg.cholesky(F)).T  # back from the coordinates where F is the identity
-    most, least = generalised_eigenvalues(M, F)
-    empirical_most, empirical_least = generalised_eigenvalues(C, F)
+    F, C = (empirical_fisher(jnp.sqrt(weights[name])[:, None] * J) for name in ("fisher", "empirical"))
+    seen = solve_two_by_two(F, cholesky(F))  # L⁻ᵀ, back from the coordinates where F = LLᵀ is the identity
+    ratios, axes = eigh(dot(seen.T, dot(C, seen)))
+    split_ratios = 1 - s + s * ratios  # of (1 − s)F + sC, with the same axes
     wrong = chance < 0.5
     fisher_share, empirical_share, share = (jnp.sum(w * wrong) / jnp.sum(w) for w in weights.values())
     grid, z = jnp.linspace(0, 1, POINTS, dtype=dtype), jnp.linspace(-FARTHEST, FARTHEST, POINTS, dtype=dtype)
     return {
-        "empirical": ellipse(rows["empirical"], seen, POINTS),
-        "split_matrix": ellipse(rows["split"], seen, POINTS),
+        "empirical": dot(circle(POINTS, dtype) / jnp.sqrt(ratios), axes.T),
+        "split_matrix": dot(circle(POINTS, dtype) / jnp.sqrt(split_ratios), axes.T),
         "weights": points(grid, _weight(grid, s)),
         "examples": points(chance, weights["split"])[:SHOWN],
         "outer": points(_inner(z, s), jax.nn.softplus(-z)),
         "losses": points(_inner(margin, s), jax.nn.softplus(-margin))[:SHOWN],
-        **numbers(least=least, most=most, empirical_least=empirical_least, empirical_most=empirical_most),
+        **dict(zip(("least", "most"), split_ratios, strict=True)),
+        **dict(zip(("empirical_least", "empirical_most"), ratios, strict=True)),
         **percent(wrong=jnp.mean(wrong), share=share),
         **percent(fisher_share=fisher_share, empirical_share=empirical_share),
     }
@@ -162,10 +164,10 @@ def still(panels, background):
     for ends, panel in ((background["weight_ends"], weight), (background["outer_ends"], loss)):
         for curve, color in zip(ends, (NATURAL, EMPIRICAL_FISHER), strict=True):
             panel.plot(*curve.T, color=color, lw=1.4)
-    set_up(weight, xlim=(-0.02, 1.02), ylim=(-0.03, 1.05), xlabel="q, the model's belief in the label")
+    set_up(weight, xlim=(-0.02, 1.02), ylim=(-0.03, 1.05), xlabel="q, the probability of the label")
     weight.set_title("Weight of an example")
     key(weight, "upper right", ("C: (1 − q)²", EMPIRICAL_FISHER), ("F: q(1 − q)", NATURAL))
-    set_up(loss, xlim=(-6, 4), ylim=(-0.15, 5), xlabel="u, what the model is linearised in")
+    set_up(loss, xlim=(-6, 4), ylim=(-0.15, 5), xlabel="u, the part that is linearised")
     loss.set_title("Loss of an example, h(u)")
     key(loss, "upper right", ("u = q: −log q", EMPIRICAL_FISHER), ("u = logit", NATURAL))
 

@@ -94,10 +94,10 @@ PRESETS = (
            "All four losses may fall alike only if the loud gradient is followed uphill: its weight is negative.",
            "What does MGDA do, which may not give a negative weight?"),
     Preset("A quiet one", {"angle": 120.0, "length": 0.25, "damping": 1e-4},
-           "To please a gradient that is small, equal decrease must give it most of the weight.",
+           "To lower the quiet loss as much as the others, equal decrease must give its gradient most of the weight.",
            "Whose step would you take if the fourth label were wrong?"),
     Preset("Damped", {"angle": 120.0, "length": 0.25, "damping": 1.0},
-           "Next to ε the quiet gradient counts for nothing: the empirical Fisher is descent.",
+           "Beside ε the quiet gradient hardly counts: the empirical Fisher is nearly descent.",
            "At which ε does the fourth begin to pay?"),
 )  # fmt: skip
 

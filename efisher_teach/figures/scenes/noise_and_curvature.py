@@ -56,7 +56,7 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
     Examples:
         >>> scene = ef.scenes.noise_and_curvature()
         >>> print(scene.presets[1].asks)
-        What becomes of a step −C⁻¹g here?
+        How long is the step −C⁻¹g here?
     """
     rng = np.random.default_rng(seed)
     ends = np.stack([_ends_of_runs(rng, int(batch)) for batch in BATCHES])
@@ -84,18 +84,19 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
 
 WORDS = (
     "With noise σ = {noise} and misfit {misfit} the empirical Fisher is {least:.2g} to {most:.2g} times the Hessian, "
-    "which is the Fisher here. Noise: in batches of {batch} SGD ends {excess:.2g} above the least loss; C says "
-    "{predicted_excess:.2g}, the Fisher {believed_excess:.2g}. {inside:.0f} % of the runs end within two deviations by "
-    "C, where 86 % should, and {inside_believed:.0f} % by the Fisher. Gap: a fit to 100 examples has {gap_here:.2g} "
-    "more loss on new ones, on average (one scatters by {scatter:.1g}); C says {takeuchi:.2g}, the Fisher 0.02."
+    "which is the Fisher here. Noise: in batches of {batch} SGD ends {excess:.2g} above the minimum; C predicts "
+    "{predicted_excess:.2g}, the Fisher {believed_excess:.2g}. {inside:.0f} % of the runs end inside C's ellipse of "
+    "two deviations, where 86 % should, and {inside_believed:.0f} % inside the Fisher's. Gap: a fit to 100 examples "
+    "has {gap_here:.2g} more loss on new ones, on average (standard deviation {scatter:.1g}); C says {takeuchi:.2g}, "
+    "the Fisher 0.02."
 )
 PRESETS = (
     Preset("Well specified", {"noise": 1.0, "misfit": 0.0, "batch": 2.0},
-           "The noise is what the model believes: C, F and H are one matrix, and it does both jobs.",
-           "Which slider parts them by a factor, and which by direction?"),
+           "The noise is what the model assumes: C, F and H are one matrix, and it does both jobs.",
+           "Which slider changes C by a factor, and which changes its shape?"),
     Preset("Little noise", {"noise": 0.25, "misfit": 0.0, "batch": 2.0},
            "The cloud is small, as C says. The loss bends as before: as a curvature C is 16 times too small.",
-           "What becomes of a step −C⁻¹g here?"),
+           "How long is the step −C⁻¹g here?"),
     Preset("Misspecified", {"noise": 0.5, "misfit": 1.0, "batch": 2.0},
            "The cloud is longest where C is largest, while the loss bends alike in all directions.",
            "Is the generalisation gap still p/n?"),

@@ -1,4 +1,4 @@
-"""Rare and wrong: whom equal decrease finds that descent neglects, and what it learns by heart, while training goes on.
+"""Rare and wrong: whom equal decrease finds that descent neglects, and what it memorises, while training goes on.
 
 The runs come from outside, as training takes seconds. What moves is how far training has gone, which is the only way
 to compare methods that take steps of different length: at the same mean loss.
@@ -105,8 +105,8 @@ WORDS = (
     "that descent neglects, and descent {descent_neglected:.0f} %; of the other kinds {equal_others:.0f} % and "
     "{descent_others:.0f} %. With wrong labels equal decrease knows {equal_wrong:.0f} % of all unseen digits (from "
     "{equal_low:.0f} to {equal_high:.0f} % over the draws), and descent {descent_wrong:.0f} % (from {descent_low:.0f} "
-    "to {descent_high:.0f} %); told whom not to ask, they know {equal_told:.0f} % and {descent_told:.0f} %. Under "
-    "descent the neglected have a loss of {loss_neglected:.2f}, the wrong one of {loss_wrong:.2f}."
+    "to {descent_high:.0f} %); told which labels are wrong, they know {equal_told:.0f} % and {descent_told:.0f} %. "
+    "Under descent the neglected have a loss of {loss_neglected:.2f}, the wrong one of {loss_wrong:.2f}."
 )
 
 
@@ -157,13 +157,13 @@ def still(panels, background):
     kinds, labels, losses = (panels[letter] for letter in "ABC")
     set_up(kinds, xlim=(-3, 103), ylim=(-3, 103), xlabel="by descent", ylabel="by equal decrease")
     kinds.plot([0, 100], [0, 100], color=FAINT, lw=1.2)
-    kinds.set_title("Known of a rare kind, %")
+    kinds.set_title("Rare kind: unseen digits right, %")
     key(kinds, "lower right", ("kinds that descent neglects", CANDIDATE), ("other kinds", OTHER))
 
     names = background["dampings"]
     set_up(labels, xlim=(-0.3, len(names) - 0.7), ylim=(48, 102), xlabel="damping ε")
     labels.set_xticks(range(len(names)), names)
-    labels.set_title("Known with wrong labels, %")
+    labels.set_title("Wrong labels: unseen digits right, %")
     key(labels, "lower left", ("told who is wrong", TRUTH), ("not told, and its spread", EMPIRICAL_FISHER))
 
     set_up(losses, log="x", xlim=(1.25 * background["levels"][0], background["levels"][-1] / 1.25))

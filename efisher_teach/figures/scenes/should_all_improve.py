@@ -104,8 +104,8 @@ def should_all_improve(
 
 
 WORDS = (
-    "Asked for a decrease {target}, of which steps can fulfil ρ = {agreement:.3f}, {worse:.0f} % of the examples get "
-    "worse to first order at ε = {damping}, where at most {bound:.0f} % could; {actual_worse:.0f} % do in truth. The "
+    "The step asks for a decrease {target}; steps can grant ρ = {agreement:.3f} of it. At ε = {damping}, {worse:.0f} % "
+    "of the examples get worse to first order (at most {bound:.0f} % could), and {actual_worse:.0f} % in truth. The "
     "mean loss change of FIRST: {first:+.4f}, by gradient descent for the same cost {descent_first:+.4f}; of SECOND: "
     "{second:+.4f}, by gradient descent {descent_second:+.4f}."
 )

@@ -81,7 +81,7 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
     Examples:
         >>> scene = ef.scenes.which_matrix(ef.digits(hidden=(6,), side=4))
         >>> print(scene.presets[1].asks)
-        Which of the two can more data mend?
+        Which of the two errors do more data remove?
     """
     layers = problem.params if isinstance(problem.params, list) else [{}]
     dense = all({*layer} == {"W", "b"} for layer in layers)
@@ -118,22 +118,22 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
 
 
 WORDS = (
-    "ε is {damping} mean eigenvalues of each matrix, the network is trained for {steps}, the batch has {batch}. In % "
-    "of the best decrease for its KL divergence, a step promises: {fisher:.0f} with F and {diag_fisher:.0f} with its "
-    "diagonal, for 10 gradients; {labels_4:.0f} with four sampled labels, for 5; {labels_1:.0f} with one "
-    "({one_low:.0f} to {one_high:.0f} in five draws) and {kfac:.0f} with K-FAC, for 2. For 1 gradient: "
-    "{empirical:.0f} with C, {weighted:.0f} with C weighted, {kfac_empirical:.0f} with K-FAC of C, "
-    "{diag_empirical:.0f} with the diagonal of C, {root:.0f} with its root, {descent:.0f} along −g. The "
-    "cosine with the step of F is {cos_labels_1:.2f} for one label, {cos_empirical:.2f} for C, {cos_weighted:.2f} "
-    "for C weighted, {cos_kfac_empirical:.2f} for K-FAC of C and {cos_descent:.2f} for −g."
+    "ε is {damping} times the mean eigenvalue of each matrix; the network has been trained for {steps}; the batch has "
+    "{batch}. At equal KL divergence, in % of the best decrease, a step promises: {fisher:.0f} with F and "
+    "{diag_fisher:.0f} with its diagonal, for 10 gradients; {labels_4:.0f} with four sampled labels, for 5; "
+    "{labels_1:.0f} with one ({one_low:.0f} to {one_high:.0f} in five draws) and {kfac:.0f} with K-FAC, for 2. For 1 "
+    "gradient: {empirical:.0f} with C, {weighted:.0f} with C weighted, {kfac_empirical:.0f} with K-FAC of C, "
+    "{diag_empirical:.0f} with the diagonal of C, {root:.0f} with its root, {descent:.0f} along −g. The cosine with "
+    "the step of F is {cos_labels_1:.2f} for one label, {cos_empirical:.2f} for C, {cos_weighted:.2f} for C weighted, "
+    "{cos_kfac_empirical:.2f} for K-FAC of C and {cos_descent:.2f} for −g."
 )
 PRESETS = (
     Preset("Little damping", {"damping": 1e-3, "steps": 10.0, "batch": 256.0},
            "C costs as little as −g, and here its step is worth less.",
            "Which dot of price 1 comes nearest to F?"),
     Preset("More examples", {"damping": 1e-3, "steps": 10.0, "batch": 1024.0},
-           "A sampled label is noise, and gains most; C is another matrix, and hardly does.",
-           "Which of the two can more data mend?"),
+           "The error of a sampled label is noise, and shrinks; that of C hardly does.",
+           "Which of the two errors do more data remove?"),
     Preset("Much damping", {"damping": 10.0, "steps": 10.0, "batch": 256.0},
            "Every cosine is near 1, as every step is nearly along −g.",
            "Is F still worth ten gradients?"),
@@ -198,7 +198,7 @@ def still(panels, background):
     """A row for each matrix, grouped by price, at the left; at the right what more labels are worth."""
     rows, price = panels["A"], panels["B"]
     set_up(rows, xlim=(0, 1.3), ylim=(-0.7, len(ROWS) - 0.3), title="What the step of each matrix is worth")
-    rows.set(xlabel="decrease for its KL (small dots: cosine)")
+    rows.set(xlabel="decrease at equal KL (small dots: cosine)")
     rows.set_xticks([0, 0.25, 0.5, 0.75, 1], QUARTERS)
     rows.set_yticks(background["rows"], [*ROWS.values()])
     rows.axvline(1, color=FAINT, lw=1)

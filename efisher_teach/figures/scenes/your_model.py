@@ -132,9 +132,9 @@ ALONE = (
     "known."
 )
 PRESETS = (
-    Preset("Undamped", {"damping": 1e-7}, "Every direction is kept: equal falls for all, as far as the model allows.",
+    Preset("Undamped", {"damping": 1e-7}, "Every direction is kept: equal decreases, as far as the model allows.",
            "Does the promise come true on your model? Where is the step long?"),
-    Preset("The large ones", {"damping": 1e-2}, "What C hardly knows is left out, and the step is shorter.",
+    Preset("The large ones", {"damping": 1e-2}, "Small eigenvalues are left out, and the step is shorter.",
            "How many of your parameters' directions are left?"),
     Preset("Like −g", {"damping": 10.0}, "ε is above every eigenvalue: the direction is that of the mean gradient.",
            "Which of your examples gain most now, and which pay?"),
@@ -202,7 +202,7 @@ def still(panels, background):
         loss, sides = background["loss"], np.outer(background["reach"], background["grid"])
         contours(plane, sides, loss, MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9)))
     centre(plane, background["reach"], ASPECT, xlabel=x, ylabel=y)
-    plane.set_title("Steps of one cost" + (", over the true loss" if true else ""))
+    plane.set_title("Steps of equal cost" + (", over the true loss" if true else ""))
     key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
     key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
 
