@@ -87,10 +87,10 @@ def a_whole_run(problem: Problem) -> Scene:
 WORDS = (
     "With c = {budget} enforced, r = {radius} and ε = {damping} the loss falls to {least:.2g} of the first, turns at "
     "step {turned:.0f}, rises to {highest:.2g} times the first and ends at {last:.2g}. The longest step is "
-    "{longest:.2g} long. At the turn a step makes {worst:.2g} times the decrease that it promises; the last ten make "
-    "{ratio:.2g} times theirs. With η kept at its first value, {rate:.2g}, the run ends at {constant_last:.2g}, and no "
-    "step is longer than {constant_longest:.2g} (bound η/(2√ε) = {bound:.2g}). With ε steered by what came of the "
-    "promise it ends at {steered_last:.2g}. Above 1 a run explodes, below 10⁻⁶ it converges, else it stalls."
+    "{longest:.2g} long. At the turn the true decrease is {worst:.2g} times the promised one; over the last ten steps "
+    "it is {ratio:.2g} times. With η kept at its first value, {rate:.2g}, the run ends at {constant_last:.2g}, and no "
+    "step is longer than {constant_longest:.2g} (bound η/(2√ε) = {bound:.2g}). With ε steered by this ratio, the run "
+    "ends at {steered_last:.2g}. Above 1 a run explodes, below 10⁻⁶ it converges, else it stalls."
 )
 PRESETS = (
     Preset("Enforced", {"budget": BUDGETS[3], "radius": NO_RADIUS, "damping": 1.0},
@@ -162,7 +162,7 @@ def still(panels, background):
     plane.annotate("start", background["start"], xytext=(6, 6), textcoords="offset points")
 
     set_up(loss, log="y", xlim=(-1, STEPS + 2), ylim=SHOWN, xlabel="step")
-    loss.set_title("Loss, in parts of the first")
+    loss.set_title("Loss, relative to the first")
     loss.axhline(1, color=DESCENT, lw=1)
     loss.axhline(CONVERGED, color=TRUTH, lw=1)
     label(loss, 1, SHOWN[1] / 2, "explodes", CONSTRAINT, va="top")

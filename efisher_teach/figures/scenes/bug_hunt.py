@@ -118,7 +118,7 @@ PRESETS = (
            "By GᵀG every step costs n times as much: its ellipse is a spot, the step spends c/n, and ε weighs n times less.",
            "If η is tuned by hand, which half of this mistake remains?"),
     Preset("Centred", {"mistake": 4.0, "damping": 1e-5},
-           "C − ggᵀ does not turn the step, but what all examples share is free in it: more than c is spent.",
+           "C − ggᵀ does not turn the step, but makes free what all examples share: more than c is spent.",
            "When does it spend most: when the examples agree, or when they do not?"),
     Preset("ε on the sum", {"mistake": 6.0, "damping": 1.0},
            "The budget is met, and the ellipse is right; but ε/n hardly damps.",

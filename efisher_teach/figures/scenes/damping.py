@@ -95,8 +95,9 @@ WORDS = (
     "With every μ times {scale} and μ/μ₁ to the power {power} the eigenvalues of C go from {least:.1e} to {most:.1e}. "
     "At ε = {damping} the step is {length:.3f} long, and keeps {kept_least:.0f} % to {kept_most:.0f} % of the undamped "
     "components. With a constant η it is {constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow "
-    "would cost {shadow:.2f} c. The linear model promises a mean loss change of {predicted:+.4f}, the training loss "
-    "makes {actual:+.4f}, the held-out loss {unseen:+.4f}; {worse:.0f} % of the training examples get worse."
+    "would cost {shadow:.2f} c. The linear model promises that the mean loss changes by {predicted:+.4f}; the training "
+    "loss changes by {actual:+.4f}, the held-out loss by {unseen:+.4f}; {worse:.0f} % of the training examples get "
+    "worse."
 )
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7, "scale": 1.0, "power": 1.0},
@@ -202,7 +203,7 @@ def still(panels, background):
     key(each, "upper left", ("first order", ink.DATA))
     key(each, "upper right", ("true", ink.TRUTH))
 
-    set_up(loss, zero=True, xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δθ")
+    set_up(loss, zero=True, xlim=(0, 2), ylim=background["loss_limits"], xlabel="steps along Δ")
     loss.set_title("Change of the mean loss")
     loss.axvline(1, color=ink.FAINT, lw=1)
     losses = ("true", ink.TRUTH), ("held out (dashed)", ink.TRUTH)

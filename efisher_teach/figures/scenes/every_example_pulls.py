@@ -98,10 +98,10 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
 
 
 WORDS = (
-    "With {noise} of the labels flipped and the longest gradient taken {outlier}, the mean of the {count:.0f} arrows "
-    "is {mean:.3f} long, their root mean square {rms:.3f}: the mean holds {share:.0f} % of the second moment tr C, and "
+    "With {noise} of the labels flipped and the longest gradient times {outlier}, the mean of the {count:.0f} arrows "
+    "is {mean:.3f} long, the root mean square of their lengths {rms:.3f}: ‖g‖² is {share:.0f} % of tr C, and the mean "
     "hides the rest. {against:.0f} % of the examples pull against it. The ellipse of C reaches {longest:.3f} and "
-    "{shortest:.3f}. Arrow {example} is {length:.3f} long, of which {along:+.3f} lie along the mean."
+    "{shortest:.3f}. Arrow {example} is {length:.3f} long, and its part along the mean is {along:+.3f}."
 )
 PRESETS = (
     Preset("As they are", {"outlier": 1.0, "noise": 0.0}, "One arrow is the mean of all; few lie along it.",
@@ -110,7 +110,7 @@ PRESETS = (
            "Its pull counts three times in the mean, and nine times in C.",
            "Which moves more when one gradient grows, the arrow or the ellipse?"),
     Preset("Half the labels flipped", {"outlier": 1.0, "noise": 0.5},
-           "Arrows turn round until hardly a mean is left; the ellipse shows that all still pull.",
+           "Arrows turn round until hardly any mean is left; the ellipse shows that all of them still pull.",
            "The mean gradient is almost 0. Is there nothing left to learn?"),
 )  # fmt: skip
 
@@ -196,7 +196,7 @@ def still(panels, background):
     key(along, "lower left", ("|g|, length of the mean", DESCENT))
 
     lengths.set(xlim=background["noises"][-1] * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
-    lengths.set(xlabel="flipped labels", title="|g|, and RMS of |gᵢ|")
+    lengths.set(xlabel="flipped labels", title="‖g‖, and RMS of ‖gᵢ‖")
     lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     both = ("√tr C, RMS of |gᵢ|", EMPIRICAL_FISHER), ("|g|, length of the mean", DESCENT)
     key(lengths, "upper right", *both)

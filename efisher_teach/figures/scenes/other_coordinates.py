@@ -107,8 +107,8 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
 
 WORDS = (
     "at η = {learning_rate} and ε = {damping} the empirical Fisher's two steps end {gap:.2f} % of their length apart, "
-    "those of gradient descent, for the same cost, {descent_gap:.1f} %. To first order {leak:.2f} % are left, which is "
-    "what ε leaks. The smallest eigenvalue of C in either chart is {smallest:.5f}: an ε far below it leaks next to "
+    "those of gradient descent, for the same cost, {descent_gap:.1f} %. To first order the gap is {leak:.2f} %: that "
+    "is what ε leaks. The smallest eigenvalue of C in either chart is {smallest:.5f}: an ε far below it leaks next to "
     "nothing."
 )
 PRESETS = (
@@ -116,8 +116,8 @@ PRESETS = (
            "Which of the two methods depends on how you write the parameters?"),
     Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
            "Halve η: by how much does the distance between the two ends shrink?"),
-    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3}, "εI is Euclidean in each chart: two different ε.",
-           "What must one add to JᵀCJ instead of εI?"),
+    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3}, "εI penalises length in each chart: two different penalties.",
+           "What must you add to JᵀCJ instead of εI?"),
 )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def still(panels, background):
     key(here, "lower right", ("empirical Fisher", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
 
     set_up(by_rate, log="xy", xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), ylim=(GAPS[0] / 2, GAPS[1]))
-    by_rate.set(xlabel="learning rate η", title="Distance of the two ends")
+    by_rate.set(xlabel="learning rate η", title="Distance between the two ends")
     by_rate.set_xticks([0.01, 0.1], ["0.01", "0.1"])
     by_rate.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)

@@ -96,16 +96,16 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 0.0) -> Sc
 
 
 WORDS = (
-    "Intact, {exact_lines:.0f} of the {lines:.0f} lines hold to rounding, whatever c is; {ordered_lines:.0f} hold to "
-    "an order only: at c = {budget} they miss by {least:.2g} to {most:.2g} of what they state, and by less at a "
-    "smaller c. Broken: {broken}. Judged at c = {judged:.2g}, {fallen_lines:.0f} of the lines fall and "
-    "{standing:.0f} stand."
+    "Unbroken, {exact_lines:.0f} of the {lines:.0f} lines hold to rounding, whatever c is; the other "
+    "{ordered_lines:.0f} are approximations: at c = {budget} they miss by {least:.2g} to {most:.2g} of what they "
+    "state, and by less at a smaller c. Broken: {broken}. Judged at c = {judged:.2g}, {fallen_lines:.0f} of the lines "
+    "fall and {standing:.0f} stand."
 )
 PRESETS = (
     Preset("Intact", {"broken": 0}, "Every line holds: three to an order, all others to rounding.",
            "Which three lines can hold only to an order, and what do they have in common?"),
     Preset("A tiny step", {"broken": 0, "budget": 1e-6}, "The smaller the step, the truer the three approximations.",
-           "By which factor does a hundred times smaller c shrink what they miss?"),
+           "If c is a hundredth, by what factor do their errors shrink?"),
     Preset("Along −g", ALONG,
            "The cost is spent, yet the direction is not the best: what speaks of the optimum falls.",
            "The step costs exactly c: which lines do not notice that it is the wrong one?"),
@@ -156,7 +156,7 @@ def still(panels, background):
         panel.spines[["left", "bottom"]].set_visible(False)
         for row in rows:
             panel.axhline(row, color=FAINT, lw=0.5)
-    gap.set(xscale="log", xlim=SIDES, xlabel="how far from holding, relative")
+    gap.set(xscale="log", xlim=SIDES, xlabel="relative error")
     ticks = {1e-16: "10⁻¹⁶", 1e-12: "10⁻¹²", 1e-8: "10⁻⁸", 1e-4: "10⁻⁴", 1: "1"}
     shown = [value for value in ticks if wide or value != 1e-12]
     gap.set_xticks(shown, [ticks[value] for value in shown])

@@ -55,7 +55,7 @@ def rescaled_layers(problem: Problem, *, budget: float = 1e-4) -> Scene:
         >>> weights = [jnp.array([[1.0, 1.0], [1.0, -1.0]]), jnp.array([0.5, 0.3])]
         >>> scene = ef.scenes.rescaled_layers(ef.linear_regression()._replace(loss_fn=loss_fn, params=weights))
         >>> print(scene.presets[0].asks)
-        Which of the three methods has noticed?
+        Which of the three methods notices?
     """
     layers = problem.params if isinstance(problem.params, list | tuple) else ()
     if len(layers) != 2:
@@ -90,14 +90,14 @@ WORDS = (
 )
 PRESETS = (
     Preset("Rescaled", {"factor": 10.0, "damping": 1e-6},
-           "Each prediction is what it was; only the numbers in the two matrices are others.",
-           "Which of the three methods has noticed?"),
+           "Each prediction is what it was; only the numbers in the two matrices differ.",
+           "Which of the three methods notices?"),
     Preset("ε leaks", {"factor": 10.0, "damping": 0.1},
-           "The same ε beside gradients that are a tenth, and ten times as large.",
+           "The same ε, beside gradients a tenth as large in one layer and ten times in the other.",
            "Which layer does ε keep from moving?"),
     Preset("Nearly alike", {"factor": float(FACTORS[9]), "damping": 1e-6},
            "A third more in one layer, a third less in the other: nobody would call that another network.",
-           "Of how much of its change is descent certain?"),
+           "By how much do the two changes of descent differ?"),
 )  # fmt: skip
 
 
@@ -154,11 +154,11 @@ def still(panels, background):
         set_up(panel, log="x", xlim=values[[0, -1]] * [1 / 1.2, 1.2], ylim=(-0.03 * top, top), xlabel=name)
         panel.yaxis.set_major_formatter("{x:g} %")
         panel.axhline(0, color=FAINT, lw=1)
-    by_factor.set_title("How far from those at a = 1")
+    by_factor.set_title("Difference from a = 1, in %")
     by_factor.axvline(1, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
     for name in ("descent", "adam"):
         by_factor.plot(FACTORS, background[name], color=METHODS[name], lw=2)
-    by_damping.set_title("… and over ε")
+    by_damping.set_title("… against ε")
 
 
 @jax.jit

@@ -68,7 +68,7 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
                      "From the side the plane is a line, and all of the ellipsoid lies on one side of it.",
                      "Which point of the ellipsoid is farthest down the slope?")  # fmt: skip
     return Scene(
-        title="Solid: a cost, a plane, and the place where they touch",
+        title="Three parameters: an ellipsoid of equal cost, and the plane that touches it",
         axes=(
             Axis("damping", "damping ε", DAMPINGS, 1e-4, scientific, 8),
             Axis("azimuth", "turn it round", TURNS, oblique["azimuth"], degrees, 16),
@@ -91,9 +91,9 @@ def solid(problem: Problem, *, budget: float = 0.01) -> Scene:
 WORDS = (
     "At ε = {damping} the semi-axes √(c/(μ + ε)) are {longest:.3f}, {middle:.3f} and {shortest:.3f} long; the view "
     "ends at {reach:.2f}. Seen from {azimuth} round and {elevation} above, a plane of equal gᵀΔ touches the ellipsoid "
-    "at the best step: {length:.3f} long, {turn:.0f}° from −g. It promises {decrease:.4f} less mean loss, the step "
-    "along −g of the same cost {descent_decrease:.4f}. Of the cost, √c = {cost:.3f}, {spent:.1f} % goes into the "
-    "losses (ΔᵀCΔ) and the rest into length (ε‖Δ‖²)."
+    "at the best step: {length:.3f} long, {turn:.0f}° from −g. It promises to lower the mean loss by {decrease:.4f}; "
+    "the step along −g of the same cost promises {descent_decrease:.4f}. Of the cost, √c = {cost:.3f}, {spent:.1f} % "
+    "goes into the losses (ΔᵀCΔ) and the rest into length (ε‖Δ‖²)."
 )
 PRESETS = (
     Preset("Hardly damped", {"damping": 1e-6},

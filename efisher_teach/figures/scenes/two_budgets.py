@@ -63,7 +63,7 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
     Examples:
         >>> scene = ef.scenes.two_budgets(ef.breast_cancer())
         >>> print(scene.presets[1].asks)
-        A shorter r: does ε grow or fall?
+        Make r shorter: does ε grow or fall?
     """
     view.require_vector(problem, 2)
     data = view.sample_of(problem, budget)
@@ -97,9 +97,9 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
 
 WORDS = (
     "With c = {budget} and r = {radius} the best step spends {cost_used:.0f} % of c and {length_used:.0f} % of r²; a "
-    "budget that is not used up has the multiplier 0. The step promises {decrease:.4f} less mean loss, "
-    "{by_budget:.0f} % of it owed to c and {by_radius:.0f} % to r: the multipliers are λ₁ = {of_budget:.3f} of c and "
-    "λ₂ = {of_radius:.4f} of r². So ε = λ₂/λ₁ = {of_radius:.4f}/{of_budget:.3f} and η = 1/(2λ₁) = 1/(2 × "
+    "budget that is not used up has the multiplier 0. The step promises to lower the mean loss by {decrease:.4f}: "
+    "{by_budget:.0f} % of that, 2λ₁c, is bought by c, and {by_radius:.0f} %, 2λ₂r², by r, with the multipliers λ₁ = "
+    "{of_budget:.3f} and λ₂ = {of_radius:.4f}. So ε = λ₂/λ₁ = {of_radius:.4f}/{of_budget:.3f} and η = 1/(2λ₁) = 1/(2 × "
     "{of_budget:.3f}). Here c/r² = {wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = "
     "{highest:.3g}."
 )
@@ -113,7 +113,7 @@ def _presets(radii, lowest, highest):
         Preset("Only c binds", {"budget": c, "radius": free}, "The circle is too wide to matter: −C⁺g, undamped.",
                "What happens to the step if r grows further?"),
         Preset("Both bind", {"budget": c, "radius": both}, "The step sits in a corner: some ε > 0 puts it there.",
-               "A shorter r: does ε grow or fall?"),
+               "Make r shorter: does ε grow or fall?"),
         Preset("Only r binds", {"budget": c, "radius": short}, "The circle lies inside: normalised gradient descent.",
                "How much of the loss budget is left?"),
     )  # fmt: skip

@@ -81,9 +81,9 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
     lengths = longest * LENGTHS
     presets = (
         Preset("Cheap", {"turn": cheap, "length": lengths[11]}, "Along the ellipse's long axis a step is cheap.",
-               "Half as long a step: what does it cost?"),
+               "Make the step half as long: what does it cost?"),
         Preset("Dear", {"turn": cheap - np.copysign(90, cheap), "length": lengths[11]},
-               "As long a step, across: it changes the losses more.",
+               "A step just as long, across the axis, changes the losses more.",
                "Two steps of one length: which of them would you call small?"),
         Preset("Too far", {"turn": -180.0, "length": lengths[-1]},
                "Far out, first order is wrong about each loss, and about the cost.",
@@ -110,9 +110,9 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "A step of length {length}, turned {turn} from −g, changes the losses by {cost:.3f}, √(ΔᵀCΔ), to first order and "
-    "by {true_cost:.3f} in truth (root mean squares); the budget is √c = {allowed:.3f}. The mean loss changes by "
-    "{predicted:+.4f} to first order, by {actual:+.4f} in truth. What first order leaves out fades as the length to "
+    "A step of length {length}, turned {turn} from −g, changes the losses by √(ΔᵀCΔ) = {cost:.3f} to first order and "
+    "by {true_cost:.3f} in truth, in root mean square; the budget allows √c = {allowed:.3f}. The mean loss changes by "
+    "{predicted:+.4f} to first order, by {actual:+.4f} in truth. What first order leaves out shrinks as the length to "
     "the power {slope:.2f} for the mean loss, {square_slope:.2f} for the mean square."
 )
 
