@@ -115,7 +115,7 @@ PRESETS = (
            "ggᵀ knows one direction, g: whatever ε is, the step goes along −g.",
            "Its ellipse has become two lines. What does a step along them cost in ggᵀ?"),
     Preset("1/n missing", {"mistake": 2.0, "damping": 1.0},
-           "By GᵀG every step costs n times as much: its ellipse is a spot, the step spends c/n, and ε weighs n times less.",
+           "By GᵀG every step costs n times as much: its ellipse is a spot, c/n is spent, and ε weighs n times less.",
            "If η is tuned by hand, which half of this mistake remains?"),
     Preset("Centred", {"mistake": 4.0, "damping": 1e-5},
            "C − ggᵀ does not turn the step, but makes free what all examples share: more than c is spent.",

@@ -116,7 +116,8 @@ PRESETS = (
            "Which of the two methods depends on how you write the parameters?"),
     Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
            "Halve η: by how much does the distance between the two ends shrink?"),
-    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3}, "εI penalises length in each chart: two different penalties.",
+    Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3},
+           "εI penalises length in each chart: two different penalties.",
            "What must you add to JᵀCJ instead of εI?"),
 )  # fmt: skip
 
