@@ -6,9 +6,8 @@ asks the kernel is moved, in the figure of its notebook.
 
 *Latency* is of single movements, each awaited: from the browser's own time stamp of the input to the task after the
 frame whose pixels differ (of the canvas, read back, or of the picture behind it; for `interact`, another image,
-decoded). A control meets each of its values once before it is measured, as JAX compiles for new shapes; the slowest of
-these is in the results as *first*. Its movements count apart where the picture behind the canvas was kept, and where it
-was drawn anew.
+decoded). A control meets each of its values once before, as JAX compiles for new shapes: *first* is the slowest of
+these. It counts apart where the picture behind the canvas was kept, and where it was drawn anew.
 """
 
 import argparse
@@ -240,9 +239,9 @@ def controls(name, cell, moves):
             raise RuntimeError(
                 f"{control.locator('.widget-label').first.inner_text()}: nothing was seen to move."
             )
+        label = control.locator(".widget-label").first.inner_text()
         for by, fresh in (("kernel", False), ("kernel, new background", True)):
-            if latencies := [latency for latency, anew in found if anew == fresh]:
-                label = control.locator(".widget-label").inner_text()
+            if (latencies := [latency for latency, anew in found if anew == fresh]) or not found:
                 yield told(name, label, by, latencies, first=first)
 
 
