@@ -230,9 +230,9 @@ def controls(name, cell, moves):
     """Rows of every control of a figure that asks the kernel."""
     explorer = cell.locator(".ef-explorer[data-serial]")
     explorer.wait_for(state="attached", timeout=60_000)
-    row = cell.locator(".ef-panel > .widget-hbox > *")
-    row.first.wait_for(state="attached", timeout=60_000)
-    for control in row.all():
+    for slider in explorer.locator(".ef-axis input").all():
+        slider.press("End")  # at the start some controls make no difference
+    for control in cell.locator(".ef-panel > .widget-hbox > *").all():
         hand = (Widget if control.locator(".noUi-target").count() else Choice)(control)
         found, first = measure(explorer, hand, moves, warm=12)
         if not found:
