@@ -6,6 +6,7 @@ for the tests, which compare them. What only a live kernel understands is droppe
 something else beside them, and progress bars.
 """
 
+import os
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -80,6 +81,7 @@ def _is_progress(output):
 
 
 if __name__ == "__main__":
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # notebook 00 tells where programs are kept
     for path in [Path(name) for name in sys.argv[1:]] or sorted(Path(__file__).parent.glob("*.ipynb")):
         print(path.name, flush=True)
         store(path)
