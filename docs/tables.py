@@ -76,7 +76,7 @@ def largest():
         head += [f"ms, n = {case['n']}", "memory, MiB", "error"]
     rows = []
     for way, key in WAYS.items():
-        found = [case["methods"][key] for case in cases]
+        found = [case["methods"].get(key, {}) for case in cases]
         cells = (
             [f"{1e3 * f['min']:,.0f}", f"{f['memory'] / MIB:,.0f}", f"{f['error']:.0e}"]
             if "min" in f
