@@ -60,7 +60,7 @@ def prices():
     def price(case, key):
         methods = case["methods"]
         if "min" not in methods.get(key, {}):
-            return "out of memory" if key in methods else ""
+            return methods.get(key, {}).get("problem", "").partition(":")[0]
         ratio = methods[key]["min"] / methods[key.partition(":")[0] + ": gradient"]["min"]
         return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
 
@@ -80,7 +80,7 @@ def largest():
         cells = (
             [f"{1e3 * f['min']:,.0f}", f"{f['memory'] / MIB:,.0f}", f"{f['error']:.0e}"]
             if "min" in f
-            else ["out of memory", "", ""]
+            else [f.get("problem", "").partition(":")[0], "", ""]
             for f in found
         )
         rows.append([way, *chain.from_iterable(cells)])

@@ -249,14 +249,19 @@ def test_readme_leads_to_the_site():
     assert link == picture == f"https://{owner}.github.io/{name}/"
 
 
-def test_front_page_and_papers_work_and_shut_nobody_out(site, window):
+OTHERS = [path.stem for path in build.PAPERS if path.stem != "teaching"] + ["api/efisher_teach"]
+
+
+@pytest.mark.parametrize(
+    "name", ["index", "teaching", *(pytest.param(other, marks=pytest.mark.heavy) for other in OTHERS)]
+)
+def test_front_page_and_papers_work_and_shut_nobody_out(site, window, name):
     troubles = lab.listen(window, from_disk=True)
-    for name in ("index", *(path.stem for path in build.PAPERS), "api/efisher_teach"):
-        window.goto((site / f"{name}.html").as_uri())
-        for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
-            window.emulate_media(color_scheme=scheme)
-            assert window.evaluate("getComputedStyle(document.body).backgroundColor") == paper
-        assert lab.barriers(window) == [], name
+    window.goto((site / f"{name}.html").as_uri())
+    for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
+        window.emulate_media(color_scheme=scheme)
+        assert window.evaluate("getComputedStyle(document.body).backgroundColor") == paper
+    assert lab.barriers(window) == []
     assert troubles == []
 
 
@@ -276,10 +281,18 @@ def test_the_first_screen_has_a_figure_to_drag(site, window, width, height):
     assert lab.read(explorer)["pixels"] != before["pixels"]
 
 
+# How many letters a whole line has, by paragraph: all its letters beside the length of all its lines.
 MEASURE = """() => [...document.querySelectorAll(".text_cell_render > p")]
-  .filter((p) => !p.querySelector("mjx-container, code"))
-  .map((p) => [p.textContent.length, p.offsetHeight / parseFloat(getComputedStyle(p).lineHeight)])
-  .filter(([, lines]) => lines > 2.5).map(([letters, lines]) => letters / (Math.round(lines) - 0.5))"""
+  .filter((p) => !p.querySelector("mjx-container, code") && p.textContent.length > 60)
+  .map((p) => {
+    const [texts, range] = [document.createTreeWalker(p, NodeFilter.SHOW_TEXT), document.createRange()];
+    let length = 0;
+    while (texts.nextNode()) {
+      range.selectNodeContents(texts.currentNode);
+      for (const line of range.getClientRects()) length += line.width;
+    }
+    return (p.textContent.length / length) * p.offsetWidth;
+  })"""
 
 
 def test_text_is_as_wide_as_eyes_like_it_and_code_is_never_cut(opened):

@@ -92,12 +92,11 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "With every μ times {scale} and μ/μ₁ to the power {power} the eigenvalues of C go from {least:.1e} to {most:.1e}. "
-    "At ε = {damping} the step is {length:.3f} long, and keeps {kept_least:.0f} % to {kept_most:.0f} % of the undamped "
-    "components. With a constant η it is {constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow "
-    "would cost {shadow:.2f} c. The linear model promises that the mean loss changes by {predicted:+.4f}; the training "
-    "loss changes by {actual:+.4f}, the held-out loss by {unseen:+.4f}; {worse:.0f} % of the training examples get "
-    "worse."
+    "With every μ times {scale}, and μ/μ₁ to the power {power}, C has eigenvalues from {least:.1e} to {most:.1e}. At ε "
+    "= {damping} the step is {length:.3f} long and keeps {kept_least:.0f} % to {kept_most:.0f} % of each component; "
+    "with a constant η it is {constant_length:.3f} long, at most {bound:.3f} for any spectrum. Its shadow would cost "
+    "{shadow:.2f} c. Change of the mean loss: {predicted:+.4f} promised, {actual:+.4f} in training, {unseen:+.4f} held "
+    "out; {worse:.0f} % of the training examples get worse."
 )
 PRESETS = (
     Preset("Undamped", {"damping": 1e-7, "scale": 1.0, "power": 1.0},

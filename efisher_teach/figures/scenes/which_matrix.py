@@ -118,13 +118,13 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
 
 
 WORDS = (
-    "ε is {damping} times the mean eigenvalue of each matrix; the network has been trained for {steps}; the batch has "
-    "{batch}. At equal KL divergence, in % of the best decrease, a step promises: {fisher:.0f} with F and "
-    "{diag_fisher:.0f} with its diagonal, for 10 gradients; {labels_4:.0f} with four sampled labels, for 5; "
-    "{labels_1:.0f} with one ({one_low:.0f} to {one_high:.0f} in five draws) and {kfac:.0f} with K-FAC, for 2. For 1 "
-    "gradient: {empirical:.0f} with C, {weighted:.0f} with C weighted, {kfac_empirical:.0f} with K-FAC of C, "
-    "{diag_empirical:.0f} with the diagonal of C, {root:.0f} with its root, {descent:.0f} along −g. The cosine with "
-    "the step of F is {cos_labels_1:.2f} for one label, {cos_empirical:.2f} for C, {cos_weighted:.2f} for C weighted, "
+    "ε is {damping} times the mean eigenvalue of each matrix, after {steps} of training, in a batch of {batch}. At "
+    "equal KL divergence, in % of the best decrease, a step promises: {fisher:.0f} with F and {diag_fisher:.0f} with "
+    "its diagonal, for 10 gradients; {labels_4:.0f} with four sampled labels, for 5; {labels_1:.0f} with one "
+    "({one_low:.0f} to {one_high:.0f} in five draws) and {kfac:.0f} with K-FAC, for 2. For 1 gradient: {empirical:.0f} "
+    "with C, {weighted:.0f} with C weighted, {kfac_empirical:.0f} with K-FAC of C, {diag_empirical:.0f} with the "
+    "diagonal of C, {root:.0f} with its root, {descent:.0f} along −g. The cosine with the step of F is "
+    "{cos_labels_1:.2f} for one label, {cos_empirical:.2f} for C, {cos_weighted:.2f} for C weighted, "
     "{cos_kfac_empirical:.2f} for K-FAC of C and {cos_descent:.2f} for −g."
 )
 PRESETS = (
