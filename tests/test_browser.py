@@ -407,7 +407,9 @@ def test_two_windows_on_a_kernel_follow_each_other_and_pull_no_hand_back(saved, 
         near.page.wait_for_timeout(1000)
         assert [lab.read(root)["state"] for root in (near, away)] == [[0], [0]]
         assert saved.ask("print([turn.value, explorer.turn, slow.turn])") == [-180, -180, -180]
-        alone, follower = (lab.explorers(page).nth(2) for page in (saved.page, far))  # no link carries this one
+        alone, follower = (
+            lab.explorers(page).nth(2) for page in (saved.page, far)
+        )  # no link carries this one
         for key in ("Home", "End"):
             seen = lab.press(alone, slider_of(alone), key)
             assert lab.read_at(follower, *seen["state"])["words"] == seen["words"]

@@ -259,9 +259,9 @@ def _split(x, y, seed):
 
 
 def _problem(name, model, params, x, y, n):
-    # Cast and cut by NumPy: in JAX each would be a program of its own, which stays.
-    x, y = (part.astype(jax.dtypes.canonicalize_dtype(part.dtype)) for part in (x, y))
-    return Problem(name, *model[:2], params, *map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:])), *model[2:])
+    # Cut by NumPy: in JAX each cut would be a program of its own, which stays.
+    x, y, x_test, y_test = map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:]))
+    return Problem(name, model.loss_fn, model.predict_fn, params, x, y, x_test, y_test, *model[2:])
 
 
 class _Model(NamedTuple):
