@@ -89,7 +89,7 @@ def test_stated_minutes_are_those_it_takes(book):
     tasks = [cell.metadata["exercise"] for cell in book.cells if cell.metadata.get("part") == "task"]
     effort = sum({1: 3, 2: 6, 3: 0}[EXERCISES[name].stars] for name in tasks)
     takes = len(words.split()) / 180 + 1.5 * figures + effort
-    assert int(re.search(r"\*\*(\d+) minutes", words)[1]) == pytest.approx(takes, rel=0.2)
+    assert int(re.search(r"\*\*(\d+) minutes", words)[1]) == pytest.approx(takes, abs=1)
 
 
 def test_colab_installs_the_course_first(book):
