@@ -24,8 +24,10 @@ def fox(tmp_path_factory):
 
 
 def moved(fox, key):
-    """Press a key on the slider, and read what comes of it."""
+    """Press a key on the slider, and read what comes of it, when it has come."""
+    before = fox.ask(lab.READ, LIVE)["state"]
     fox.press(SLIDER, key)
+    assert lab.until(lambda: fox.ask(lab.READ, LIVE)["state"] != before)
     return fox.ask(lab.READ, LIVE)
 
 
