@@ -5,7 +5,7 @@ import zlib
 from decimal import Decimal
 from functools import partial
 from io import BytesIO
-from itertools import pairwise
+from itertools import combinations, pairwise
 from string import Formatter
 
 import gallery
@@ -374,3 +374,32 @@ def test_solids_are_turned():
         clear, behind = abs(depth) > 1e-2, np.isnan(seen["front"]).any(axis=1)
         np.testing.assert_array_equal(behind[clear], depth[clear] < 0)
         assert seen["number"] == 3
+
+
+def batched_factorisations(program):
+    """The calls of LAPACK on several matrices in a compiled program, with all that each of them waits for."""
+    for computation in re.split(r"\n(?=\S)", program.as_text()):
+        lines = re.findall(r"^\s+(?:ROOT )?%([\w.-]+) = (.*?)(?:, metadata.*)?$", computation, re.MULTILINE)
+        needs, found = {}, {}
+        for name, line in lines:  # in an order in which they can run
+            direct = {each for each in re.findall(r"%([\w.-]+)", line) if each in needs}
+            needs[name] = direct.union(*(needs[each] for each in direct))
+            shape = re.match(r"\(?f\d+\[([\d,]*)\]", line)
+            if 'custom_call_target="lapack_' in line and shape and shape[1].count(",") > 1:
+                found[name] = needs[name]
+        yield found
+
+
+@pytest.mark.heavy
+def test_no_table_factorises_two_batches_at_once(case):
+    """With JAX 0.10 on two cores they may wait for each other for ever: each holds a thread that the other needs."""
+    scene = case[0]
+    values = tuple(jnp.asarray(axis.values, float) for axis in scene.axes)
+    names = tuple(axis.name for axis in scene.axes)
+    lowered = table_room.evaluate.lower(scene.background, scene.respond, names, scene.data, values)
+    for found in batched_factorisations(lowered.compile()):
+        assert [
+            (one, other)
+            for one, other in combinations(found, 2)
+            if one not in found[other] and other not in found[one]
+        ] == []
