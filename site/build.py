@@ -62,7 +62,7 @@ PARTS = SITE.get_template("parts.html").module
 
 
 class Page(NamedTuple):
-    """What the contents say of a page: its file without the ending, and its title; of a notebook, more."""
+    """A page in the contents: its file without the ending, and its title; of a notebook, more."""
 
     name: str
     title: str
@@ -185,13 +185,13 @@ class Writer:
         self.exporter = HTMLExporter(template_name="basic", config=config)
 
     def around(self, name: str) -> dict[str, Any]:
-        """What a page shows about its text."""
+        """The frame of a page, about its text."""
         place = [page.name for page in self.way].index(name)
         before, after = (self.way[i] if 0 <= i < len(self.way) else None for i in (place - 1, place + 1))
         return self.course() | {"root": "", "name": name, "before": before, "after": after}
 
     def course(self) -> dict[str, Any]:
-        """What every page shows."""
+        """The parts that all pages share."""
         return {"books": self.books, "papers": self.papers, "home": HOME}
 
     def page(self, name: str, title: str, body: str, links: str = "") -> None:

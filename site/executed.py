@@ -1,6 +1,6 @@
-"""What the notebooks' cells hand over to pages: run in fresh kernels, and kept until code changes that could change it.
+"""The outputs of cells, for pages: run in fresh kernels, and kept until code changes that could change it.
 
-It is kept beside the environment, which git ignores, under a key of all that it is made of: the code of the cells, the
+They are kept beside the environment, which git ignores, under a key of all that makes them: the code of the cells, the
 package, this file, whatever is installed, and the settings of JAX. Text of notebooks and pages is not among them.
 """
 

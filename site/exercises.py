@@ -45,7 +45,7 @@ def write(folder: Path) -> None:
 
 @cache
 def left_out() -> dict[str, str]:
-    """Why an exercise cannot be judged on a page, for each of which this is so: found by judging every solution."""
+    """The exercises that cannot be judged on a page, each with the reason: found by judging every solution."""
     with TemporaryDirectory() as folder:
         write(Path(folder))
         code = "import json, on_page; print(json.dumps(on_page.left_out()))"

@@ -69,7 +69,7 @@ class Explorer(anywidget.AnyWidget):
     """"narrow" from the moment when a view has no room for the wide form."""
 
     hand = traitlets.Dict().tag(sync=True)
-    """Where a reader has moved the axes, and in which window: every other window of this kernel follows."""
+    """The last move of a reader: the window, the time, and the axes. Every other window of this kernel follows."""
 
     _boxes: tuple[Any, ...] = ()
     _shown: Shown | None = None  # so, too, where `__init__` has failed

@@ -112,7 +112,7 @@ def background(data):
 
 
 def respond(data, state):
-    """What each loss did for a = 1 and does for this a, and the distance of the two."""
+    """The change of each loss for a = 1 and for this a, and the distance between the two."""
     found = _changes(data)
     i, j = (
         jnp.argmin(jnp.abs(jnp.asarray(values) - state[name]))

@@ -189,7 +189,7 @@ def still(panels, background):
 
 
 def _known(data):
-    """What no slider moves: among it a unit vector for each turn, and along it what first order leaves out.
+    """All that no slider moves: a unit vector for each turn, and the remainders of first order along it, among others.
 
     The examples that are shown are at even places among all, ordered by how much they pull with the mean.
     """
@@ -214,7 +214,7 @@ def _direction(g, turn):
 
 
 def _rests(data, G, direction):
-    """What first order leaves out of the mean loss and of E[Δℓ²], at all radii along a direction, (2, radii).
+    """The remainders of first order, of the mean loss and of E[Δℓ²], at all radii along a direction, (2, radii).
 
     E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
     """

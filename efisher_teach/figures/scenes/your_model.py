@@ -220,7 +220,7 @@ def still(panels, background):
 
 @jax.jit
 def _examine(G):
-    """What no slider moves, and True if g is 0. Examples have their places by what a step along −g brings them."""
+    """All that no slider moves, and True if g is 0. Examples have their places by what a step along −g brings them."""
     g, factors, count = mean_gradient(G), spectrum(G), min(SHOWN, len(G))
     shown = jnp.argsort(-dot(G, g))[((np.arange(count) + 0.5) / count * len(G)).astype(int)]
     eigenvalues, last = factors.eigenvalues, len(factors.eigenvalues)
