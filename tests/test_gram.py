@@ -81,7 +81,7 @@ def weight_decay_where_weights_are_shared_or_moved(params, x, y):
     return squared(hidden, y) + 0.3 * half_norm(params) + jnp.sum(jnp.sin(params["square"]))
 
 
-@case("rows", (4,), (4, 4), (4, 4, 4))
+@case("rows", (5,), (5, 5), (5, 5, 5))  # large enough for factors to pay
 def cube_turned_otherwise_at_each_use(W, x, y):
     """The products have the same shape, and only their moves tell them apart."""
     return squared(jnp.einsum("j,ijk->ik", x, W) + jnp.einsum("k,ijk->ij", jnp.tanh(x), W), y)
