@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from base64 import b64decode
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,19 +67,40 @@ class Firefox:
         )
 
     def press(self, selector: str, key: str) -> None:
-        """Press a key on an element."""
-        self.ask("(node) => node.focus()", selector)
-        self.act("key", *({"type": way, "value": KEYS.get(key, key)} for way in ("keyDown", "keyUp")))
+        """Press a key on an element, which must hear it: a window that is still opening keeps its first keys."""
+        listen = """(node) => {
+            node.focus();
+            window.heard = false;
+            node.addEventListener("keydown", () => (window.heard = true), { once: true, capture: true });
+          }"""
+        for _ in range(3):
+            self.ask(listen, selector)
+            self.act("key", *({"type": way, "value": KEYS.get(key, key)} for way in ("keyDown", "keyUp")))
+            if lab.until(lambda: self.ask("() => window.heard"), 3):
+                return
+            self.send("browsingContext.activate", **self.page)
+        raise RuntimeError(f"{selector} does not hear {key}")
 
     def click(self, selector: str, text: str = "") -> None:
-        """Click the middle of an element."""
+        """Click the middle of an element, when it stands still and nothing lies over it."""
         self.wait_for(selector, text)
-        middle = """(node) => {
+        middle = """(node) => new Promise((done) => {
             node.scrollIntoView({ block: "center" });
-            const box = node.getBoundingClientRect();
-            return [box.x + box.width / 2, box.y + box.height / 2];
-          }"""
-        x, y = (round(each) for each in self.ask(middle, selector))
+            const where = () => {
+              const box = node.getBoundingClientRect();
+              return [Math.round(box.x + box.width / 2), Math.round(box.y + box.height / 2)];
+            };
+            const before = where();
+            const look = () => {
+              const now = where();
+              done(`${now}` === `${before}` && node.contains(document.elementFromPoint(...now)) && now);
+            };
+            setTimeout(look, 100);
+          })"""
+        deadline = time.monotonic() + 60
+        while not (found := self.ask(middle, selector)):
+            assert time.monotonic() < deadline, f"{selector} does not come to rest in view"
+        x, y = found
         press = ({"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0})
         self.act("pointer", {"type": "pointerMove", "x": x, "y": y}, *press)
 

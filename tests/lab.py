@@ -115,18 +115,18 @@ def open_notebook(
     page.get_by_text("(ipykernel) | Idle").wait_for(timeout=60_000)
 
 
+ALL_RUN = """() => {
+    const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)")];
+    return Boolean(prompts.length) && prompts.every((prompt) => /\\[\\d+\\]/.test(prompt.textContent));
+  }"""
+
+
 def run_all(page: Page, timeout: float = 480) -> None:
     """Clear what is stored, run all cells by the menu, and wait until the last one has run."""
     for menu, item in (("Edit", "Clear Outputs of All Cells"), ("Run", "Run All Cells")):
         page.get_by_role("menuitem", name=menu, exact=True).click()
         page.get_by_role("menuitem", name=item, exact=True).click()
-    page.wait_for_function(
-        """() => {
-            const prompts = [...document.querySelectorAll(".jp-CodeCell .jp-InputPrompt:not(.jp-Placeholder-prompt)")];
-            return prompts.length && prompts.every((prompt) => /\\[\\d+\\]/.test(prompt.textContent));
-        }""",
-        timeout=1000 * timeout,
-    )
+    page.wait_for_function(ALL_RUN, timeout=1000 * timeout)
 
 
 def set_windowing(folder: Path, mode: str) -> None:

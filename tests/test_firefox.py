@@ -27,7 +27,7 @@ def moved(fox, key):
     """Press a key on the slider, and read what comes of it, when it has come."""
     before = fox.ask(lab.READ, LIVE)["state"]
     fox.press(SLIDER, key)
-    assert lab.until(lambda: fox.ask(lab.READ, LIVE)["state"] != before)
+    assert lab.until(lambda: fox.ask(lab.READ, LIVE)["state"] != before, 30), (key, before)
     return fox.ask(lab.READ, LIVE)
 
 
@@ -59,6 +59,8 @@ def test_jupyterlab_runs_a_lesson_whose_figure_moves(fox, tmp_path):
         fox.click(".jp-MarkdownCell")
         fox.click(".lm-MenuBar-item:nth-child(4)", "Run")
         fox.click(".lm-Menu-item:not(.lm-mod-disabled)[data-command='runmenu:run-all']")
+        fox.wait_for(".ef-ask")
+        assert lab.until(lambda: fox.ask(lab.ALL_RUN), 120)
         fox.click(".ef-ask label")
         fox.click(".ef-ask button")
         fox.wait_for(LIVE)
