@@ -1,8 +1,9 @@
 """From a hand's movement to changed pixels, in a real JupyterLab in a real Chromium: `make bench`.
 
 Every axis of every scene of tests/gallery.py is moved by mouse and by keys, and below each figure the same one under
-ipywidgets' `interact`, drawn anew by matplotlib for every value: the yardstick. Then every control of the course that
-asks the kernel is moved, in the figure of its notebook.
+ipywidgets' `interact`, drawn anew by matplotlib for every value: the yardstick. Another yardstick is a bare slider,
+which fills a rectangle in the next frame: no figure can answer sooner. Then every control of the course that asks the
+kernel is moved, in the figure of its notebook.
 
 *Latency* is of single movements, each awaited: from the browser's own time stamp of the input to the task after the
 frame whose pixels differ (of the canvas, read back, or of the picture behind it; for `interact`, another image,
@@ -54,6 +55,20 @@ def under_interact(shown):
         display(figure)
 
     ipywidgets.interact(draw, place=ipywidgets.IntSlider(max=len(scene.axes[0].values) - 1))
+"""
+BARE = """
+display({"text/html": '''<div class="ef-explorer" data-serial="1" data-state="0">
+<canvas width="600" height="300"></canvas><div class="ef-axis">
+<input type="range" value="0" max="40" aria-label="a rectangle" data-lm-suppress-shortcuts="true"></div></div>
+<script>{
+  const root = [...document.querySelectorAll(".ef-explorer")].at(-1), input = root.querySelector("input");
+  const paint = root.querySelector("canvas").getContext("2d");
+  input.addEventListener("input", () => requestAnimationFrame(() => {
+    paint.fillStyle = "hsl(" + 9 * input.value + " 50% 50%)";
+    paint.fillRect(0, 0, 600, 300);
+    root.dataset.state = input.value;
+  }));
+}</script>'''}, raw=True)
 """
 SCENE = """
 shown = ef.Explorer(gallery.GALLERY[{name!r}]())
@@ -214,15 +229,18 @@ def told(figure, moved, by, latencies, **more):
 def axes(name, cell, moves):
     """Rows of every axis of a scene, and of `interact` beside it."""
     explorer, panel = cell.locator(".ef-explorer[data-serial]"), cell.locator(".widget-interact")
-    for part in (explorer, panel.locator("img")):
-        part.wait_for(state="attached", timeout=60_000)
-    drawn, _ = measure(panel, Widget(panel.locator(".widget-slider")), 6, warm=1)
-    yield told(name, "first axis", "`interact`", [latency for latency, _ in drawn])
-    interact = float(np.median([latency for latency, _ in drawn]))
+    explorer.wait_for(state="attached", timeout=60_000)
+    interact = 0.0
+    if name != "bare slider":
+        panel.locator("img").wait_for(state="attached", timeout=60_000)
+        drawn, _ = measure(panel, Widget(panel.locator(".widget-slider")), 6, warm=1)
+        yield told(name, "first axis", "`interact`", [latency for latency, _ in drawn])
+        interact = float(np.median([latency for latency, _ in drawn]))
     for slider in explorer.locator(".ef-axis input").all():
         for by, hand in (("mouse", Native(slider)), ("keys", Keys(slider))):
             found, _ = measure(explorer, hand, moves, warm=2, patience=1000)
             latencies = [latency for latency, _ in found]
+            by = by if interact else f"bare, {by}"
             yield told(name, slider.get_attribute("aria-label"), by, latencies, interact=interact)
 
 
@@ -249,7 +267,8 @@ def rows(setup, cell_of, names, measured, moves, troubles):
     """Run a notebook, and measure its figures; what goes wrong with one of them is noted, and the next one follows."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        lab.write_notebook(folder / "sliders.ipynb", setup, *(cell_of.format(name=name) for name in names))
+        cells = (BARE if name == "bare slider" else cell_of.format(name=name) for name in names)
+        lab.write_notebook(folder / "sliders.ipynb", setup, *cells)
         with lab.server(folder) as (url, token, log), lab.browser() as page:
             desk = lab.Desk(folder, url, token, log, page, lab.listen(page))
             desk.open("sliders.ipynb")
@@ -283,7 +302,7 @@ def main():
     print("| figure | what is moved | by | latency, p50 / p95 ms | `interact` takes, times | promise |")
     print("| --- " * 6 + "|", flush=True)
     if names:
-        results["rows"] += rows(GALLERY, SCENE, names, axes, moves, troubles)
+        results["rows"] += rows(GALLERY, SCENE, ["bare slider", *names], axes, moves, troubles)
     if books:
         results["rows"] += rows(NOTEBOOK, FIGURE, books, controls, moves, troubles)
     results["load"].append(os.getloadavg()[0])

@@ -175,7 +175,9 @@ def notebooks():
 
 MOVED = {
     "an axis, by mouse": "mouse",
+    "a bare slider and a rectangle, by mouse": "bare, mouse",
     "an axis, by keys": "keys",
+    "a bare slider and a rectangle, by keys": "bare, keys",
     "a control, the background stays": "kernel",
     "a control, the background is drawn anew": "kernel, new background",
     "a figure under `interact`": "`interact`",
