@@ -2,9 +2,9 @@
 
 With the share sᵢ² of each example (1/n, or by its weight), R = diag(s)G, and the decreases tᵢ that are asked for:
 
-    u = μu₋ + Rᵀα,    (RRᵀ + εI)α = s∘t - μRu₋
+    u = βu₋ + Rᵀα,    (RRᵀ + εI)α = s∘t - βRu₋
 
-is the least-squares solution of E[(gᵢᵀu - tᵢ)²] + ε‖u - μu₋‖², where u₋ is the last direction, if there is a memory.
+is the least-squares solution of E[(gᵢᵀu - tᵢ)²] + ε‖u - βu₋‖², where u₋ is the last direction, if there is a memory.
 """
 
 from collections.abc import Callable
@@ -71,15 +71,15 @@ class Past(NamedTuple):
     """The memory of the last direction."""
 
     direction: PyTree
-    """μu₋."""
+    """βu₋."""
     changes: Array
-    """μRu₋."""
+    """βRu₋."""
     squared_length: Array
-    """‖μu₋‖² unit²."""
+    """‖βu₋‖² unit²."""
 
 
 class Direction(NamedTuple):
-    """u = μu₋ + Rᵀα, and what is known of it without forming it."""
+    """u = βu₋ + Rᵀα, and what is known of it without forming it."""
 
     coefficients: Float[Array, " n"]
     """α."""
@@ -90,7 +90,7 @@ class Direction(NamedTuple):
     squared_length: Float[Array, ""]
     """‖u‖² unit²."""
     residual: Float[Array, ""]
-    """‖(C + εI)u - g - εμu₋‖/‖g‖."""
+    """‖(C + εI)u - g - εβu₋‖/‖g‖."""
     is_zero: Bool[Array, ""]
     """True if there is nowhere to go: g is 0, and nothing is remembered."""
 
@@ -108,7 +108,7 @@ def direction_of(rows: Rows, s: Array, target: Array, damping: Array, past: Past
     alpha = jnp.where(is_zero, 0, rows.solve(wanted - before, damping))
     along = rows.times_gram(alpha)
     changes = before + along  # Ru
-    left_over = wanted - changes - damping * alpha  # (C + εI)u - g - εμu₋ is -Rᵀ of it
+    left_over = wanted - changes - damping * alpha  # (C + εI)u - g - εβu₋ is -Rᵀ of it
     squared_residual, size = jnp.sum(left_over * rows.times_gram(left_over)), jnp.abs(jnp.sum(wanted * wish))
     return Direction(
         coefficients=alpha,

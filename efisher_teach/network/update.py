@@ -159,8 +159,8 @@ def make_update(
         learning_rate: η > 0, instead of both.
         relative_to: "largest" or "mean", if ε counts in the largest eigenvalue of K or in the mean one, tr K/n, where n
             is the number of examples with a weight.
-        memory: μ in [0, 1), to damp towards the last direction u₋ in place of 0:
-            u = argmin E[(gᵢᵀu - 1)²] + ε‖u - μu₋‖². Begin with `update.start(params)`.
+        memory: β in [0, 1), to damp towards the last direction u₋ in place of 0:
+            u = argmin E[(gᵢᵀu - 1)²] + ε‖u - βu₋‖². Begin with `update.start(params)`.
         accept: The least ratio of actual to promised decrease of a step that is taken; 0 refuses those that raise the
             mean loss of their examples.
         steer: ω in (0, 1), beside a learning rate: ε is multiplied by ω where that ratio is above ¾, and divided by ω
