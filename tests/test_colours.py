@@ -11,20 +11,13 @@ from gallery import contrast
 from matplotlib import rc_params_from_file
 from matplotlib.colors import to_rgb
 
-from efisher_teach.figures import ink as scene
+from efisher_teach.figures import ink
 
-PACKAGE = Path(scene.__file__).parents[1]
-COLOURS = {
-    name: value
-    for name, value in vars(scene).items()
-    if re.fullmatch("#[0-9A-F]{6}", str(value)) and name.isupper()
-}
+PACKAGE = Path(ink.__file__).parents[1]
+COLOURS = {name: value for name, value in vars(ink).items() if re.fullmatch("#[0-9A-F]{6}", str(value))}
 PAPER = {"light": "#ffffff", "dark": "#17181a"}  # of the pages; figures keep the white one
-STATIC = PACKAGE / "browser" / "static"
-CSS = {
-    path.stem: path.read_text()
-    for path in (PACKAGE.parent / "site" / "site.css", STATIC / "explorer.css", STATIC / "lesson.css")
-}
+SHEETS = [PACKAGE.parent / "site/site.css", *(PACKAGE / "browser/static").glob("*.css")]
+CSS = {path.stem: path.read_text() for path in SHEETS}
 EYES = ("all cones", "protanomaly", "deuteranomaly", "tritanomaly")
 TEXT, LINE = 4.5, 3.0  # what WCAG 2.2 asks for: 1.4.3, 1.4.11
 APART = 10.0  # CAM02-UCS; half of it tells areas side by side apart, but does not let a colour be known again
@@ -63,12 +56,12 @@ def test_contrast_is_measured_as_wcag_defines_it():
 
 
 def test_words_of_figures():
-    inks = {name: scene.INK.get(colour, colour) for name, colour in COLOURS.items()}
-    assert {name for name, ink in inks.items() if contrast(ink, "white") < TEXT} == {"FAINT"}
-    for colour, ink in scene.INK.items():
+    inks = {name: ink.INK.get(colour, colour) for name, colour in COLOURS.items()}
+    assert {name for name, colour in inks.items() if contrast(colour, "white") < TEXT} == {"FAINT"}
+    for colour, darker in ink.INK.items():
         assert contrast(colour, "white") < TEXT, f"{colour} needs no darker ink"
-        hue, dark = (cspace_convert(to_rgb(each), "sRGB1", "JCh")[2] for each in (colour, ink))
-        assert colour == scene.OTHER or abs((hue - dark + 180) % 360 - 180) < 12, f"{ink} is of another hue"
+        hue, other = (cspace_convert(to_rgb(each), "sRGB1", "JCh")[2] for each in (colour, darker))
+        assert colour == ink.OTHER or abs((hue - other + 180) % 360 - 180) < 12, f"{darker} is of another hue"
     style = rc_params_from_file(PACKAGE / "figures" / "efisher.mplstyle", use_default_template=False)
     for what in ("text.color", "axes.labelcolor", "xtick.color", "ytick.color"):
         assert contrast(f"#{style[what].lstrip('#')}", "white") >= TEXT, what
@@ -83,8 +76,8 @@ def test_words_and_marks_of_pages(theme):
     """Of the marks: the colours that stand alone, of a slider, of the ring about what has the focus, of a verdict."""
     assert themed(CSS["site"], "paper")[theme].ljust(7, "f") == PAPER[theme]
     papers = [themed(CSS["site"], name)[theme] for name in ("paper", "soft")]
-    for ink in ("ink", "soft-ink", "accent"):
-        assert all(contrast(themed(CSS["site"], ink)[theme], paper) >= TEXT for paper in papers), ink
+    for name in ("ink", "soft-ink", "accent"):
+        assert all(contrast(themed(CSS["site"], name)[theme], paper) >= TEXT for paper in papers), name
     for name in ("explorer", "lesson"):
         assert contrast(themed(CSS[name], "ef-ink")[theme], PAPER[theme]) >= TEXT, name
     for colour in set(re.findall(r"(?<!dark\()(?<!, )#[0-9a-f]{3,6}\b", "\n".join(CSS.values()))):

@@ -28,10 +28,8 @@ print(json.dumps({"changed": changed, "loaded": sorted({name.partition(".")[0] f
 
 
 def test_import_loads_no_figures_and_changes_no_setting():
-    result = subprocess.run(
-        [sys.executable, "-c", PURE], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    found = json.loads(result.stdout)
+    command = [sys.executable, "-c", PURE]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
     assert found["changed"] == []
     assert {"matplotlib", "ipywidgets", "anywidget", "IPython", "traitlets"} & set(found["loaded"]) == set()
     assert {"efisher_teach", "jax"} <= set(found["loaded"])
@@ -80,15 +78,13 @@ def test_words_have_one_meaning(path):
         assert "theta" not in names
     keys = {node.value for node in NODES[path] if isinstance(node, ast.Constant)}
     assert not keys & {"theta", "epsilon", "train", "sample"}
-    assert not re.search(r"\d\.0 \+ 0 \* |\+ 0 \* [a-z]", path.read_text()), (
-        "a constant is said as a constant"
-    )
+    assert not re.search(r"\d\.0 \+ 0 \* |\+ 0 \* [a-z]", path.read_text()), "a constant in disguise"
     assert not names & {"exec", "eval"}, "no code in strings"
 
 
 @each_module
 def test_what_is_private_is_read_in_its_class_only(path):
-    """What begins with an underscore in every NamedTuple is public in all but name."""
+    """But for what begins with an underscore in every NamedTuple: it is public in all but name."""
     allowed = re.compile(r"(self|cls|super\(\))\.\w+|.*\._(repr_\w*|replace|asdict|field_defaults|fields)")
     read = [ast.unparse(node) for node in NODES[path] if isinstance(node, ast.Attribute)]
     private = [each for each in read if re.search(r"\._[a-z]\w*$", each) and not allowed.fullmatch(each)]
@@ -99,8 +95,8 @@ def test_core_is_read_in_an_evening():
     """At most 1500 lines of code: no blank ones, no comments, no docstrings."""
     total = 0
     for path in (PACKAGE / "core").glob("*.py"):
-        texts = [node for node in NODES[path] if isinstance(getattr(node, "value", None), ast.Constant)]
-        texts = [node for node in texts if isinstance(node, ast.Expr)]
+        texts = [node.value for node in NODES[path] if isinstance(node, ast.Expr)]
+        texts = [node for node in texts if isinstance(node, ast.Constant)]
         documented = {line for node in texts for line in range(node.lineno, node.end_lineno + 1)}
         lines = enumerate(path.read_text().splitlines(), 1)
         total += sum(line.strip(" ")[:1] not in ("", "#") for k, line in lines if k not in documented)
