@@ -1,4 +1,4 @@
-"""What the tests compare with: the definitions as naive loops, in NumPy and float64, and the inputs to try."""
+"""The definitions as naive loops, in NumPy and float64, for the tests to compare with; and the inputs to try."""
 
 import inspect
 from typing import NamedTuple
@@ -22,12 +22,30 @@ GRID = {
     "one example": _wide[:1, :4],
     "one parameter": _tall[:, :1],
 }
+_scales = np.array(
+    [[3000.0, 1999.0], [1.0, 0.0], [512.0, 341.0]]
+)  # two directions, 1000 times apart and more
+CANCELLING = {  # g is 0 exactly
+    "two rows": np.array([[1.0, 2.0], [-1.0, -2.0]] * 3),
+    "nothing": np.zeros((6, 2)),
+    "two scales": np.vstack([_scales, -_scales]),
+}
 DAMPINGS = (0.0, 1e-6, 1e-2, 1.0, 1e3)
 
 
 def bare(function):
     """The function without jaxtyping's hook, which would reject bad input before the library can."""
     return inspect.unwrap(function)
+
+
+def flat(tree):
+    """Its numbers one after the other, in float64."""
+    return np.asarray(ravel_pytree(jax.device_get(tree))[0], float)
+
+
+def line(theta, x, y):
+    """The loss of least squares."""
+    return (x @ theta - y) ** 2 / 2
 
 
 def gradients(loss_fn, params, x, y):
@@ -74,6 +92,18 @@ def direction(G, damping, target=1.0):
     system = np.vstack([np.asarray(G, float), np.sqrt(n * damping) * np.eye(p)])
     # rcond: far below any singular value of the grid that is not zero, far above rounding in float64.
     return np.linalg.lstsq(system, np.r_[target * np.ones(n), np.zeros(p)], rcond=1e-12)[0]
+
+
+FORMS = ("full", "diagonal", "root", "diagonal root", "none")
+
+
+def preconditioned(A, g, form, cut=1e-12):
+    """A⁻¹g in each form, without the eigenvalues below the cut."""
+    if form == "none":
+        return g
+    values, V = np.linalg.eigh(np.diag(np.diag(A)) if "diagonal" in form else A)
+    kept = values > cut * values[-1]
+    return V @ np.where(kept, V.T @ g / np.where(kept, values, 1) ** (0.5 if "root" in form else 1), 0)
 
 
 def agreement(G):
@@ -131,10 +161,6 @@ def relative(value, expected):
     """‖value - expected‖/‖expected‖, in float64."""
     value, expected = np.asarray(value, float), np.asarray(expected, float)
     return np.linalg.norm(value - expected) / np.linalg.norm(expected)
-
-
-def cosine(a, b):
-    return np.vdot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b))
 
 
 def check_derivative(function, *arguments):
