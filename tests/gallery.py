@@ -38,7 +38,7 @@ def problem(name):
         "three": lambda: tumours(("worst perimeter", "worst concavity", "worst texture"), 6),
         "two examples": lambda: ef.linear_regression(2, 3, seed=1),
         "network": lambda: ef.descend(ef.digits(), steps=5, learning_rate=0.2),
-        "rescaled": lambda: relu_network(),
+        "rescaled": relu_network,
         "small network": lambda: ef.digits(hidden=(6,), side=4),
         "wide": lambda: ef.logistic_regression(n=40, p=60, seed=2),
     }[name]()
@@ -68,15 +68,14 @@ def left_behind():
 
 
 def relu_network():
-    """Two layers with a ReLU between, somewhat trained: digits, or numbers, whose scale nobody is told."""
+    """Digits, and two layers with a ReLU between, somewhat trained."""
 
     def loss_fn(weights, x, y):
         return -jax.nn.log_softmax(weights[1] @ jnp.maximum(weights[0] @ x, 0))[y]
 
     digits = ef.digits((6,), side=4)
-    weights = [layer["W"] for layer in digits.params]
-    few = digits._replace(loss_fn=loss_fn, params=weights)
-    return ef.descend(few, steps=40, learning_rate=0.3)
+    digits = digits._replace(loss_fn=loss_fn, params=[layer["W"] for layer in digits.params])
+    return ef.descend(digits, steps=40, learning_rate=0.3)
 
 
 def in_chart(chart):
@@ -120,8 +119,8 @@ GALLERY = {
     "fisher_hessian": lambda: scenes.fisher_hessian(problem("fitted")),
     "fisher_hessian, drawn": lambda: scenes.fisher_hessian(problem("logistic")),
     "rescaled_layers": lambda: scenes.rescaled_layers(problem("rescaled")),
-    "noise_and_curvature": lambda: scenes.noise_and_curvature(),
-    "vector_field": lambda: scenes.vector_field(),
+    "noise_and_curvature": scenes.noise_and_curvature,
+    "vector_field": scenes.vector_field,
     "vector_field, noisy": lambda: scenes.vector_field(noise=10.0),
     "rare_and_wrong": lambda: scenes.rare_and_wrong(LEVELS, EPSILONS, *left_behind()),
     "should_all_improve": lambda: scenes.should_all_improve(problem("thirty")),
@@ -158,7 +157,7 @@ def shown(name):
 
 @cache
 def prepared(name):
-    """What an explorer shows of it, in both forms, without a widget."""
+    """All that an explorer shows of it, in both forms, without a widget."""
     scene, table = shown(name)
     return prepare(scene, table, ("wide", "narrow") if scene.narrow else ("wide",))
 
@@ -166,7 +165,7 @@ def prepared(name):
 @cache
 def explorer(name):
     """An explorer of it; at its default state unless a test leaves it elsewhere."""
-    return ef.Explorer(shown(name)[0])
+    return ef.Explorer(GALLERY[name]())
 
 
 def states(scene):
@@ -197,7 +196,7 @@ def gradients(problem):
 
 
 def changes(problem, delta):
-    """What steps do to the losses, (…, n)."""
+    """The changes of the losses that steps make, (…, n)."""
     return regression(problem, delta)[0] - regression(problem)[0]
 
 
@@ -216,10 +215,11 @@ def turned(step, other):
     return np.degrees(np.arctan2(step[0] * other[1] - step[1] * other[0], step @ other))
 
 
-def agree(shown, rtol=1e-7, atol=0.0, **expected):
-    """Hold arrays of a table against what an oracle expects by the same names."""
+def agree(shown, rtol=1e-7, atol=0.0, where=..., **expected):
+    """Hold arrays of a table, or a part of each, against what an oracle expects by the same names."""
     for name, value in expected.items():
-        np.testing.assert_allclose(shown[name], value, rtol=rtol, atol=atol, err_msg=name)
+        found, value = (np.asarray(each)[where] if np.ndim(each) else each for each in (shown[name], value))
+        np.testing.assert_allclose(found, value, rtol=rtol, atol=atol, err_msg=name)
 
 
 class Look:
@@ -232,6 +232,12 @@ class Look:
         if self.problem and np.shape(self.problem.x)[1:] == getattr(self.problem.params, "shape", None):
             self.G = gradients(self.problem)
             self.g, self.C = self.G.mean(axis=0), self.G.T @ self.G / len(self.G)
+
+    def states(self, *places):
+        """What the axes say, and the arrays there: at these places, or everywhere."""
+        axes = [np.float64(np.float32(axis.values)) for axis in self.scene.axes]
+        for place in places or np.ndindex(*map(len, axes)):
+            yield [axis[i] for axis, i in zip(axes, place, strict=True)], self.table.at(place)
 
     def views(self):
         """The arrays at each preset, in their order."""

@@ -3,7 +3,6 @@
 import numpy as np
 from gallery import agree
 
-import efisher_teach as ef
 from efisher_teach.figures import scenes
 from efisher_teach.network.training import Trial
 
@@ -40,8 +39,7 @@ def test_race_shows_the_best_of_each_and_the_run_of_the_slider():
     for name, rate in RATES.items():
         losses, cost = smooth(rate), steps * 0.01 / (1 + rate)
         by_step, by_cost = (np.stack([at, losses], axis=1) for at in (steps, cost))
-        shown = {name: losses, f"{name}_step": by_step, f"{name}_cost": by_cost}
-        agree(table.arrays, rtol=1e-5, **shown)
+        agree(table.arrays, rtol=1e-5, **{name: losses, f"{name}_step": by_step, f"{name}_cost": by_cost})
         agree(table.background, rtol=1e-5, **{name: np.stack([steps, cost, losses], axis=1)})
     arrays, rates = table.arrays, [rate for each in OURS.values() for rate in each.values()]
     seconds = [run.seconds for each in ours.values() for run in each.values()]
@@ -51,14 +49,18 @@ def test_race_shows_the_best_of_each_and_the_run_of_the_slider():
         by_step, by_cost = (np.stack([at, losses], axis=1) for at in (steps, steps * seconds[i]))
         shown = {name: arrays[name][:, i] for name in ("ours", "ours_step", "ours_cost")}
         shown |= {name: arrays[name][i] for name in ("by_step", "by_cost")}
-        agree(shown, rtol=1e-5, ours=losses, by_step=by_step, by_cost=by_cost)
-        agree(shown, rtol=1e-5, ours_step=by_step, ours_cost=by_cost)
-
-
-def test_race_is_said():
-    explorer = ef.Explorer(scenes.a_real_network(*runs(), first="budget c"))
-    explorer.step, explorer.run = 8, 2
-    assert explorer.words == (
-        "After 8 steps the training loss is 0.45 with SGD, 0.41 with Adam and 0.38 with the natural gradient, each at "
-        "the best of its settings; with the empirical Fisher it is 0.73 at memory, η = 0.1."
-    )
+        agree(
+            shown,
+            rtol=1e-5,
+            ours=losses,
+            by_step=by_step,
+            by_cost=by_cost,
+            ours_step=by_step,
+            ours_cost=by_cost,
+        )
+    said = [scene.axes[1].say(float(i)) for i in range(5)]
+    assert said == [
+        "budget c = 0.1",
+        "budget c = 0.3",
+        *(f"memory, η = {rate}" for rate in ("0.1", "1", "3")),
+    ]

@@ -57,9 +57,8 @@ def steered(by, damping, rate):
 
 def test_each_step_of_each_run_is_the_one_of_its_rule(case):
     by, held = By(case.problem), np.zeros(3)
-    budgets, radii, dampings = (axis.values for axis in case.scene.axes)
-    for i, j, k in ((0, 7, 0), (2, 7, 2), (2, 2, 2), (6, 7, 4), (6, 0, 0), (4, 5, 3)):
-        at, c, r, damping = case.table.at((i, j, k)), budgets[i], radii[j], dampings[k]
+    places = (0, 7, 0), (2, 7, 2), (2, 2, 2), (6, 7, 4), (6, 0, 0), (4, 5, 3)
+    for (c, r, damping), at in case.states(*places):
         rate = by.step(by.start, damping, budget=c, radius=np.inf)[2]
         agree(at, rtol=1e-3, rate=rate, bound=rate / (2 * np.sqrt(damping)))
         rules = {"budget": c, "radius": r}, {"rate": rate}
@@ -76,19 +75,15 @@ def test_losses_are_those_of_the_places_and_the_words_say_them(case):
     for path, loss in RUNS:
         places, heights = np.float64(arrays[path]), arrays[loss][..., 1]
         inside = np.linalg.norm(places, axis=-1) < 5 * np.linalg.norm(by.start)
-        true = by.loss(places) / by.first
-        seen = inside & (heights > 1e-5)
+        seen, true = inside & (heights > 1e-5), by.loss(places) / by.first
         np.testing.assert_allclose(heights[seen], true[seen], rtol=2e-2)
     heights, count = arrays["loss"][..., 1], np.arange(81)
     rises = heights[..., 1:] > heights[..., :-1]
     turned = np.where(rises.any(axis=-1), rises.argmax(axis=-1), 80)
-    agree(
-        arrays,
-        turned=turned,
-        turn=np.stack([turned, np.take_along_axis(heights, turned[..., None], -1)[..., 0]], -1),
-    )
-    agree(arrays, rtol=1e-4, highest=np.where(count >= turned[..., None], heights, 0).max(axis=-1))
-    agree(arrays, rtol=1e-4, last=heights[..., -1], least=arrays["turn"][..., 1])
+    least = np.take_along_axis(heights, turned[..., None], -1)[..., 0]
+    highest = np.where(count >= turned[..., None], heights, 0).max(axis=-1)
+    agree(arrays, turned=turned, turn=np.stack([turned, least], axis=-1))
+    agree(arrays, rtol=1e-4, highest=highest, last=heights[..., -1], least=least)
 
 
 def test_enforced_budget_never_settles_and_a_radius_bounds_it(case):

@@ -9,23 +9,19 @@ STATES = [(1, 0, 0), (0, 0, 4), (3, 3, 2), (1, 5, 8)]  # places of B, M and ε
 case = gallery.looks("batches_and_memory", "batches_and_memory, steps")
 
 
-def steps_of(case, sizes, memory, damping):
-    """Every batch's step, for batches of each of two sizes; the loop is over them."""
-    rows = case.G[np.asarray(case.scene.data["drawn"])]
-    keep, eta, out = 1 - 1 / memory, 0.1, []
-    for size in sizes:
-        average, last, steps = rows[0, :size].T @ rows[0, :size] / size, np.zeros(2), []
-        for batch in rows[:, :size]:
-            if "C" in case.scene.axes[1].label:
-                average = keep * average + (1 - keep) * batch.T @ batch / size
-                steps.append(-eta * np.linalg.solve(average + damping * np.eye(2), batch.mean(axis=0)))
-                continue
+def steps_of(case, size, memory, damping):
+    """The step of every batch of this size, one after the other; the first hundred left out."""
+    batches, keep, eta = case.G[np.asarray(case.scene.data["drawn"])][:, :size], 1 - 1 / memory, 0.1
+    average, steps = batches[0].T @ batches[0] / size, [np.zeros(2)]
+    for batch in batches:
+        if "C" in case.scene.axes[1].label:
+            average = keep * average + (1 - keep) * batch.T @ batch / size
+            steps.append(-eta * np.linalg.solve(average + damping * np.eye(2), batch.mean(axis=0)))
+        else:
             tall = np.vstack([batch / np.sqrt(size), np.sqrt(damping) * np.eye(2)])
-            wish = np.concatenate([np.full(size, -eta / np.sqrt(size)), np.sqrt(damping) * keep * last])
-            last = np.linalg.lstsq(tall, wish)[0]
-            steps.append(last)
-        out.append(np.array(steps)[100:])
-    return np.array(out)
+            wish = np.r_[np.full(size, -eta / np.sqrt(size)), np.sqrt(damping) * keep * steps[-1]]
+            steps.append(np.linalg.lstsq(tall, wish)[0])
+    return np.array(steps)[101:]
 
 
 def missed(G, step):
@@ -34,23 +30,20 @@ def missed(G, step):
 
 @pytest.mark.parametrize("state", STATES, ids=str)
 def test_steps_are_least_squares_of_their_batch_and_its_memory(case, state):
-    axes = case.scene.axes
-    size, memory, damping = (float(np.float32(axis.values[at])) for axis, at in zip(axes, state, strict=True))
-    arrays = case.table.at(state)
-    (steps,) = steps_of(case, [int(size)], memory, damping)
+    (((size, memory, damping), arrays),) = case.states(state)
+    steps = steps_of(case, int(size), memory, damping)
     full = -0.1 * np.linalg.solve(case.C + damping * np.eye(2), case.g)
     away = np.linalg.norm(steps[-60:], axis=1)
     inside = away < away.max() / 2  # the farthest are drawn nearer, and the least determined are rounded most
     np.testing.assert_allclose(arrays["cloud"][inside], steps[-60:][inside], rtol=0.02, atol=2e-3)
-    agree(arrays, rtol=5e-3, atol=2e-3, mean=steps.mean(axis=0), least=missed(case.G, full))
-    agree(arrays, rtol=5e-3, atol=2e-3, all_miss=np.median([missed(case.G, step) for step in steps]))
-    drawn = np.asarray(case.scene.data["drawn"])[100:, : int(size)]
+    drawn, mean = np.asarray(case.scene.data["drawn"])[100:, : int(size)], steps.mean(axis=0)
+    all_miss = np.median([missed(case.G, step) for step in steps])
     own = np.median([missed(case.G[batch], step) for batch, step in zip(drawn, steps, strict=True)])
-    agree(arrays, rtol=5e-3, atol=2e-3, own_misses=own)
-    length = np.linalg.norm(full)
-    scatter = np.sqrt(np.mean(np.sum((steps - steps.mean(axis=0)) ** 2, axis=1)))
-    off = np.linalg.norm(steps.mean(axis=0) - full)
-    agree(arrays, rtol=0.02, atol=0.3, off=100 * off / length, scatter=100 * scatter / length)
+    least = missed(case.G, full)
+    agree(arrays, rtol=5e-3, atol=2e-3, mean=mean, least=least, all_miss=all_miss, own_misses=own)
+    scatter = np.sqrt(np.mean(np.sum((steps - mean) ** 2, axis=1))) / np.linalg.norm(full)
+    off = np.linalg.norm(mean - full) / np.linalg.norm(full)
+    agree(arrays, rtol=0.02, atol=0.3, off=100 * off, scatter=100 * scatter)
 
 
 def test_what_the_presets_say(case):

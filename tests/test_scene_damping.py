@@ -5,6 +5,8 @@ import numpy as np
 import oracles
 from gallery import agree
 
+# Of ε, and of the unit and the power of the spectrum: as it is, and dragged.
+PLACES = [*((i, 3, 2) for i in (5, 19, 33, 40)), (20, 0, 2), (30, 4, 0), (15, 3, 1), (25, 1, 3)]
 case = gallery.looks("damping", "damping, two")
 
 
@@ -17,21 +19,9 @@ def units(G, scale, power):
 
 def test_every_reading_of_the_step(case):
     """With a spectrum that is dragged: the same losses, and MCM in the place of C."""
-    c, plane, axes, rms = case.budget, case.plane(), case.scene.axes, np.sqrt(case.budget)
-    undamped = oracles.direction(case.G, 0.0)
-    rho, one = case.g @ undamped, (3, 2)
-    for i, *jk in (
-        (5, *one),
-        (19, *one),
-        (33, *one),
-        (40, *one),
-        (20, 0, 2),
-        (30, 4, 0),
-        (15, 3, 1),
-        (25, 1, 3),
-    ):
-        epsilon, at = axes[0].values[i], case.table.at((i, *jk))
-        M = units(case.G, *(axis.values[place] for axis, place in zip(axes[1:], jk, strict=True)))
+    c, plane, rms, undamped = case.budget, case.plane(), np.sqrt(case.budget), oracles.direction(case.G, 0.0)
+    for (epsilon, scale, power), at in case.states(*PLACES):
+        M = units(case.G, scale, power)
         own, x, x_test = case.problem, np.float64(case.problem.x) @ M, np.float64(case.problem.x_test) @ M
         problem = own._replace(params=np.linalg.solve(M, np.float64(own.params)), x=x, x_test=x_test)
         G, held_out = gallery.gradients(problem), problem._replace(x=problem.x_test, y=problem.y_test)
@@ -42,9 +32,9 @@ def test_every_reading_of_the_step(case):
         true, unseen = gallery.changes(problem, delta), gallery.changes(held_out, delta).mean()
         # float32 sees a singular value to 1e-7 of the largest: at ε = 1e-6 the smallest kept ones to 1e-3
         agree(at, rtol=3e-3, length=length, length_dot=[epsilon, length])
-        agree(at, rtol=3e-3, bound=np.sqrt(c / epsilon) / 2)  # of the constant η = √(c/ρ)
-        constant_length = np.sqrt(c / rho) * np.linalg.norm(u)
-        agree(at, rtol=3e-3, constant_length=constant_length, constant_dot=[epsilon, constant_length])
+        constant = np.sqrt(c / (case.g @ undamped)) * np.linalg.norm(u)  # of η = √(c/ρ)
+        agree(at, rtol=3e-3, constant_length=constant, constant_dot=[epsilon, constant])
+        agree(at, rtol=3e-3, bound=np.sqrt(c / epsilon) / 2)
         seen, descent = M @ delta, gallery.spend(case.G, M @ M @ case.g, c)
         agree(at, rtol=1e-2, shadow=gallery.cost(case.G, plane @ (plane.T @ seen)) / c)
         agree(at, atol=2e-4, actual=true.mean(), unseen=unseen, predicted=np.mean(G @ delta))

@@ -41,7 +41,7 @@ def test_mean_and_second_moment(case):
     agree(case.arrays, rtol=1e-5, atol=1e-6, mean=length, rms=np.sqrt(square), mean_dot=mean, square_dot=rms)
     agree(case.arrays, rtol=1e-4, atol=1e-4, share=100 * length**2 / square)
     assert (case.arrays["share"] <= 100).all()
-    np.testing.assert_allclose(case.arrays["mean_arrow"][:, :, 1], -g, atol=1e-6)
+    agree(case.arrays, atol=1e-6, mean_arrow=np.stack([0 * g, -g], axis=2))
     np.testing.assert_allclose(case.arrays["level"][..., 1], length[..., None].repeat(2, 2), atol=1e-6)
     # The curves are the numbers of the other states: at each place they pass through its dots.
     agree(case.arrays, rtol=1e-4, atol=1e-6, means=mean, squares=rms)
@@ -68,20 +68,18 @@ def test_bars_are_what_lies_along_the_mean(case):
     assert (np.diff(bars[4, 0]) <= 1e-6).all()  # sorted where all is as it was
     assert (abs(pulls) < limit).all(axis=2).any()
     clear = (abs(pulls) > 1e-5).all(axis=2)  # where no sign is a matter of rounding
-    np.testing.assert_allclose(case.arrays["against"][clear], 100 * (pulls < 0).mean(axis=2)[clear])
+    agree(case.arrays, where=clear, against=100 * (pulls < 0).mean(axis=2))
     assert case.table.depends["along"] == case.table.depends["tip"] == (0, 1, 2)
-    rows = np.moveaxis(G, 2, 0)
     agree(case.arrays, atol=1e-4, along=np.moveaxis(pulls, 2, 0))
-    agree(case.arrays, rtol=1e-5, length=np.linalg.norm(rows, axis=-1))
+    agree(case.arrays, rtol=1e-5, length=np.linalg.norm(np.moveaxis(G, 2, 0), axis=-1))
     np.testing.assert_allclose(case.arrays["along_dot"][..., 1], np.clip(case.arrays["along"], -limit, limit))
 
 
 def test_the_picked_arrow_is_cut_at_the_edge_on_its_way(case):
-    G = case.G
-    rows, tips, reach = np.moveaxis(G, 2, 0), np.float64(case.arrays["tip"]), case.view["reach"]
+    rows, tips, reach = np.moveaxis(case.G, 2, 0), np.float64(case.arrays["tip"]), case.view["reach"]
     np.testing.assert_array_equal(case.arrays["picked"][..., 1, :], case.arrays["tip"])
     seen = (abs(rows) < 0.98 * reach).all(axis=-1)
-    np.testing.assert_allclose(tips[seen], -rows[seen], atol=1e-6)
+    agree(case.arrays, atol=1e-6, where=seen, tip=-rows)
     tips, rows = tips[~seen], rows[~seen]
     np.testing.assert_allclose(np.max(abs(tips) / reach, axis=-1), 0.985, rtol=1e-2)
     np.testing.assert_allclose(tips[:, 0] * rows[:, 1] - tips[:, 1] * rows[:, 0], 0, atol=1e-5)
@@ -101,6 +99,5 @@ def test_arrows_are_the_examples_with_their_labels(case):
     assert not own[flipped].any()
     for line, tips in (("arrows", "tips"), ("turned_arrows", "turned_tips"), ("loud", "loud_tip")):
         np.testing.assert_array_equal(case.arrays[line][..., 1, :], case.arrays[tips])
-    loud, mine = -G[:, :, longest], case.arrays["loud_tip"]
-    within = (abs(loud) < 0.98 * reach).all(axis=-1)
-    np.testing.assert_allclose(mine[within], loud[within], atol=1e-6)
+    loud = -G[:, :, longest]
+    agree(case.arrays, atol=1e-6, where=(abs(loud) < 0.98 * reach).all(axis=-1), loud_tip=loud)

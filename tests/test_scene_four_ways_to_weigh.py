@@ -3,6 +3,7 @@
 import gallery
 import numpy as np
 import pytest
+from gallery import agree
 from scipy.optimize import lsq_linear, nnls
 
 # Places of angle, length and ε.
@@ -26,19 +27,17 @@ def ways(G, damping):
 
 @pytest.mark.parametrize("state", STATES, ids=str)
 def test_directions_and_changes_are_those_of_the_programs(case, state):
-    angle, length, damping = (float(axis.values[at]) for axis, at in zip(case.scene.axes, state, strict=True))
-    turn, arrays = np.deg2rad(angle), case.table.at(state)
+    (((angle, length, damping), arrays),) = case.states(state)
+    turn = np.deg2rad(angle)
     G = np.array([[1.0, 0], [1, 0], [1, 0], length * np.array([np.cos(turn), np.sin(turn)])])
     for name, delta in ways(G, damping).items():
-        changes = G @ delta / np.sqrt(np.mean((G @ delta) ** 2))
-        np.testing.assert_allclose(arrays[f"{name}_step"][1], delta / np.linalg.norm(delta), atol=2e-3)
-        np.testing.assert_allclose(
-            [arrays[f"{name}_three"], arrays[f"{name}_fourth"]], changes[[0, 3]], atol=4e-3
-        )
+        changes, unit = G @ delta / np.sqrt(np.mean((G @ delta) ** 2)), delta / np.linalg.norm(delta)
+        agree(arrays, atol=2e-3, **{f"{name}_step": [[0, 0], unit]})
+        agree(arrays, atol=4e-3, **{f"{name}_three": changes[0], f"{name}_fourth": changes[3]})
         weights = arrays[f"{name}_weights"][:, 1, 1]  # upper left corners
         np.testing.assert_allclose(abs(weights).sum(), 1, rtol=1e-5)
         combined = -(weights[0] * G[0] + weights[1] * G[3])
-        np.testing.assert_allclose(combined / np.linalg.norm(combined), arrays[f"{name}_step"][1], atol=2e-3)
+        np.testing.assert_allclose(combined / np.linalg.norm(combined), unit, atol=2e-3)
 
 
 def test_no_loss_rises_in_the_grey_cone_and_it_is_all_of_it(case):
@@ -51,7 +50,7 @@ def test_no_loss_rises_in_the_grey_cone_and_it_is_all_of_it(case):
 
 
 def test_only_the_empirical_fisher_goes_uphill(case):
-    """What the presets say: descent lets the fourth pay; a loud one gets a negative weight; damping gives descent."""
+    """The presets' claims: descent lets the fourth pay; a loud one gets a negative weight; damping gives descent."""
     conflict, loud, quiet, damped = case.views()
     assert conflict["descent_fourth"] > 0.1
     assert max(conflict[f"{name}_fourth"] for name in ("equal", "hull", "projected")) < -0.3

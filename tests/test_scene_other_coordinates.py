@@ -1,5 +1,7 @@
 """Charts: the whole table against two steps taken by hand, in NumPy and float64, and how gaps grow."""
 
+from itertools import product
+
 import gallery
 import jax.numpy as jnp
 import numpy as np
@@ -11,16 +13,19 @@ from efisher_teach.figures.scenes.other_coordinates import DAMPINGS, GAPS, RATES
 
 A = np.array([[1.5, 0.9], [0.0, 0.4]])
 THETA = np.float64(np.float32([0.6, 0.2]))
+
+
+def from_polar(p):
+    return p[0] * np.array([np.cos(p[1]), np.sin(p[1])])
+
+
 CHARTS = {  # θ of ψ, also of complex numbers; and ψ of θ
     "θ": (lambda p: p, lambda t: t),
     "affine": (lambda p: A @ p, lambda t: np.linalg.solve(A, t)),
     "exp": (np.exp, np.log),
     "square": (np.square, np.sqrt),
     "logit": (lambda p: 1 / (1 + np.exp(-p)), lambda t: np.log(t / (1 - t))),
-    "polar": (
-        lambda p: p[0] * np.array([np.cos(p[1]), np.sin(p[1])]),
-        lambda t: np.array([np.hypot(*t), np.arctan2(t[1], t[0])]),
-    ),
+    "polar": (from_polar, lambda t: np.array([np.hypot(*t), np.arctan2(t[1], t[0])])),
 }
 
 
@@ -51,14 +56,12 @@ def test_gaps_are_between_the_ends_of_both_steps(case):
         there = forward(psi + step(problem, chart, psi, *settings)) - THETA
         return 100 * np.linalg.norm(there - here) / np.linalg.norm(here)
 
-    for i, j in np.ndindex(3, 3):
-        i, j = (0, 14, 30)[i], (0, 12, 24)[j]
+    for i, j in product((0, 14, 30), (0, 12, 24)):
         at, rate, damping = table.at((i, j)), RATES[i], DAMPINGS[j]
         ours, descent = gap(rate, damping), gap(rate, 0.0, True)
         agree(at, rtol=2e-3, atol=1e-4, gap=ours, descent_gap=descent)
         ours, descent = np.clip([ours, descent], *GAPS)
-        agree(at, rtol=2e-3, by_rate_dot=[rate, ours])
-        agree(at, rtol=2e-3, descent_dot=[rate, descent])
+        agree(at, rtol=2e-3, by_rate_dot=[rate, ours], descent_dot=[rate, descent])
         np.testing.assert_allclose(at["by_rate"][i], [rate, ours], rtol=2e-3)
 
 
@@ -107,10 +110,9 @@ def test_trajectories(case, name, i, j):
     between = np.linspace(0, 1, 9)[:, None]  # as the other panel sees it, the first step is a curve
     first, first_there = (ends[0] + between * (ends[1] - ends[0]) for ends in (here, there))
     shown, view = table.at((i, j)), table.background
-    for panel, points, bent, path in (
-        ("", here, map(forward, first_there), map(forward, there[1:])),
-        ("chart_", there, map(inverse, first), map(inverse, here[1:])),
-    ):
+    panels = [("", here, map(forward, first_there), map(forward, there[1:]))]
+    panels += [("chart_", there, map(inverse, first), map(inverse, here[1:]))]
+    for panel, points, bent, path in panels:
         own, across = f"{panel}{name}", "here" if panel else "there"
         ends = np.stack([view[panel + side][[0, -1]] for side in "xy"], axis=1)
         # A trajectory of the other panel has its name before "_there", and its path after.

@@ -43,9 +43,9 @@ def test_approximations_miss_by_the_remainder(case):
             abs(np.mean(true**2) / np.mean(first**2) - 1),
         ]
         np.testing.assert_allclose(dots[:, 0], expected, rtol=1e-3)
-    agree(case.arrays, least=np.min(case.arrays["ordered"][..., 0], axis=1))
-    agree(case.arrays, most=np.max(case.arrays["ordered"][..., 0], axis=1))
-    slopes = np.polyfit(np.log(BUDGETS[:6]), np.log(case.arrays["ordered"][:6, :, 0]), 1)[0]
+    ordered = case.arrays["ordered"][..., 0]
+    agree(case.arrays, least=ordered.min(axis=1), most=ordered.max(axis=1))
+    slopes = np.polyfit(np.log(BUDGETS[:6]), np.log(ordered[:6]), 1)[0]
     np.testing.assert_allclose(slopes, 0.5, atol=0.02)
 
 

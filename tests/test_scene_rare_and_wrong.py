@@ -15,16 +15,10 @@ def test_means_and_spread_of_the_runs(case, level):
     told, untold = 100 * wrong[1, ..., level, 0].mean(axis=1), 100 * wrong[0, ..., level, 0]
     few = rare[:, :2, :, level, 1].mean(axis=(1, 2))
     behind = wrong[0][[0, -1], :, level, 1].mean(axis=1)
-    close = {"rtol": 1e-5}
-    agree(arrays, **close, neglected=np.stack([descent, equal], axis=-1)[:2])
-    agree(arrays, **close, others=np.stack([descent, equal], axis=-1)[2:])
-    agree(arrays, **close, told=np.stack([range(4), told], axis=-1), equal_low=untold[0].min())
-    agree(arrays, **close, untold=np.stack([range(4), untold.mean(axis=1)], axis=-1))
-    agree(
-        arrays, **close, equal_high=untold[0].max(), descent_low=untold[3].min(), descent_high=untold[3].max()
-    )
-    agree(arrays, **close, by_descent=[3, untold[3].mean()], loss_neglected=few[1], loss_wrong=behind[1])
-    agree(arrays, **close, here=[[gallery.LEVELS[level], loss] for loss in (*few, *behind)])
-    np.testing.assert_allclose(
-        arrays["band"][0][:, 1], [*untold.min(axis=1), *untold.max(axis=1)[::-1]], rtol=1e-5
-    )
+    both, low, high = np.stack([descent, equal], axis=-1), untold.min(axis=1), untold.max(axis=1)
+    agree(arrays, rtol=1e-5, neglected=both[:2], others=both[2:], told=np.stack([range(4), told], axis=-1))
+    agree(arrays, rtol=1e-5, untold=np.stack([range(4), untold.mean(axis=1)], axis=-1))
+    agree(arrays, rtol=1e-5, equal_low=low[0], equal_high=high[0], descent_low=low[3], descent_high=high[3])
+    agree(arrays, rtol=1e-5, by_descent=[3, untold[3].mean()], loss_neglected=few[1], loss_wrong=behind[1])
+    agree(arrays, rtol=1e-5, here=[[gallery.LEVELS[level], loss] for loss in (*few, *behind)])
+    np.testing.assert_allclose(arrays["band"][0][:, 1], [*low, *high[::-1]], rtol=1e-5)

@@ -1,5 +1,7 @@
 """Rescaled layers: against networks whose weights really are rescaled, by back-propagation in NumPy and float64."""
 
+from functools import partial
+
 import gallery
 import numpy as np
 import oracles
@@ -38,25 +40,17 @@ def adam(G):
 
 def test_steps_of_networks_that_are_rescaled(case):
     problem, c = case.problem, case.budget
-    x, y, weights = np.float64(problem.x), np.array(problem.y), [np.float64(each) for each in problem.params]
-    middle = len(FACTORS) // 2
-    for i, j in ((0, 4), (middle, 4), (12, 16), (16, 4), (16, 12), (16, 0)):
-        at = case.table.at((i, j))
-        methods = {
-            "step": lambda G, j=j: oracles.direction(G, DAMPINGS[j]),
-            "descent": lambda G: G.mean(axis=0),
-            "adam": adam,
-        }
-        for name, direction in methods.items():
-            first, now = (
-                stepped([a * weights[0], weights[1] / a], x, y, c, direction) for a in (1, FACTORS[i])
-            )
-            gap = 100 * np.linalg.norm(now - first) / np.linalg.norm(first)
-            both = np.stack([first, now], axis=1)[:SHOWN]
+    x, y, (first, last) = np.float64(problem.x), np.array(problem.y), map(np.float64, problem.params)
+    for i, j in ((0, 4), (len(FACTORS) // 2, 4), (12, 16), (16, 4), (16, 12), (16, 0)):
+        at, damped = case.table.at((i, j)), partial(oracles.direction, damping=DAMPINGS[j])
+        for name, direction in {"step": damped, "descent": partial(np.mean, axis=0), "adam": adam}.items():
+            before, now = (stepped([a * first, last / a], x, y, c, direction) for a in (1, FACTORS[i]))
+            gap = 100 * np.linalg.norm(now - before) / np.linalg.norm(before)
+            both = np.stack([before, now], axis=1)[:SHOWN]
             agree(at, atol=0.02, rtol=5e-3, **{f"{name}_gap": gap, f"{name}_changes": both})
-            means = {f"{name}_mean": now.mean() * np.sqrt(c), f"{name}_first": first.mean() * np.sqrt(c)}
+            means = {f"{name}_mean": now.mean() * np.sqrt(c), f"{name}_first": before.mean() * np.sqrt(c)}
             agree(at, atol=2e-5, **means)
-            agree(at, **{f"{name}_dot": [FACTORS[i], at[f"{name}_gap"]]}, rtol=1e-6)
+            agree(at, rtol=1e-6, **{f"{name}_dot": [FACTORS[i], at[f"{name}_gap"]]})
         agree(at, damping_dot=[DAMPINGS[j], at["step_gap"]], rtol=1e-6)
         np.testing.assert_allclose(at["by_factor"][i], at["step_dot"])
         np.testing.assert_allclose(at["by_damping"][j], at["damping_dot"])

@@ -1,11 +1,11 @@
-"""Who improves: the whole table against ridge regressions in NumPy and float64."""
+"""Should all improve? The whole table against ridge regressions in NumPy and float64."""
 
 import gallery
 import numpy as np
 import oracles
 from gallery import agree
 
-from efisher_teach.figures.scenes.should_all_improve import DAMPINGS, SHOWN, TARGETS, should_all_improve
+from efisher_teach.figures.scenes.should_all_improve import SHOWN, TARGETS, should_all_improve
 
 PLACES = [(i, j) for i in (0, 12, 28, 40) for j in (0, 3, 5, 10)]  # of ε and the target
 NAMES = [f"should_all_improve, {data}" for data in ("wide", "noisy")]
@@ -53,8 +53,8 @@ def assert_worse(percent, values):
 
 def test_changes_of_the_examples_and_groups(case):
     arrays, rms = case.arrays, np.sqrt(case.budget)
-    for i, j in PLACES:
-        at, delta = case.table.at((i, j)), case.step(DAMPINGS[i], TARGETS[j])
+    for (epsilon, target), at in case.states(*PLACES):
+        delta = case.step(epsilon, target)
         predicted, actual = case.G @ delta, gallery.changes(case.problem, delta)
         order = ranks(predicted)
         heights = at["bars"][:, 1, 1] + at["flipped_bars"][:, 1, 1]
@@ -69,8 +69,8 @@ def test_changes_of_the_examples_and_groups(case):
         assert_worse(at["worse"], predicted)
         # Cantelli, of the changes that are predicted.
         bound = 1 - min(predicted.mean(), 0) ** 2 / np.mean(predicted**2)
-        agree(at, atol=0.02, bound=100 * bound, bound_dot=[DAMPINGS[i], 100 * bound])
-        worse, actual_worse = ([DAMPINGS[i], at[number]] for number in ("worse", "actual_worse"))
+        agree(at, atol=0.02, bound=100 * bound, bound_dot=[epsilon, 100 * bound])
+        worse, actual_worse = ([epsilon, at[number]] for number in ("worse", "actual_worse"))
         agree(at, rtol=1e-5, worse_dot=worse, actual_dot=actual_worse)
     assert (arrays["worse"] <= arrays["bound"] + 1e-3).all()
     for path, number in (("worse_path", "worse"), ("bound_path", "bound"), ("actual_path", "actual_worse")):

@@ -13,8 +13,8 @@ case = gallery.looks("solid", "solid, a cylinder")
 
 def each(case):
     """ε, the damped matrix and the arrays there."""
-    for i, damping in enumerate(np.float32(case.scene.axes[0].values).astype(float)):
-        yield damping, case.C + damping * np.eye(3), case.table.at((i, 0, 0))
+    for (damping, *_), at in case.states(*((i, 0, 0) for i in range(len(case.scene.axes[0].values)))):
+        yield damping, case.C + damping * np.eye(3), at
 
 
 def test_wires_lie_on_the_ellipsoid(case):

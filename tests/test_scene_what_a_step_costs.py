@@ -86,12 +86,9 @@ def test_remainders_are_what_first_order_leaves_out(case):
 
 
 def test_a_cheap_and_a_dear_step_are_equally_long(case):
-    cheap, dear, far = case.scene.presets
-    costs = []
-    for preset in (cheap, dear):
-        places = [axis.nearest(preset.state[axis.name]) for axis in case.scene.axes]
-        costs.append(case.arrays["cost"][tuple(places)] / case.scene.axes[1].values[places[1]])
-    np.testing.assert_allclose(
-        np.square(costs), np.linalg.eigvalsh(case.C), rtol=0.02
-    )  # √λ a unit, to two degrees of turn
+    *presets, far = case.scene.presets
+    costs = [at["cost"] / np.linalg.norm(at["tip"]) for at in [*case.views()][:2]]
+    np.testing.assert_allclose(np.square(costs), np.linalg.eigvalsh(case.C), rtol=0.02)  # two degrees of turn
+    cheap, dear = (preset.state["length"] for preset in presets)
+    assert cheap == dear
     assert far.state["turn"] == -180

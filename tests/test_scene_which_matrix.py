@@ -3,6 +3,7 @@
 import gallery
 import jax
 import numpy as np
+import oracles
 import pytest
 import scipy.linalg
 
@@ -54,19 +55,19 @@ class By:
     def matrices(self, labels):
         here = np.arange(self.n)
         G, p = self.rows[here, self.y], self.p[here, self.y]
-        sampled = {
-            f"labels_{m}": [
-                self.mean(self.rows[here[:, None], label[: self.n, :m]] / np.sqrt(m)) for label in labels
-            ]
-            for m in (1, 4)
-        }
+
+        def sampled(m):
+            return [self.mean(self.rows[here[:, None], each[: self.n, :m]] / np.sqrt(m)) for each in labels]
+
         return {
             "fisher": [self.F],
             "empirical": [self.mean(G)],
             "weighted": [self.mean(np.sqrt(p / (1 - p))[:, None] * G)],
             "kfac_empirical": [self.kronecker(self.y)],
             "kfac": [self.kronecker(label[: self.n, 0]) for label in labels],
-        } | sampled
+            "labels_1": sampled(1),
+            "labels_4": sampled(4),
+        }
 
     def share(self, u):
         best = np.sqrt(self.g @ np.linalg.pinv(self.F, rcond=1e-6, hermitian=True) @ self.g)
@@ -82,32 +83,28 @@ def labels_of(scene, stage):
 
 @pytest.mark.parametrize(("damping", "stage", "batch"), [(1, 1, 1), (2, 3, 2), (4, 0, 0)])
 def test_shares_are_those_of_the_definitions(case, damping, stage, batch):
-    scene = case.scene
-    epsilon, n = scene.axes[0].values[damping], int(scene.axes[2].values[batch])
-    by, labels = By(scene, stage, n), labels_of(scene, stage)
-    shown, size = case.table.at((damping, stage, batch)), len(by.g)
-    shift = lambda A: epsilon * np.trace(A) / size  # noqa: E731
-    natural = np.linalg.solve(by.F + shift(by.F) * np.eye(size), by.g)
-    for name, of in by.matrices(labels).items():
-        steps = [np.linalg.solve(A + shift(A) * np.eye(size), by.g) for A in of]
-        shares = [by.share(u) for u in steps]
+    (((epsilon, _, n), shown),) = case.states((damping, stage, batch))
+    by, labels = By(case.scene, stage, int(n)), labels_of(case.scene, stage)
+    one = np.eye(len(by.g))
+
+    def solved(A):
+        return np.linalg.solve(A + epsilon * np.trace(A) / len(one) * one, by.g)
+
+    matrices = by.matrices(labels)
+    steps = {name: [solved(A) for A in drawn] for name, drawn in matrices.items()}
+    C, F = (np.diag(matrices[name][0]) for name in ("empirical", "fisher"))
+    steps["descent"], steps["root"] = [by.g], [by.g / np.sqrt(C + epsilon * C.mean())]
+    for name, D in (("diag_empirical", C), ("diag_fisher", F)):
+        steps[name] = [by.g / (D + epsilon * D.mean())]
+    for name, drawn in steps.items():
+        shares = [by.share(u) for u in drawn]
         assert shown[name] == pytest.approx(np.mean(shares), abs=1.0), name
         if name == "labels_1":
-            assert shown["one_low"] == pytest.approx(min(shares), abs=1.5)
-            assert shown["one_high"] == pytest.approx(max(shares), abs=1.5)
+            assert [shown["one_low"], shown["one_high"]] == pytest.approx([min(shares), max(shares)], abs=1.5)
         if f"cos_{name}" in shown:
-            cosines = [u @ natural / np.linalg.norm(u) / np.linalg.norm(natural) for u in steps]
+            (natural,) = steps["fisher"]
+            cosines = [oracles.cosine(u, natural) for u in drawn]
             assert shown[f"cos_{name}"] == pytest.approx(np.mean(cosines), abs=0.02), name
-    C = np.diag(by.matrices(labels[:1])["empirical"][0])
-    F = np.diag(by.F)
-    others = {
-        "diag_empirical": by.g / (C + epsilon * C.mean()),
-        "root": by.g / np.sqrt(C + epsilon * C.mean()),
-        "diag_fisher": by.g / (F + epsilon * F.mean()),
-        "descent": by.g,
-    }
-    for name, u in others.items():
-        assert shown[name] == pytest.approx(by.share(u), abs=1.0), name
 
 
 def test_drawn_is_what_is_said(case):
@@ -125,9 +122,8 @@ def test_drawn_is_what_is_said(case):
     band = arrays["band"][..., 0, :, 1]
     assert (band[..., :4] <= curve[..., :4, 1] + 1e-6).all()
     assert (band[..., :3:-1] >= curve[..., :4, 1] - 1e-6).all()
-    np.testing.assert_allclose(
-        arrays["cosines"][..., 3, 0], np.maximum(arrays["cos_empirical"], 0), atol=1e-6
-    )
+    cosine = np.maximum(arrays["cos_empirical"], 0)
+    np.testing.assert_allclose(arrays["cosines"][..., 3, 0], cosine, atol=1e-6)
 
 
 def test_what_the_views_say(case):
