@@ -1,26 +1,19 @@
-"""Per-example losses and gradients, and their weighted sums, against one example at a time."""
+"""Per-example losses and gradients against one example at a time. (Their weighted sums: test_gram.py.)"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
-import pytest
-from jax.flatten_util import ravel_pytree
 
 import efisher_teach as ef
 
 N = 12
 
 
-@pytest.fixture(scope="module")
-def digits():
-    """The first digits of a tanh network, as the arguments of every function here: params is a pytree."""
+def test_losses_and_gradients_are_those_of_single_examples():
+    """Of a tanh network, so that params is a pytree."""
     problem = ef.digits((3,))
-    return problem.loss_fn, problem.params, problem.x[:N], problem.y[:N]
-
-
-def test_losses_and_gradients_are_those_of_single_examples(digits):
-    loss_fn, params, x, y = digits
+    digits = loss_fn, params, x, y = problem.loss_fn, problem.params, problem.x[:N], problem.y[:N]
     losses, G = ef.per_example_losses(*digits), ef.per_example_gradients(*digits)
     # The same float32 operations in another order of summation: some units of rounding, 1e-6 with 64 inputs.
     alone = jax.jit(loss_fn)
@@ -29,23 +22,6 @@ def test_losses_and_gradients_are_those_of_single_examples(digits):
     for chunk_size in (5, N + 7):  # 5 does not divide 12, and there are fewer than 19
         chunked = ef.per_example_gradients(*digits, chunk_size=chunk_size)
         np.testing.assert_allclose(chunked, G, rtol=1e-5, atol=1e-6)
-
-
-def test_weighted_gradient_is_the_weighted_sum_of_rows(digits):
-    weights = jnp.asarray(np.random.default_rng(1).normal(size=N), jnp.float32)
-    found = ef.weighted_gradient(*digits, weights)
-    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, digits[1])
-    expected = np.asarray(weights, float) @ oracles.gradients(*digits)
-    assert oracles.relative(ravel_pytree(found)[0], expected) < 1e-5  # float32, 12 terms of either sign
-
-
-def test_derivative_of_the_changes_is_the_gradient_there(digits):
-    loss_fn, params, x, y = digits
-    flat, unravel = ravel_pytree(params)
-    delta = jnp.full(flat.shape, 0.01)
-    found = jax.jacobian(lambda delta: ef.loss_changes(*digits, delta))(delta)
-    moved = oracles.gradients(loss_fn, unravel(flat + delta), x, y)
-    np.testing.assert_allclose(found, moved, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_are_held_constant():

@@ -151,15 +151,6 @@ def test_targeted_step_is_the_regression(name, damping, x64):
 
 # No gradient, no step.
 
-CANCELLING = {
-    "two rows": np.array([[1.0, 2.0], [-1.0, -2.0]] * 3),
-    "nothing": np.zeros((6, 2)),
-    # Rows that cancel exactly and whose two directions differ in size by 1000 and more.
-    "two scales": np.array(
-        [[3000.0, 1999.0], [1.0, 0.0], [512.0, 341.0], [-3000.0, -1999.0], [-1, 0], [-512, -341]]
-    ),
-}
-
 
 def assert_nothing(step, dtype):
     for field, value in zip(Step._fields, step, strict=True):
@@ -170,9 +161,9 @@ def assert_nothing(step, dtype):
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.1])
-@pytest.mark.parametrize("name", CANCELLING)
+@pytest.mark.parametrize("name", oracles.CANCELLING)
 def test_no_gradient_no_step(name, damping, dtype):
-    G = jnp.asarray(CANCELLING[name], dtype)
+    G = jnp.asarray(oracles.CANCELLING[name], dtype)
     # A budget that nothing spends has no rate; a rate is reported as it was given.
     for step, rate in ((budget_step(G, damping), 0), (rate_step(G, damping, 0.5), 0.5)):
         assert step.learning_rate == rate
@@ -210,7 +201,7 @@ def test_the_scale_of_the_loss_does_not_matter_without_damping(scale):
     assert oracles.relative(other * scale, one) < 1e-5
 
 
-# The path, jit, vmap, derivatives, precision.
+# The path, jit, vmap, derivatives. (Precision: test_entrance.py.)
 
 
 def assert_alike(found, expected):
@@ -249,13 +240,3 @@ def test_derivative_by_damping_budget_and_learning_rate(name, x64):
         lambda *scalars: budget_step(G, *scalars)[:6], jnp.asarray(0.1), jnp.asarray(0.2)
     )
     oracles.check_derivative(lambda rate: rate_step(G, 0.1, rate).delta, jnp.asarray(0.3))
-
-
-def test_float32_stays_float32_where_64_bits_are_on(x64):
-    """Whole numbers, NumPy numbers and float64 arrays for the scalars do not turn it into float64."""
-    G, half = jnp.asarray(EXAMPLE, jnp.float32), 0.5
-    for make in (int, np.float64, jnp.asarray):
-        step = ef.empirical_fisher_step(G, damping=make(half), budget=make(2 * half))
-        assert [field.dtype for field in step] == [jnp.float32] * len(step)
-    path = ef.damping_path(G, jnp.logspace(-3, 0, 3), BUDGET)
-    assert [field.dtype for field in path] == [jnp.float32] * len(path)
