@@ -60,7 +60,7 @@ WRAPPERS += [lambda thing: type("As", (), {"__call__": len, "__wrapped__": thing
 
 
 async def awaited(*_):
-    """What comes is a coroutine."""
+    """Give a coroutine."""
 
 
 def stubborn(*_):

@@ -1,10 +1,29 @@
 """Right answers to the exercises of the course, as others would write them; by name, in the order of the notebooks."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import efisher_teach as ef
+
+
+def on_paper(exercise, answer, seed=0):
+    """Fix the numbers of a seed as the arguments of an answer, where the task is for pencil and paper."""
+    return partial(answer, *exercise.draw(np.random.default_rng(seed), 0)) if exercise.by_hand else answer
+
+
+def remembered(function):
+    """The function, which computes what it gives for some arrays once."""
+    known: dict = {}
+
+    def remember(*arguments):
+        if (key := repr(arguments)) not in known:
+            known[key] = function(*arguments)
+        return known[key]
+
+    return remember
 
 
 def _by_autodiff(theta, X, y):
@@ -169,13 +188,15 @@ def _with_numpy(G):
 
 
 def _with_the_library(G):
-    step = ef.empirical_fisher_step(G, budget=0.01)
-    return {
-        "rho": step.agreement,
-        "rank": round(float(step.effective_rank)),
-        "n": G.shape[0],
-        "p": G.shape[1],
-    }
+    step, (n, p) = ef.empirical_fisher_step(G, budget=0.01), G.shape
+    return {"rho": step.agreement, "rank": round(float(step.effective_rank)), "n": n, "p": p}
+
+
+def _as_a_cosine(F, g, u):
+    """Of two steps, where F is the identity."""
+    L = np.linalg.cholesky(np.asarray(F, float)).T
+    ours, best = L @ u, L @ np.linalg.solve(F, g)
+    return ours @ best / np.linalg.norm(ours) / np.linalg.norm(best)
 
 
 def _by_a_grid(eigenvalues, kept):
@@ -206,9 +227,7 @@ STYLES = {
         lambda: [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]],
     ),
     "kept_by_the_mean": (
-        lambda G: (
-            np.linalg.norm(np.mean(G, axis=0)) ** 2 / np.trace(np.asarray(G).T @ np.asarray(G) / len(G))
-        ),
+        lambda G: np.linalg.norm(np.mean(G, axis=0)) ** 2 / np.trace(np.asarray(G.T @ G)) * len(G),
         lambda G: jnp.vdot(G.mean(0), G.mean(0)) / jnp.mean(G**2) / G.shape[1],
     ),
     # what_a_step_costs
@@ -288,10 +307,7 @@ STYLES = {
     ),
     "which_is_which": (
         lambda: {"M4": "Hessian", "M3": "none of them", "M2": "empirical Fisher", "M1": "Fisher"},
-        lambda: (
-            dict.fromkeys(["M4"], "Hessian")
-            | {"M1": "Fisher", "M2": "empirical Fisher", "M3": "none of them"}
-        ),
+        lambda: dict(M1="Fisher", M2="empirical Fisher", M3="none of them", M4="Hessian"),  # noqa: C408
     ),
     "turn_away": (
         lambda: ([[1, 2], [1, 3]], [1, 5]),
@@ -302,10 +318,7 @@ STYLES = {
         lambda G: -_projector(G).sum(axis=1),
         lambda G: ef.empirical_fisher_step(G, learning_rate=1.0).predicted_changes,
     ),
-    "fraction_worse": (
-        _counted,
-        lambda G, delta: len([each for each in np.asarray(G @ delta) if each > 0]) / len(G),
-    ),
+    "fraction_worse": (_counted, lambda G, delta: sum(float(each) > 0 for each in G @ delta) / len(G)),
     "negative_weight": (lambda: [[1, 0], [3, 0.5]], lambda: np.array([[4.0, 4.0], [1.0, 0.0]])),
     "targeted": (
         lambda G, target: -np.linalg.pinv(np.asarray(G)) @ np.asarray(target),
@@ -314,9 +327,7 @@ STYLES = {
     # a_real_network
     "cheaper_form": (lambda n, p: "primal" if p <= n else "dual", lambda n, p: ("dual", "primal")[n >= p]),
     "cost_from_weights": (
-        lambda K, alpha, learning_rate: np.mean(
-            (learning_rate * len(K) * np.asarray(K) @ np.asarray(alpha)) ** 2
-        ),
+        lambda K, alpha, learning_rate: np.mean((learning_rate * len(K) * np.asarray(K @ alpha)) ** 2),
         lambda K, alpha, learning_rate: learning_rate**2 * len(K) * (alpha @ K @ K @ alpha),
     ),
     "dual_direction": (lambda G, damping: ef.solve_dual(G, damping), _primal),
@@ -337,18 +348,11 @@ STYLES = {
     ),
     "weighted_fisher": (
         lambda G, losses: np.einsum("i,ij,ik->jk", 1 / np.expm1(losses), G, G) / len(G),
-        lambda G, losses: ef.empirical_fisher(
-            G * jnp.sqrt(jnp.exp(-losses) / (1 - jnp.exp(-losses)))[:, None]
-        ),
+        lambda G, losses: ef.empirical_fisher(G / jnp.sqrt(jnp.exp(losses) - 1)[:, None]),
     ),
     "share_of_the_best": (
         lambda F, g, u: float(g @ u) / np.sqrt(float(u @ F @ u)) / np.sqrt(float(g @ jnp.linalg.inv(F) @ g)),
-        lambda F, g, u: (
-            (L := np.linalg.cholesky(np.asarray(F, float)).T @ np.stack([u, np.linalg.solve(F, g)], 1))[:, 0]
-            @ L[:, 1]
-            / np.linalg.norm(L[:, 0])
-            / np.linalg.norm(L[:, 1])
-        ),
+        _as_a_cosine,
     ),
     "kronecker_direction": (
         lambda S, A, V: jnp.linalg.inv(S) @ V @ jnp.linalg.inv(A),

@@ -1,10 +1,13 @@
 """The cards of the lessons: what a learner does is kept, what is stored teaches without a kernel, nothing raises."""
 
+import csv
 import functools
 import gc
 import json
 import re
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -18,8 +21,8 @@ from oracles import bare
 import efisher_teach as ef
 from efisher_teach.browser import cards
 from efisher_teach.browser.page import MIME, SWITCH
-from efisher_teach.browser.record import RECORD
-from efisher_teach.lessons.course import EXERCISES, QUESTIONS, Question, judge, source
+from efisher_teach.browser.record import RECORD, Record
+from efisher_teach.lessons.course import EXERCISES, QUESTIONS, Question, Verdict, judge, source
 
 PLAIN = Question("plain", "Which?", "It is <b>. See `C`.", options=("a < b", "c & d"), answer=2)
 NUMBER = Question("number", "How many?", "Seven.", low=0, high=10, answer=7, within=1, unit="of them")
@@ -264,7 +267,7 @@ ef.lab_record({record!r})
 
 @pytest.mark.heavy
 def test_a_real_kernel_survives(tmp_path):
-    """What leaves, floods, and does not end; and then every hostile answer. It still knows all that was tried."""
+    """Answers that leave, flood, and do not end; and then every hostile one. It still knows all that was tried."""
     record, printed = tmp_path / "record.json", []
     manager, client = start_new_kernel()
 
@@ -284,9 +287,8 @@ def test_a_real_kernel_survives(tmp_path):
     assert "Traceback" not in text, text
     said = re.findall("! ✗ empirical_fisher: (It [^:\n]*)", text)
     assert said == ["It stopped with SystemExit", "It did not end within 1 seconds.", "It was interrupted."]
-    assert (
-        json.loads(record.read_text())["attempts"]["empirical_fisher"]["tries"] > 330
-    )  # print gives no answer yet
+    attempt = json.loads(record.read_text())["attempts"]["empirical_fisher"]
+    assert attempt["tries"] > 330  # print gives no answer yet
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path):
@@ -327,14 +329,35 @@ def test_lab_record(tmp_path):
     assert kept["attempts"]["empirical_fisher"]["tries"] == 2
     ef.lab_record(tmp_path / "record.html", name="<Ada>")
     page = (tmp_path / "record.html").read_text()
-    for part in (
-        "<pre>True</pre></td><td><pre>2</pre></td><td><pre>1</pre>",  # passed, tries, hints
-        "return G.T @ G / len(G)",
-        "1 of 1 guesses right",
-        "&lt;Ada&gt;",
-    ):
+    assert "<pre>True</pre></td><td><pre>2</pre></td><td><pre>1</pre>" in page  # passed, tries, hints
+    for part in ("return G.T @ G / len(G)", "1 of 1 guesses right", "&lt;Ada&gt;"):
         assert part in page
     assert not re.search("<Ada>|http", page)
+
+
+def test_lab_records_of_a_class_become_one_table(tmp_path):
+    """Of learners with any name; and whatever else lies in the folder."""
+    for name, state, says in (("</script>Ada", "right", "Right"), ("=1+1, Bob", "wrong", "A mean")):
+        record = Record()
+        record.add_attempt("mean_gradient", Verdict("wrong", says), 0, "code")
+        record.add_attempt("mean_gradient", Verdict(state, says), 0, "</script>\n<b>")
+        record.add_hint("gram", 3)
+        record.write(tmp_path / f"{state}.html", name)
+        record.write(tmp_path / f"{state}.json", name)
+    Record().write(tmp_path / "empty.html", "Eve")
+    (tmp_path / "notes.html").write_text("<p>mine</p>")
+    (tmp_path / "list.json").write_text("[1]")
+    command = [sys.executable, "-m", "efisher_teach.browser.grading", tmp_path, tmp_path / "class.csv"]
+    subprocess.run(command, check=True)
+    header, *lines = csv.reader((tmp_path / "class.csv").open(encoding="utf-8-sig"))
+    assert header == ["file", "name", "exercise", "verdict", "attempts", "hints"]
+    expected = [["empty.html", "Eve", "", "not tried", "0", "0"]]
+    expected += [[file, "", "", "not a lab record", "", ""] for file in ("list.json", "notes.html")]
+    for state, name in (("right", "</script>Ada"), ("wrong", "'=1+1, Bob")):
+        for kind in ("html", "json"):
+            expected.append([f"{state}.{kind}", name, "mean_gradient", state, "2", "0"])
+            expected.append([f"{state}.{kind}", name, "gram", "not tried", "0", "1"])
+    assert lines == expected
 
 
 @pytest.mark.parametrize("name", ["record.json", "record.html"])

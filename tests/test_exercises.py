@@ -1,23 +1,17 @@
 """The exercises: right answers are accepted in several styles, and each known mistake is recognised by its name."""
 
 import re
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from styles import STYLES
+from styles import STYLES, on_paper, remembered
 
 import efisher_teach as ef
 from efisher_teach.lessons.course import EXERCISES, QUESTIONS, judge, source, stub
 
 each = pytest.mark.parametrize("name", sorted(EXERCISES))
-
-
-def on_paper(exercise, answer, seed):
-    """Fix the numbers of a seed as the arguments of an answer, where the task is for pencil and paper."""
-    return partial(answer, *exercise.draw(np.random.default_rng(seed), 0)) if exercise.by_hand else answer
 
 
 def mistakes(exercise):
@@ -42,17 +36,11 @@ def test_right_answers(name):
 
 @each
 def test_mistakes_are_named(name):
-    tables: dict = {}
-
-    def once(*arguments):
-        if (key := repr(arguments)) not in tables:
-            tables[key] = EXERCISES[name].mistakes(*arguments)
-        return tables[key]
-
-    exercise = EXERCISES[name]._replace(mistakes=once)
+    known = remembered(EXERCISES[name].mistakes)
+    exercise = EXERCISES[name]._replace(mistakes=known)
     for says in mistakes(exercise):
         for seed in (0, 3):
-            answer = on_paper(exercise, lambda *arguments, says=says: once(*arguments)[says], seed)
+            answer = on_paper(exercise, lambda *arguments, says=says: known(*arguments)[says], seed)
             verdict = judge(exercise, answer, seed)
             assert (verdict.state, verdict.says) == ("wrong", says), verdict
 
@@ -66,9 +54,8 @@ def test_form(name):
     assert exercise.stars in (1, 2, 3)
     assert len(exercise.hints) == 3
     assert exercise.task[-1] in ".?!"
-    assert not re.search(
-        UNREADABLE, "".join([*exercise.hints, *mistakes(exercise), exercise.solution.__doc__])
-    )
+    words = *exercise.hints, *mistakes(exercise), exercise.solution.__doc__
+    assert not re.search(UNREADABLE, "".join(words))
 
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)

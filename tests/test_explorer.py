@@ -1,10 +1,7 @@
 """The explorer without a browser: its state, its picture, its words, its answers to controls."""
 
-import csv
 import gc
 import json
-import subprocess
-import sys
 from base64 import b64encode
 from io import BytesIO
 from math import sqrt
@@ -22,10 +19,8 @@ from matplotlib.image import imread
 import efisher_teach as ef
 from efisher_teach.browser import packing
 from efisher_teach.browser.page import MIME, SWITCH
-from efisher_teach.browser.record import Record
 from efisher_teach.browser.states import choices
 from efisher_teach.figures.paint import places
-from efisher_teach.lessons.course import Verdict
 
 
 @pytest.fixture
@@ -174,11 +169,7 @@ def test_a_state_is_restored(controlled):
     assert controlled.words == "Turned 30°, the step spends √c = 0.141."
     linked = ef.Explorer(scene())
     controlled.link(linked)  # moves in the browser: tested there
-    controlled.hand = {
-        "by": 1,
-        "at": 2,
-        "moved": {"turn": 3.0, "other": 4.0},
-    }  # other windows hear it of both
+    controlled.hand = {"by": 1, "at": 2, "moved": {"turn": 3.0, "other": 4.0}}  # windows hear it of both
     assert linked.hand == {"by": 1, "at": 2, "moved": {"turn": 3.0}}
     tell(controlled, reset=True)
     assert controlled.controls["budget"].value == 0.01
@@ -240,23 +231,21 @@ def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
         explorer.restore(budget=0.01, top=0.3)
 
 
-@pytest.mark.parametrize(
-    ("control", "expected"),
-    [
-        (ipywidgets.Checkbox(True), [False, True]),
-        (ipywidgets.Dropdown(options={"a": 1, "b": 2}), [1, 2]),
-        (
-            ipywidgets.BoundedIntText(200, min=60, max=5000),
-            [60, 200, 958, 1407, 1856, 2305, 2755, 3204, 3653, 4102, 4551, 5000],
-        ),
-        (ipywidgets.FloatLogSlider(1, min=-2, max=1, step=1), [0.01, 0.1, 1.0, 10.0]),
-        (ipywidgets.Text("a"), []),
-        (ipywidgets.IntRangeSlider(value=(1, 2)), []),
-    ],
-)
-def test_choices_of_controls(control, expected):
+TWELVE = [60, 200, 958, 1407, 1856, 2305, 2755, 3204, 3653, 4102, 4551, 5000]
+CONTROLS = {
+    ipywidgets.Checkbox(True): [False, True],
+    ipywidgets.Dropdown(options={"a": 1, "b": 2}): [1, 2],
+    ipywidgets.BoundedIntText(200, min=60, max=5000): TWELVE,
+    ipywidgets.FloatLogSlider(1, min=-2, max=1, step=1): [0.01, 0.1, 1.0, 10.0],
+    ipywidgets.Text("a"): [],
+    ipywidgets.IntRangeSlider(value=(1, 2)): [],
+}
+
+
+@pytest.mark.parametrize("control", CONTROLS, ids=lambda control: type(control).__name__)
+def test_choices_of_controls(control):
     found, _ = choices(control, control.value)
-    assert [value for _, value in found] == pytest.approx(expected)
+    assert [value for _, value in found] == pytest.approx(CONTROLS[control])
 
 
 def test_a_page_has_every_combination_of_few_choices_and_none_that_takes_long():
@@ -267,9 +256,8 @@ def test_a_page_has_every_combination_of_few_choices_and_none_that_takes_long():
     page = ef.Explorer(build, **few).for_page()["reply"]
     assert page["together"]
     assert sorted(page["states"]) == ["0,0", "0,1", "1,1", "2,0", "2,1"]
-    slow = ef.Explorer(lambda kind, progress: scene(), kind=ipywidgets.IntSlider(1, max=2)).for_page()[
-        "reply"
-    ]
+    slow = ef.Explorer(lambda kind, progress: scene(), kind=ipywidgets.IntSlider(1, max=2))
+    slow = slow.for_page()["reply"]
     assert slow["states"] == {}
     assert slow["note"] == "Fixed on this page: kind 1. A kernel can change it."
 
@@ -400,9 +388,7 @@ def test_cells_that_run_again_leave_nothing_behind(monkeypatch):
         explorer.link(still)
         made.append(ref(explorer))
 
-    assert (
-        growth(run, 4, 12) < 30
-    )  # weak references of the libraries, and links; an explorer that stays has 150
+    assert growth(run, 4, 12) < 30  # weak references and links: an explorer that stays has 150
     assert [explorer() for explorer in made[:-1]] == [None] * (len(made) - 1)
 
 
@@ -412,31 +398,3 @@ def test_moves_leave_nothing_behind(controlled):
         controlled.controls["budget"].value = 0.01 + 0.0001 * i
 
     assert growth(run, 10, 40) < 1
-
-
-# What a class handed in
-
-
-def test_lab_records_of_a_class_become_one_table(tmp_path):
-    """Whatever a learner is called, and whatever else lies in the folder."""
-    for name, state, says in (("</script>Ada", "right", "Right"), ("=1+1, Bob", "wrong", "A mean")):
-        record = Record()
-        record.add_attempt("mean_gradient", Verdict("wrong", says), 0, "code")
-        record.add_attempt("mean_gradient", Verdict(state, says), 0, "</script>\n<b>")
-        record.add_hint("gram", 3)
-        record.write(tmp_path / f"{state}.html", name)
-        record.write(tmp_path / f"{state}.json", name)
-    Record().write(tmp_path / "empty.html", "Eve")
-    (tmp_path / "notes.html").write_text("<p>mine</p>")
-    (tmp_path / "list.json").write_text("[1]")
-    command = [sys.executable, "-m", "efisher_teach.browser.grading", tmp_path, tmp_path / "class.csv"]
-    subprocess.run(command, check=True)
-    header, *lines = csv.reader((tmp_path / "class.csv").open(encoding="utf-8-sig"))
-    assert header == ["file", "name", "exercise", "verdict", "attempts", "hints"]
-    expected = [["empty.html", "Eve", "", "not tried", "0", "0"]]
-    expected += [[file, "", "", "not a lab record", "", ""] for file in ("list.json", "notes.html")]
-    for state, name in (("right", "</script>Ada"), ("wrong", "'=1+1, Bob")):
-        for kind in ("html", "json"):
-            expected.append([f"{state}.{kind}", name, "mean_gradient", state, "2", "0"])
-            expected.append([f"{state}.{kind}", name, "gram", "not tried", "0", "1"])
-    assert lines == expected
