@@ -313,7 +313,12 @@ class Explorer(anywidget.AnyWidget):
             self.reply = self._next_reply(self._shown, self._values)
 
     def _on_hand(self, _change) -> None:
-        """Pass on to explorers that are linked what a hand has moved: in another window, no link does."""
+        """Pass on to explorers that are linked what a hand has moved: in another window, no link does.
+
+        And answer where the axes are now: while its word was on the way, a cell may have moved them.
+        """
+        now = {name: getattr(self, name) for name in self.hand["moved"]}
+        self.send({"at": self.hand["at"], "now": now})
         for other, names in list(self.linked.items()):
             moved = {name: value for name, value in self.hand["moved"].items() if name in names}
             if moved and self.hand["at"] != other.hand.get("at"):

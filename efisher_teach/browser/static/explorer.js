@@ -664,11 +664,13 @@ function render({ model, el }) {
   let waiting; // on the way the kernel hears five times a second where the reader is, and always where they stop
   let hand = {}; // where the reader holds axes, until they have let go and the kernel has heard it
   let untold = false;
+  let told; // when it was told last
   let missed = {}; // what another window did meanwhile, and a hand here has not let through
   const tellKernel = () => {
     waiting = clearTimeout(waiting);
     if (untold) {
-      model.set("hand", { by: HERE, at: performance.now(), moved: hand });
+      told = performance.now();
+      model.set("hand", { by: HERE, at: told, moved: hand });
       model.save_changes();
       missed = {};
     }
@@ -678,9 +680,13 @@ function render({ model, el }) {
     for (const name in missed) followElsewhere(name, missed[name]);
     missed = {};
   };
-  /** Follow a hand in another window. No link hears of it: it would answer, and two windows would never come to rest. */
+  let attributes = {}; // of the model
+  /**
+   * Follow a hand in another window. No link hears of it: it would answer, and two windows would never come to rest. Nor
+   * does the kernel, which knows: after `set` it would be told with this window's next word, when it may know better.
+   */
   const followElsewhere = (name, value) => {
-    model.set(name, value, { silent: true });
+    attributes[name] = value;
     figure.follow(name, value);
   };
   const figure = new Figure(el, {
@@ -710,7 +716,9 @@ function render({ model, el }) {
   listen("change:reply", receive);
   listen("change:awaited", busy);
   listen("change:progress", busy);
-  listen("msg:custom", ({ file, kind }, [bytes]) => {
+  listen("msg:custom", ({ file, kind, at, now }, [bytes] = []) => {
+    if (at === told && !untold && !figure.held) for (const name in now) followElsewhere(name, now[name]);
+    if (!file) return;
     if (files) download(new Blob([bytes], { type: kind }), file);
     files = Math.max(0, files - 1);
   });
@@ -721,14 +729,31 @@ function render({ model, el }) {
       else figure.follow(name, value);
     });
   }
-  listen("change:hand", () => {
+  listen("change:hand", (source) => {
+    attributes = source?.attributes ?? {};
     const { by, moved } = model.get("hand");
     if (by === HERE) return;
     for (const name in moved) name in hand ? (missed[name] = moved[name]) : followElsewhere(name, moved[name]);
   });
+  /** Name the thumbs of ipywidgets' sliders beside the figure: they have no name of their own. */
+  const nameThumbs = () => {
+    const rows = el.closest(".ef-panel")?.firstElementChild.children ?? []; // ipywidgets puts each in when it is ready
+    model.get("reply").controls.forEach(({ label }, i) => {
+      for (const thumb of rows[i]?.querySelectorAll(".noUi-handle") ?? []) thumb.setAttribute("aria-label", label);
+    });
+  };
+  const changing = new MutationObserver(nameThumbs);
+  const placed = new ResizeObserver(() => {
+    const panel = el.closest(".ef-panel");
+    if (panel) changing.observe(panel, { childList: true, subtree: true });
+    nameThumbs();
+  });
+  placed.observe(figure.root);
   receive();
   return () => {
     for (const [event, callback] of listening) model.off(event, callback);
+    changing.disconnect();
+    placed.disconnect();
     tellKernel();
     figure.close();
   };
