@@ -1,8 +1,6 @@
 """A real Firefox, driven through WebDriver BiDi, which it speaks itself: for what must not hold in Chromium alone."""
 
 import json
-import os
-import shutil
 import subprocess
 import time
 from base64 import b64decode
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lab
-import pytest
 from websocket import create_connection
 
 KEYS = {"Home": "\ue011", "End": "\ue010", "PageUp": "\ue00e", "ArrowRight": "\ue014"}
@@ -46,7 +43,7 @@ class Firefox:
         self.send("browsingContext.navigate", **self.page, url=url, wait="complete")
 
     def ask(self, function: str, selector: str = "html") -> Any:
-        """What a function of JavaScript gives for the first element of a selector, as JSON; it may be a promise."""
+        """Give what a function of JavaScript makes of the first element of a selector, as JSON; it may be a promise."""
         code = f"Promise.resolve(({function})(document.querySelector({json.dumps(selector)}))).then(JSON.stringify)"
         answer = self.send("script.evaluate", expression=code, target=self.page, awaitPromise=True)
         if "exceptionDetails" in answer:
@@ -58,13 +55,10 @@ class Firefox:
         has = f"(node) => Boolean(node?.textContent.includes({json.dumps(text)}))"
         assert lab.until(lambda: self.ask(has, selector), timeout), f"no {selector} with “{text}”"
 
-    def act(self, kind: str, *actions: dict, **about: Any) -> None:
+    def act(self, kind: str, *actions: dict) -> None:
         """Let a device act: "key" or "pointer"."""
-        self.send(
-            "input.performActions",
-            **self.page,
-            actions=[{"type": kind, "id": kind, "actions": actions} | about],
-        )
+        device = {"type": kind, "id": kind, "actions": actions}
+        self.send("input.performActions", **self.page, actions=[device])
 
     def press(self, selector: str, key: str) -> None:
         """Press a key on an element, which must hear it: a window that is still opening keeps its first keys."""
@@ -108,26 +102,19 @@ class Firefox:
         """An element as it is on the screen, (height, width, 3) in [0, 1]."""
         where = "(node) => JSON.parse(JSON.stringify(node.getBoundingClientRect()))"
         clip = {"type": "box"} | self.ask(where, selector)
-        return lab.read_png(
-            b64decode(self.send("browsingContext.captureScreenshot", **self.page, clip=clip)["data"])
-        )
+        shot = self.send("browsingContext.captureScreenshot", **self.page, clip=clip)
+        return lab.read_png(b64decode(shot["data"]))
 
 
 @contextmanager
 def browser(folder: Path):
-    """Firefox with a new profile. Tests are skipped without one, unless a browser is required."""
-    found = shutil.which("firefox-esr") or shutil.which("firefox")
-    if not found:
-        stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
-        stop("these tests need Firefox on the PATH (Debian: apt install firefox-esr)")
-    port = folder / "WebDriverBiDiServer.json"
+    """Firefox with a new profile."""
+    port, found = folder / "WebDriverBiDiServer.json", lab.installed("firefox-esr", "firefox")
     command = [found, "--headless", "--no-remote", "--profile", folder, "--remote-debugging-port", "0"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([*command, "about:blank"], stdout=log, stderr=log)
     try:
-        if not lab.until(
-            lambda: process.poll() is None and port.exists() and port.read_text().endswith("}"), 60
-        ):
+        if not lab.until(lambda: port.exists() and port.read_text().endswith("}"), 60):
             raise RuntimeError(f"Firefox did not start:\n{(folder / 'log').read_text()[-2000:]}")
         about = json.loads(port.read_text())
         fox = Firefox(f"ws://{about['ws_host']}:{about['ws_port']}")

@@ -25,21 +25,28 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from jupyter_client import BlockingKernelClient
 from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 from scipy import ndimage
 
+WINDOW = {"width": 1500, "height": 1000}
 # Without these, Chromium looks for the network at its start.
 FEATURES = ("quic", "background-networking", "component-update", "sync", "gpu")
 QUIET = [*(f"--disable-{feature}" for feature in FEATURES), "--no-first-run", "--no-sandbox"]
 
 
-def chromium() -> str:
-    """The system's Chromium. Tests are skipped without one, unless a browser is required."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+def installed(*names: str) -> str:
+    """A browser of the system, by one of its names. Tests are skipped without it, unless a browser is required."""
+    for name in names:
         if found := shutil.which(name):
             return found
     stop = pytest.fail if os.environ.get("EFISHER_TEACH_REQUIRE_BROWSER") else pytest.skip
-    stop("the browser tests need Chromium on the PATH (Debian: apt install chromium)")
+    stop(f"these tests need {names[0]} on the PATH (Debian: apt install {names[0]})")
+
+
+def chromium() -> str:
+    """The system's Chromium."""
+    return installed("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @contextmanager
@@ -77,10 +84,10 @@ def server(folder: Path):
 
 @contextmanager
 def browser(scale: float = 1, **options: Any):
-    """A Chromium window, 1500 × 1000, with `scale` device pixels a CSS pixel."""
+    """A Chromium window with `scale` device pixels a CSS pixel."""
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(executable_path=chromium(), args=QUIET)
-        yield window.new_page(viewport={"width": 1500, "height": 1000}, device_scale_factor=scale, **options)
+        yield window.new_page(viewport=WINDOW, device_scale_factor=scale, **options)
         window.close()
 
 
@@ -175,6 +182,10 @@ class Desk(NamedTuple):
             self.call("DELETE", f"sessions/{session['id']}")
         open_notebook(self.page, self.url, self.token, name, front_end)
 
+    def open_voila(self, name: str) -> None:
+        """Open a notebook in Voilà, which runs it as the page comes."""
+        self.page.goto(f"{self.url}voila/render/{name}?token={self.token}", wait_until="commit")
+
     def call(self, method: str, path: str) -> bytes:
         """Ask the server's REST interface."""
         request = urllib.request.Request(f"{self.url}api/{path}?token={self.token}", method=method)
@@ -183,10 +194,8 @@ class Desk(NamedTuple):
 
     def problems(self) -> list[str]:
         """All that went wrong so far, in the page, its console, or the server's log (where kernels log too)."""
-        interrupted = (
-            r"Traceback \(most recent call last\):\n(  .*\n)+KeyboardInterrupt\n"  # ended while it started
-        )
-        lines = re.sub(interrupted, "", self.log.read_text()).splitlines()
+        ended_at_its_start = r"Traceback \(most recent call last\):\n(  .*\n)+KeyboardInterrupt\n"
+        lines = re.sub(ended_at_its_start, "", self.log.read_text()).splitlines()
         return self.troubles + [line for line in lines if re.search(r"^\[E |\bERROR\b|Traceback", line)]
 
     def ask(self, code: str) -> Any:
@@ -292,6 +301,12 @@ def unlike(picture, other, radius=2, tolerance=0.1):
     return ndimage.binary_opening(outside, np.ones((2, 2)))
 
 
+def apart(picture, other, tolerance=0.1) -> int:
+    """Count the device pixels of the spots in which a picture and another one, scaled to its size, are unlike."""
+    other = np.asarray(Image.fromarray(np.uint8(255 * other)).resize(picture.shape[1::-1])) / 255
+    return max(unlike(*pair, tolerance=tolerance).sum() for pair in ((picture, other), (other, picture)))
+
+
 def press(explorer: Locator, slider: Locator, key: str) -> dict:
     """Press a key on a slider of an explorer, and read what comes of it."""
     slider.focus()
@@ -369,7 +384,7 @@ LARGE = (320, "light")  # a window of 1280 pixels at 400 %
 
 
 def barriers(page: Page, *looks: tuple[int, str], within: dict | None = None) -> list[str]:
-    """What axe-core finds against WCAG 2.2 AA, or else calls serious, in some widths and themes.
+    """Ask axe-core what it finds against WCAG 2.2 AA, or else calls serious, in some widths and themes.
 
     By default in three: narrow and dark, wide and light, and at 400 %. `within` is a context of axe-core, or all.
     """
@@ -437,7 +452,7 @@ HEAR = """async (root, change) => {
 
 
 def hear(element: Locator, change: str = "") -> list[str]:
-    """What a virtual screen reader says of an element, from its beginning to its end; or of a change in it alone."""
+    """Let a virtual screen reader say an element, from its beginning to its end; or a change in it alone."""
     code = (from_npm(*READER) / "lib" / "esm" / "index.browser.js").read_text()
     if not element.page.evaluate("'reader' in window"):
         element.page.evaluate(LOAD, code)

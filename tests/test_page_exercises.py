@@ -4,13 +4,8 @@ Run as a script, this file prints the verdicts of whatever calls itself `jax`.
 """
 
 import json
-import shutil
 import subprocess
 import sys
-import tarfile
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
@@ -23,27 +18,19 @@ NOT_HERE = "is not on this page"
 
 def answers(exercise, styles):
     """The stub, the solution, a mistake that nobody has named, one that raises; other styles, each known mistake."""
+    from styles import on_paper, remembered
+
     from efisher_teach.lessons.course import stub
 
-    arguments = exercise.draw(np.random.default_rng(0), 0)
-    tables: dict = {}
-
-    def mistakes(*arguments):
-        key = repr(arguments)
-        return tables.setdefault(key, tables.get(key) or exercise.mistakes(*arguments))
-
-    def on_paper(answer):
-        return partial(answer, *arguments) if exercise.by_hand else answer
-
-    room: dict = {}
+    mistakes, room = remembered(exercise.mistakes), {}
     exec("import jax.numpy as jnp, numpy as np\n" + stub(exercise), room)
     yield "stub", room[exercise.name]
-    yield "solution", on_paper(exercise.solution)
+    yield "solution", on_paper(exercise, exercise.solution)
     yield "unnamed", lambda *_: np.array([[0.125, -1.0]])
     yield "raises", lambda *_: [][1]
     yield from ((f"style {place}", style) for place, style in enumerate(styles))
-    for says in exercise.mistakes(*arguments):
-        yield says, on_paper(lambda *arguments, says=says: mistakes(*arguments)[says])
+    for says in mistakes(*exercise.draw(np.random.default_rng(0), 0)):
+        yield says, on_paper(exercise, lambda *arguments, says=says: mistakes(*arguments)[says])
 
 
 def verdicts(left_out, first=None):
@@ -64,10 +51,8 @@ if __name__ == "__main__":
     print(json.dumps(verdicts(json.loads(sys.argv[1]))))
     raise SystemExit
 
-import lab  # noqa: E402
-
-sys.path.append(str(ROOT / "site"))
 import exercises  # noqa: E402
+import lab  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +64,7 @@ def page_folder(tmp_path_factory):
 
 
 def in_page(folder, code, *arguments):
-    """What code prints under the files of the page, where JAX cannot be had."""
+    """Run code under the files of the page, where JAX cannot be had; gives what it prints."""
     code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT / 'tests')!r}]; {code}"
     command = [sys.executable, "-P", "-W", "ignore", "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -114,14 +99,15 @@ def test_verdicts_are_those_of_the_notebook(page_folder):
 
 
 def test_code_is_run_as_a_cell_would_run_it(page_folder):
-    """What is asked for is found, or missed; an error names its line."""
+    """The function is found, or missed; an error names its line."""
+    head = "def mean_gradient(G):\n    return"
     codes = {
-        "right": "import jax.numpy as jnp\ndef mean_gradient(G):\n    return jnp.mean(G, 0)",
+        "right": f"import jax.numpy as jnp\n{head} jnp.mean(G, 0)",
         "There is no function": "def mean(G):\n    return 1",
         "SyntaxError": "def mean_gradient(G:\n    return 1",
-        "In line 2: return G.nothing": "def mean_gradient(G):\n    return G.nothing",
-        "it is not finite": "def mean_gradient(G):\n    return G[0] + jnp.linalg.inv(jnp.zeros((1, 1)))[0, 0]",
-        "`jax.grad` is not on this page": "def mean_gradient(G):\n    return jax.grad(G)",
+        "In line 2: return G.nothing": f"{head} G.nothing",
+        "it is not finite": f"{head} G[0] + jnp.linalg.inv(jnp.zeros((1, 1)))[0, 0]",
+        "`jax.grad` is not on this page": f"{head} jax.grad(G)",
     }
     run = "import json, on_page; [print(on_page.check('mean_gradient', each)) for each in json.loads(sys.argv[1])]"
     said = in_page(page_folder, run, json.dumps([*codes.values()])).splitlines()
@@ -143,7 +129,7 @@ window.Worker = class {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """One page, its figures as they are stored, and Python as it would come from its host: the core, from npm."""
-    from test_site import build
+    import build
 
     lab.chromium()
     out = tmp_path_factory.mktemp("site")
@@ -195,67 +181,36 @@ def test_an_answer_is_written_and_judged_by_keys_alone(site, page_folder):
         assert troubles == []
 
 
-@pytest.fixture(scope="module")
-def core():
-    """Python for browsers, as npm has it; kept beside the packages of this environment."""
-    folder = Path(sys.prefix) / ".pyodide" / exercises.VERSION
-    if not folder.exists():
-        npm = shutil.which("npm")
-        if not npm:
-            pytest.skip("Python for browsers comes by npm, which is not here.")
-        beside = folder.with_name(f"{folder.name}.new")
-        beside.mkdir(parents=True, exist_ok=True)
-        command = [npm, "pack", "--silent", f"pyodide@{exercises.VERSION}"]
-        packed = subprocess.run(command, cwd=beside, capture_output=True, text=True, timeout=120)
-        if packed.returncode:
-            pytest.skip(f"npm gives no Python for browsers: {packed.stderr[-300:]}")
-        with tarfile.open(beside / packed.stdout.strip()) as archive:
-            archive.extractall(beside, filter="data")
-        (beside / "package").replace(folder)
-        shutil.rmtree(beside)
-    return folder
-
-
-class Host(SimpleHTTPRequestHandler):
-    """Stands for the host that Python comes from; notes what it was asked for, and may give another file."""
-
-    def guess_type(self, path):
-        """Scripts as such; a browser takes no other modules."""
-        return "text/javascript" if str(path).endswith("js") else "application/wasm"
-
-    def do_GET(self):
-        self.server.asked.append(self.path[1:])
-        if self.path[1:] == self.server.other:
-            self.path = "/package.json"
-        super().do_GET()
-
-    def end_headers(self):
-        self.send_header("Access-Control-Allow-Origin", "*")
-        super().end_headers()
-
-    def log_message(self, *_):
-        pass
+PYODIDE = (
+    "pyodide",
+    exercises.VERSION,
+    "0YvXxEhfEdpLfb/XkM2BFAeMROq0iMUX2bzzH9pOttyMcWkwq+HbE5uyuGD82LN7y2q+SNvi/6V5JEsOlD2R1A==",
+)
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("other", ["", "pyodide.mjs", "python_stdlib.zip"])
-def test_python_comes_at_the_first_check_and_only_as_it_is_pinned(site, core, other):
+def test_python_comes_at_the_first_check_and_only_as_it_is_pinned(site, other):
     """As far as its core: NumPy for browsers is not to be had from npm, so here it is what fails, and is said to."""
-    host = ThreadingHTTPServer(("127.0.0.1", 0), partial(Host, directory=core))
-    host.asked, host.other = [], other
-    threading.Thread(target=host.serve_forever, daemon=True).start()
-    here = f"http://127.0.0.1:{host.server_port}/"
-    lessons = exercises.lessons().replace(exercises.CORE, here).replace(exercises.NUMPY, here)
-    (site / "assets" / "lessons.js").write_text(lessons)
+    core, asked = lab.from_npm(*PYODIDE), []
+
+    def answer(route):
+        """Stand for the host that Python comes from, and give another file for one."""
+        name = route.request.url.rpartition("/")[2]
+        asked.append(name)
+        path = core / ("package.json" if name == other else name)
+        given = {"path": path} if path.exists() else {"status": 404}
+        route.fulfill(**given, headers={"Access-Control-Allow-Origin": "*"})
+
     with lab.browser() as page:
+        page.context.route("https://cdn.jsdelivr.net/**", answer)
         page.goto((site / "01_every_example_pulls.html").as_uri())
         form = page.locator("form.ef-exercise").first
-        assert host.asked == []
+        assert asked == []
         form.get_by_role("button", name="Check").click()
         said = form.get_by_text("nothing was checked")
         said.wait_for(timeout=60_000)
         wheel = next(name for name in exercises.PINNED if name.endswith(".whl"))
         assert f"{other or wheel} did not come, or is another file" in said.inner_text()
         assert form.get_by_role("link", name="run it for real").is_visible()
-        assert other or {*host.asked} == {*exercises.PINNED}
-    host.shutdown()
+        assert other or {*asked} == {*exercises.PINNED}
