@@ -191,6 +191,11 @@ class Choice(Keys):
         else:
             self.slider.locator("input").press("ArrowUp")
 
+    def let_go(self):
+        """Leave a list at its last option: only for a random plane does a seed make a difference."""
+        if self.options.count():
+            self.slider.locator("select").select_option(index=self.count - 1)
+
 
 def measure(root, hand, moves, warm, patience=6000):
     """Milliseconds of single movements, and whether each had a new background; the slowest of those to warm up."""

@@ -76,7 +76,7 @@ def _form(scene: Scene, table: Table, name: str, last: Form | None) -> Form:
     painting = paint(scene, table, start, size, layout)
     # A layout that stays keeps the room that is not needed now.
     if not layout or not np.array_equal(places(painting.figure), layout.places):
-        layout = layout_of(painting.figure)
+        layout = layout_of(painting.figure, layout)
     for artist in painting.artists.values():
         artist.set_visible(False)
     return Form(painting, write(painting.figure), layout)
