@@ -135,27 +135,36 @@ def test_panels_may_stand_where_those_of_other_data_stand(other):
 
 
 def test_panels_stand_still_where_labels_have_room():
-    def drawn(top, like=None):
+    def drawn(top, last=None):
         def still(panels, background):
             panels["A"].set_ylim(0, top)
 
         axis = scenes.Axis("length", "length", np.array([0.0, 1.0, 2.0]), 0.0, str)
         about = (axis,), None, lambda data: {}, lambda *of: {}, "", (4.0, 3.0)
         scene = scenes.Scene("", *about, still=still)
-        layout = paint.layout_of(like) if like else None
-        return scenes.paint(scene, scenes.tabulate(scene), (0,), None, layout).figure
+        figure = scenes.paint(scene, scenes.tabulate(scene), (0,), None, last).figure
+        figure.savefig(BytesIO(), dpi=50)  # as the reader may: it leaves marks on the figure's texts
+        return paint.layout_of(figure, last)
 
     def alike(one, other):
-        return np.allclose(paint.places(one), paint.places(other), rtol=0, atol=1e-9)
+        return np.allclose(one.places, other.places, rtol=0, atol=1e-9)
 
     hundreds = drawn(500)
-    hundreds.savefig(BytesIO(), dpi=50)  # as the reader may: it leaves marks on the figure's texts
     assert alike(drawn(5, hundreds), hundreds)
     assert alike(drawn(300, hundreds), hundreds)
     assert not alike(drawn(5), hundreds)
     for longer in (5000, 5e6):  # of the other, the labels are short but for "1e6" above them
-        assert alike(drawn(longer, hundreds), drawn(longer))
-        assert not alike(drawn(longer), hundreds)
+        both = drawn(longer, hundreds)
+        assert not alike(both, hundreds)
+        assert alike(both, paint.Layout(paint.within(drawn(longer).places, hundreds.places), []))
+        assert alike(drawn(500, both), both)
+        assert alike(drawn(longer, drawn(5, both)), both)
+
+
+def test_panels_stand_where_two_places_overlap_unless_that_is_small():
+    here, there = np.array([[0.1, 0.1, 0.9, 0.9]]), np.array([[0.15, 0.0, 1.0, 0.85]])
+    np.testing.assert_allclose(paint.within(here, there), [[0.15, 0.1, 0.9, 0.85]])
+    np.testing.assert_array_equal(paint.within(here, there - 0.5), here)
 
 
 @pytest.mark.parametrize("name", gallery.BARE)

@@ -100,7 +100,7 @@ def paint(
         if not (layout and _take(figure, layout)):
             cast(Any, figure.get_layout_engine()).execute(figure)
             if layout:
-                _stand(figure, _within(places(figure), layout.places))
+                _stand(figure, within(places(figure), layout.places))
         figure.set_layout_engine(None)  # nothing moves any more, and nothing is laid out again
     return Painting(figure, panels, artists)
 
@@ -159,7 +159,7 @@ def _stand(figure: Figure, places: np.ndarray) -> None:
         axes.set_in_layout(True)  # which a position ends
 
 
-def _within(here: np.ndarray, there: np.ndarray) -> np.ndarray:
+def within(here: np.ndarray, there: np.ndarray) -> np.ndarray:
     """What panels in two places have in common; where that is much less than here, they stay here."""
     both = np.hstack([np.maximum(here[:, :2], there[:, :2]), np.minimum(here[:, 2:], there[:, 2:])])
     roomy = both[:, 2:] - both[:, :2] >= 0.85 * (here[:, 2:] - here[:, :2])
