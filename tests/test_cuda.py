@@ -13,8 +13,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from jax.flatten_util import ravel_pytree
-from oracles import relative
+from oracles import flat, relative
 
 import efisher_teach as ef
 
@@ -169,10 +168,6 @@ def draw(loss_fn):
     rng = np.random.default_rng(4)
     numbers = lambda leaf: np.float32(rng.normal(size=leaf.shape) / leaf.shape[-1] ** 0.5).astype(float)  # noqa: E731
     return jax.tree.map(numbers, (MODELS[loss_fn], GIVEN["x"], GIVEN["y"]))
-
-
-def flat(tree):
-    return np.asarray(ravel_pytree(jax.device_get(tree))[0], float)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1])
