@@ -75,7 +75,7 @@ def update_of(name, mesh=None, **options):
 
 @cache
 def alone(name):
-    """What one device makes of it."""
+    """The step and the report of one device."""
     return update_of(name)(*case(name)[1:])
 
 
@@ -84,7 +84,7 @@ def flat(params):
 
 
 def step_error(new, one, old):
-    """How far the step is from the one of one device, relative to its length."""
+    """The distance of the step from that of one device, relative to its length."""
     return np.linalg.norm(flat(new) - flat(one)) / np.linalg.norm(flat(one) - flat(old))
 
 
@@ -95,7 +95,7 @@ def same(found, name):
 
 
 def collectives(compiled):
-    """What the devices send each other in a compiled program: the kind, and how many numbers, of every array."""
+    """The arrays that devices send each other in a compiled program: the kind and the number of entries of each."""
     pattern = r"= (.*?) (all-reduce|reduce-scatter|all-gather|all-to-all|collective-permute)(?:-start)?\("
     return [
         (kind, prod(map(int, filter(None, shape.split(",")))))
