@@ -1,4 +1,4 @@
-"""What Binder builds from this repository, and how long a visitor waits: `make binder`.
+"""The build of Binder from this repository, and the wait of a visitor: `make binder`.
 
 The steps are those that repo2docker 2026.4.0 writes into its Dockerfile for a repository with a folder `binder/`, in
 its order, in a fresh environment and a fresh home: its own packages (`BASE`, as in its lock file for Python 3.12), a
@@ -107,9 +107,7 @@ def visit(folder: Path, inside: dict[str, str]) -> dict[str, float]:
         with (
             mock.patch("sys.executable", f"{folder}/env/bin/python"),
             mock.patch.dict(os.environ, inside),
-            mock.patch.object(
-                lab, "__file__", str(repo / "tests" / "lab.py")
-            ),  # so: the start of the checkout
+            mock.patch.object(lab, "__file__", f"{repo}/tests/lab.py"),  # so: the start of the checkout
         ):
             url, token, log = stack.enter_context(lab.server(repo))
         stop("server answers, s")
@@ -157,10 +155,8 @@ def main() -> None:
     print("\n| | " + " | ".join(f"{name or 'median'} | each" for name in columns) + " |")
     print("|" + "---|" * (1 + 2 * len(columns)))
     for what in columns[""][0]:
-        cells = []
-        for rounds in columns.values():
-            values = [each[what] for each in rounds]
-            cells += [f"{np.median(values):.1f}", " ".join(f"{value:.1f}" for value in values)]
+        found = [[each[what] for each in rounds] for rounds in columns.values()]
+        cells = (f"{np.median(of):.1f} | " + " ".join(f"{value:.1f}" for value in of) for of in found)
         print(f"| {what} | " + " | ".join(cells) + " |")
     print(f"\n{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the end.")
 

@@ -1,4 +1,4 @@
-"""What learners cost a server, one and ten at once: `make bench-class`.
+"""The cost of learners to a server, one and ten at once: `make bench-class`.
 
 *A notebook*: every notebook of the course, its stored cells run one after the other in a kernel of its own.
 
@@ -15,7 +15,6 @@ The browser runs on the same machine as the server: waiting times are worse for 
 """
 
 import argparse
-import datetime
 import json
 import os
 import re
@@ -24,11 +23,10 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import sliders  # which also shows the way to tests/lab.py
-from nbclient import NotebookClient
-from turns import machine
+import start
+from turns import about, store
 
 lab = sliders.lab
 ROOT = Path(__file__).parents[1]
@@ -36,31 +34,18 @@ RESULTS = ROOT / "benchmarks" / "results" / "classroom.json"
 LEARNERS = 10
 PULL = 2.0  # seconds from one end of a slider to the other
 RATE = 50  # movements a second
-SETUP = """
-import ipywidgets
+SETUP = f"""
+{sliders.UNDER_INTERACT}
 import efisher_teach as ef
-from IPython.display import display
-from efisher_teach.figures.paint import paint
 
 problem = ef.descend(ef.breast_cancer(), steps=3)
 budget = ipywidgets.FloatSlider(value=0.01, min=0.001, max=0.04, step=0.0001, readout_format=".4f")
 explorer = ef.Explorer(lambda budget: ef.scenes.the_best_step(problem, budget=budget), budget=budget)
 explorer
 """
-INTERACT = """
-%matplotlib inline
-scene, table = explorer.scene, explorer.table
-
-def draw(turn):
-    figure = paint(scene, table, (scene.axes[0].nearest(turn),)).figure
-    figure.set_dpi(100)  # as many pixels as the screen has
-    display(figure)
-
-ipywidgets.interact(draw, turn=ipywidgets.FloatSlider(value=0, min=-180, max=180, step=1, readout_format=".0f"));
-"""
 SWEPT = """
 import gc, json, os
-swept, = [each for each in gc.get_objects() if type(each) is ipywidgets.FloatSlider and each.description == "turn"]
+swept, = [each for each in gc.get_objects() if type(each) is ipywidgets.IntSlider and each.description == "place"]
 print(json.dumps(os.getpid()))
 """
 STATE = "print(json.dumps([explorer.turn, budget.value, swept.value, explorer.reply['serial']]))"
@@ -93,7 +78,7 @@ class Learner:
         self.page, self.bytes = page, 0
         page.on("websocket", self.count)
         start = time.perf_counter()
-        lab.write_notebook(desk.folder / name, SETUP, INTERACT)
+        lab.write_notebook(desk.folder / name, SETUP, "under_interact(explorer)")
         lab.open_notebook(page, desk.url, desk.token, name)
         lab.run_all(page)
         self.explorer = lab.explorers(page).first
@@ -103,9 +88,8 @@ class Learner:
         page.locator(".widget-interact img").wait_for(state="attached", timeout=120_000)
         self.took = time.perf_counter() - start
         axis = sliders.Native(self.explorer.locator(".ef-axis input"))
-        self.hands = dict(
-            zip(KINDS[1:], (axis, *map(sliders.Widget, (self.control, self.swept))), strict=True)
-        )
+        widgets = map(sliders.Widget, (self.control, self.swept))
+        self.hands = dict(zip(KINDS[1:], (axis, *widgets), strict=True))
         sessions = json.loads(desk.call("GET", "sessions"))
         kernel = next(each["kernel"]["id"] for each in sessions if each["path"] == name)
         self.connection = desk.folder / ".runtime" / f"kernel-{kernel}.json"
@@ -121,7 +105,7 @@ class Learner:
         socket.on("framereceived", add)
 
     def agrees(self):
-        """Whether the page shows what its kernel has."""
+        """Compare what the page shows with what its kernel has."""
         seen = lab.read(self.explorer)
         readouts = (each.locator(".widget-readout").text_content() for each in (self.control, self.swept))
         control, swept = (float(text.replace("−", "-")) for text in readouts)
@@ -181,10 +165,8 @@ def at_once(number, seconds):
         folder = Path(place)
         with lab.server(folder) as (url, token, log), lab.browser() as page:
             desk, server = lab.Desk(folder, url, token, log, page, lab.listen(page)), server_of(folder)
-            pages = [
-                page,
-                *(page.context.browser.new_page(viewport=page.viewport_size) for _ in range(number - 1)),
-            ]
+            new = page.context.browser.new_page
+            pages = [page, *(new(viewport=page.viewport_size) for _ in range(number - 1))]
             before, start = worked(server), time.perf_counter()
             learners = [Learner(desk, each, f"class{i}.ipynb") for i, each in enumerate(pages)]
             opening = {"seconds": time.perf_counter() - start, "server": worked(server) - before}
@@ -205,38 +187,27 @@ def at_once(number, seconds):
 def course():
     """Memory and CPU seconds of every notebook of the course, run as it is stored."""
     found = {}
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        client = NotebookClient(
-            nbformat.read(path, 4), timeout=600, resources={"metadata": {"path": path.parent}}
-        )
-        with client.setup_kernel():
-            for place, cell in enumerate(client.nb.cells):
-                client.execute_cell(cell, place)
-            pid = client.km.provisioner.pid
-            found[path.stem] = memory(pid) | {"cpu": worked(pid)}
-        print(path.stem, found[path.stem], flush=True)
+    for name, cells in start.books().items():
+        found[name] = start.run(cells)
+        print(name, found[name], flush=True)
     return found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30, help="of each movement; fewer store nothing")
-    parser.add_argument(
-        "--notebooks", action="store_true", help="only the notebooks; the rest stays as stored"
-    )
+    parser.add_argument("--notebooks", action="store_true", help="only the notebooks; the rest stays")
     options = parser.parse_args()
     names = ("jupyterlab", "jupyter-server", "ipykernel", "ipywidgets", "anywidget", "jax", "matplotlib")
-    about = {"date": datetime.date.today().isoformat(), "device": machine(), "load": [os.getloadavg()[0]]}
-    about |= {"versions": {name: version(name) for name in names}}
+    run = about() | {"versions": {name: version(name) for name in names}}
     results = json.loads(RESULTS.read_text())
     if not options.notebooks:
         parts = {"one": at_once(1, options.seconds), "ten": at_once(LEARNERS, options.seconds)}
-        results = {**about, "seconds": options.seconds, **parts}
-    results["notebooks"] = about | {"each": course()}
-    about["load"].append(os.getloadavg()[0])
+        results = {**run, "seconds": options.seconds, **parts}
+    results["notebooks"] = run | {"each": course()}
+    run["load"].append(os.getloadavg()[0])
     if options.notebooks or options.seconds >= 30:
-        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"Stored in {RESULTS}. `make tables` writes them into docs/teaching_at_scale.md.")
+        store(results, RESULTS)
     if not options.notebooks and (results["one"]["lost"] or results["ten"]["lost"]):
         raise SystemExit("States were lost.")
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from shutil import copyfile
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import gallery
@@ -25,9 +26,7 @@ def main() -> None:
             explorer.restore(**values)
             (OUT / f"{name}_{state}.png").write_bytes(explorer.to_png(ratio=1 if state == "default" else 0.6))
             print(f"{name}, {state}: {explorer.words}")
-    (ROOT / "docs" / "images" / "the_best_step.png").write_bytes(
-        (OUT / "the_best_step_default.png").read_bytes()
-    )
+    copyfile(OUT / "the_best_step_default.png", ROOT / "docs" / "images" / "the_best_step.png")
 
 
 if __name__ == "__main__":

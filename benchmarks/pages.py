@@ -1,4 +1,4 @@
-"""How soon the pages without a server answer, from disk, in a real Chromium without a network: `make bench-site`.
+"""The first answers of the pages without a server, from disk, in a Chromium without a network: `make bench-site`.
 
 For every notebook of `_site/` (`make site`), opened with an empty cache: its size; the time from asking for the page
 until its first figure has drawn a first move of its slider; and the same for an explorer alone, by `to_html`. A script
@@ -55,9 +55,8 @@ def main() -> None:
         gallery.explorer("the_best_step").to_html(alone)
         for path in [*pages, alone]:
             times = [first_answer(path) for _ in range(rounds)]
-            print(
-                f"| {path.stem} | {path.stat().st_size / 1e6:.1f} | {np.median(times):.1f}, {max(times):.1f} |"
-            )
+            size = path.stat().st_size / 1e6
+            print(f"| {path.stem} | {size:.1f} | {np.median(times):.1f}, {max(times):.1f} |")
 
 
 if __name__ == "__main__":

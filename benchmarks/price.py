@@ -1,4 +1,4 @@
-"""What one exact step costs, in plain gradients of its framework: `make bench`, `make bench-peers`, `make bench-gpu`.
+"""The price of one exact step, in plain gradients of its framework: `make bench`, `make bench-peers`, `make bench-gpu`.
 
 The step is `make_update` in float32 at ε = 1e-3, on tanh networks with softmax cross-entropy, as a user runs it: a
 fresh process, no environment variable. The gradient is `jax.jit(jax.value_and_grad(mean loss))` on the same batch.
@@ -10,7 +10,6 @@ With `--gpu` the networks are larger, and each is measured with its own products
 """
 
 import argparse
-import datetime
 import json
 import os
 import subprocess
@@ -18,7 +17,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from turns import DAMPING, Way, count, in_turns, machine, make_case, reference
+from turns import DAMPING, Way, about, count, in_turns, make_case, reference, store
 
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "images" / "price.png"
@@ -52,9 +51,8 @@ def tanh_network(case):
         for V, c in hidden:
             x = jnp.tanh(x @ V + c)
         z = x @ W + b
-        return (
-            jax.nn.logsumexp(z) - z[y]
-        )  # log_softmax(z)[y] takes XLA 15 times as long, forwards, at n = 1024
+        # log_softmax(z)[y] takes XLA 15 times as long, forwards, at n = 1024
+        return jax.nn.logsumexp(z) - z[y]
 
     return loss_fn, *jax.tree.map(jnp.asarray, (case.layers, case.x, case.y.astype(np.int32)))
 
@@ -69,16 +67,13 @@ def transformer(n, length=64, width=128, heads=4, blocks=2, tokens=64):
     def normal(*shape):
         return jnp.asarray(rng.standard_normal(shape) / np.sqrt(shape[0]), jnp.float32)
 
-    shapes = {
-        "qkv": (width, 3 * width),
-        "out": (width, width),
-        "up": (width, 4 * width),
-        "down": (4 * width, width),
-    }
+    shapes = {"qkv": (1, 3), "out": (1, 1), "up": (1, 4), "down": (4, 1)}  # in widths
     params = {
         "tokens": normal(tokens, width),
         "places": normal(length, width),
-        "blocks": [{name: normal(*shape) for name, shape in shapes.items()} for _ in range(blocks)],
+        "blocks": [
+            {name: normal(a * width, b * width) for name, (a, b) in shapes.items()} for _ in range(blocks)
+        ],
         "read": normal(width, tokens),
     }
 
@@ -110,17 +105,20 @@ def ways(loss_fn, params, x, y):
 
     def moved(params, u, rate):
         leaves, tree = jax.tree.flatten(params)
-        return tree.unflatten(
-            [leaf - rate * v.reshape(leaf.shape) for leaf, v in zip(leaves, u, strict=True)]
-        )
+        pairs = zip(leaves, u, strict=True)
+        return tree.unflatten([leaf - rate * v.reshape(leaf.shape) for leaf, v in pairs])
+
+    def coefficients(K):
+        """(K + εI)⁻¹1/n."""
+        factor = jax.scipy.linalg.cho_factor(K + DAMPING * jnp.eye(n, dtype=K.dtype), lower=True)
+        return jax.scipy.linalg.cho_solve(factor, jnp.full(n, 1 / n, K.dtype))
 
     @jax.jit
     def kept(params, x, y, rate):
         """From the gradients of every example, a leaf at a time."""
         G = jax.vmap(jax.grad(loss_fn), in_axes=(None, 0, 0))(params, x, y)
         rows = [leaf.reshape(n, -1) for leaf in jax.tree.leaves(G)]
-        K = sum(leaf @ leaf.T for leaf in rows) / n + DAMPING * jnp.eye(n)
-        alpha = jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(K, lower=True), jnp.full(n, 1 / n))
+        alpha = coefficients(sum(leaf @ leaf.T for leaf in rows) / n)
         return moved(params, [alpha @ leaf for leaf in rows], rate)
 
     def read(after):
@@ -143,16 +141,13 @@ def ways(loss_fn, params, x, y):
         """The kernel as its `use_ntk=True, on_the_fly=True` makes it, with our solve."""
         from netket.jax import _ntk
 
-        kernel = _ntk.empirical_ntk_by_jacobian(
-            f=lambda p, x: jax.vmap(loss_fn, (None, 0, 0))(p, *x), trace_axes=(), vmap_axes=0
-        )
+        losses = lambda p, x: jax.vmap(loss_fn, (None, 0, 0))(p, *x)  # noqa: E731
+        kernel = _ntk.empirical_ntk_by_jacobian(f=losses, trace_axes=(), vmap_axes=0)
 
         @jax.jit
         def step(params, x, y, rate):
-            K = kernel((x, y), None, params) / n + DAMPING * jnp.eye(n, dtype=x.dtype)
-            factor = jax.scipy.linalg.cho_factor(K, lower=True)
-            alpha = jax.scipy.linalg.cho_solve(factor, jnp.full(n, 1 / n, x.dtype))
-            (u,) = jax.vjp(lambda p: jax.vmap(loss_fn, (None, 0, 0))(p, x, y), params)[1](alpha)
+            alpha = coefficients(kernel((x, y), None, params) / n)
+            (u,) = jax.vjp(lambda p: losses(p, (x, y)), params)[1](alpha)
             return moved(params, jax.tree.leaves(u), rate)
 
         return Way(lambda: jax.block_until_ready(step(params, x, y, FAR)), read)
@@ -209,10 +204,8 @@ def measure(pythons, widths, n, *more, processes=PROCESSES):
     for _ in range(processes):
         for framework, python in pythons.items():
             answer = run(python, framework, widths, n, *more, *quick.get(framework, ()))
-            quick[framework] = [
-                "--ways",
-                *(way for way, of in answer["methods"].items() if of.get("first", SLOW) < SLOW),
-            ]
+            fast = [way for way, of in answer["methods"].items() if of.get("first", SLOW) < SLOW]
+            quick[framework] = ["--ways", *fast]
             about |= answer["about"]
             for way, found in answer["methods"].items():
                 known = methods.setdefault(f"{framework}: {way}", found)
@@ -264,10 +257,8 @@ def draw(points, path):
         price.set(title="Price of an exact step, in plain gradients", ylim=(0.7, None))
         ticks = [tick for tick in (1, 2, 3, 5, 10, 20, 50) if tick < price.get_ylim()[1]]
         shown = [point for point in points if point["n"] == 256]
-        for of, color, label in (
-            ("memory", EMPIRICAL_FISHER, "ours"),
-            ("kept_memory", CONSTRAINT, "every gradient (vmap of grad)"),
-        ):
+        kept = "kept_memory", CONSTRAINT, "every gradient (vmap of grad)"
+        for of, color, label in (("memory", EMPIRICAL_FISHER, "ours"), kept):
             curve = sorted((point["p"], point[of] / 2**20) for point in shown if point.get(of))
             memory.plot(*zip(*curve, strict=True), color=color, marker="o", ms=5, label=label)
         memory.set(title="Extra memory at n = 256, MiB")
@@ -286,9 +277,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one network, few rounds; stores nothing")
     parser.add_argument("--peers", metavar="PYTHON", help="a Python that has PyTorch and the packages")
     parser.add_argument("--gpu", action="store_true", help="the large networks, on a GPU")
-    parser.add_argument(
-        "--draw", action="store_true", help="measure nothing: the figure of the stored results"
-    )
+    parser.add_argument("--draw", action="store_true", help="measure nothing: draw the stored results")
     for name, kind in (("framework", str), ("n", int), ("precision", str)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=6, help=argparse.SUPPRESS)
@@ -303,13 +292,7 @@ def main():
     pythons = {"JAX": sys.executable}
     if options.peers:
         pythons |= {"PyTorch": options.peers, "NetKet": options.peers}
-    results = {
-        "date": datetime.date.today().isoformat(),
-        "device": machine(),
-        "damping": DAMPING,
-        "cases": [],
-    }
-    results["load"] = [os.getloadavg()[0]]
+    results = about() | {"damping": DAMPING, "cases": []}
     rounds = "--rounds=1" if options.quick else "--rounds=6"
     for widths, n in (LARGE if options.gpu else CASES)[: 1 if options.quick else None]:
         case = {"net": name_of(widths), "p": count(widths), "n": n}
@@ -328,8 +311,7 @@ def main():
         results["growth"] = list(growth({"JAX": sys.executable}, rounds))
     results["load"].append(os.getloadavg()[0])
     if not options.quick:
-        stored.write_text(json.dumps(results, indent=1) + "\n")
-        print(f"Stored in {stored}. `make tables` writes them into docs/scaling.md, --draw draws them.")
+        store(results, stored)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From a hand's movement to changed pixels, in a real JupyterLab in a real Chromium: `make bench`.
+"""The time from a hand's movement to changed pixels, in a real JupyterLab in a real Chromium: `make bench`.
 
 Every axis of every scene of tests/gallery.py is moved by mouse and by keys, and below each figure the same one under
 ipywidgets' `interact`, drawn anew by matplotlib for every value: the yardstick. Another yardstick is a bare slider,
@@ -12,8 +12,6 @@ these. It counts apart where the picture behind the canvas was kept, and where i
 """
 
 import argparse
-import datetime
-import json
 import os
 import random
 import re
@@ -24,7 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from turns import machine
+from turns import about, store
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import gallery
@@ -38,12 +36,9 @@ MOST = {"mouse": 20, "keys": 28, "kernel": 150, "kernel, new background": 300}
 TIMES = 30
 CONTROLS = re.compile(r"Explorer\(\w+, \w+=")  # a builder, and its controls
 
-GALLERY = f"""
+UNDER_INTERACT = """
 %matplotlib inline
-import sys
-sys.path.insert(0, {lab.__file__.rpartition("/")[0]!r})
-import gallery, ipywidgets
-import efisher_teach as ef
+import ipywidgets
 from efisher_teach.figures.paint import paint
 
 def under_interact(shown):
@@ -55,6 +50,13 @@ def under_interact(shown):
         display(figure)
 
     ipywidgets.interact(draw, place=ipywidgets.IntSlider(max=len(scene.axes[0].values) - 1))
+"""
+GALLERY = f"""
+{UNDER_INTERACT}
+import sys
+sys.path.insert(0, {lab.__file__.rpartition("/")[0]!r})
+import gallery
+import efisher_teach as ef
 """
 BARE = """
 display({"text/html": '''<div class="ef-explorer" data-serial="1" data-state="0">
@@ -258,10 +260,6 @@ def controls(name, cell, moves):
     for control in cell.locator(".ef-panel > .widget-hbox > *").all():
         hand = (Widget if control.locator(".noUi-target").count() else Choice)(control)
         found, first = measure(explorer, hand, moves, warm=12)
-        if not found:
-            raise RuntimeError(
-                f"{control.locator('.widget-label').first.inner_text()}: nothing was seen to move."
-            )
         label = control.locator(".widget-label").first.inner_text()
         for by, fresh in (("kernel", False), ("kernel, new background", True)):
             if (latencies := [latency for latency, anew in found if anew == fresh]) or not found:
@@ -291,18 +289,14 @@ def rows(setup, cell_of, names, measured, moves, troubles):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "only", nargs="*", help="how scenes and notebooks begin: solid 03; all if none is given"
-    )
+    parser.add_argument("only", nargs="*", help="how scenes and notebooks begin: solid 03; all if none")
     parser.add_argument("--moves", type=int, default=16, help="single movements of each axis and control")
     options = parser.parse_args()
     prefix, moves, troubles = tuple(options.only) or ("",), options.moves, []
-    books = [path.stem for path in BOOKS.glob("*.ipynb") if CONTROLS.search(path.read_text())]
-    names, books = (
-        [name for name in each if name.startswith(prefix)] for each in (gallery.BARE, sorted(books))
-    )
-    results = {"date": datetime.date.today().isoformat(), "device": machine(), "load": [os.getloadavg()[0]]}
-    results |= {"jupyterlab": version("jupyterlab"), "rows": []}
+    names = [name for name in gallery.BARE if name.startswith(prefix)]
+    books = [path for path in sorted(BOOKS.glob("*.ipynb")) if path.name.startswith(prefix)]
+    books = [path.stem for path in books if CONTROLS.search(path.read_text())]
+    results = about() | {"jupyterlab": version("jupyterlab"), "rows": []}
     print(f"{results['device']}, load {results['load'][0]:.1f}; JupyterLab {results['jupyterlab']}\n")
     print("| figure | what is moved | by | latency, p50 / p95 ms | `interact` takes, times | promise |")
     print("| --- " * 6 + "|", flush=True)
@@ -316,8 +310,7 @@ def main():
     if troubles:
         raise SystemExit("\n".join(["Not all went well, and nothing is stored:", *troubles]))
     if not options.only:
-        RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-        print(f"Stored in {RESULTS}. `make tables` sums them up in docs/teaching_at_scale.md.")
+        store(results, RESULTS)
 
 
 if __name__ == "__main__":

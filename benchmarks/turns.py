@@ -7,7 +7,9 @@ by backpropagation by hand and dense G.
 """
 
 import ctypes
+import datetime
 import gc
+import json
 import os
 import random
 import re
@@ -37,7 +39,7 @@ class Way(NamedTuple):
     """One way to the step."""
 
     call: Callable[[], Any]
-    """Does it all, and returns when it is done."""
+    """All of it; returns when it is done."""
     direction: Callable[[Any], list[np.ndarray]] | None = None
     """From what `call` returned to u: W and b of each layer, as in a `Case`. None for a gradient."""
 
@@ -45,15 +47,12 @@ class Way(NamedTuple):
 def make_case(widths: tuple[int, ...], n: int) -> Case:
     """The same numbers in every process."""
     rng = np.random.RandomState(0)  # not default_rng: this stream is frozen for all versions of NumPy
-    layers = [
-        (
-            (rng.standard_normal((a, b)) / np.sqrt(a)).astype(np.float32),
-            (0.1 * rng.standard_normal(b)).astype(np.float32),
-        )
-        for a, b in pairwise(widths)
-    ]
-    x = rng.standard_normal((n, widths[0])).astype(np.float32)
-    return Case(layers, x, rng.randint(widths[-1], size=n))
+
+    def normal(*shape, size=1.0):
+        return (size * rng.standard_normal(shape)).astype(np.float32)
+
+    layers = [(normal(a, b, size=a**-0.5), normal(b, size=0.1)) for a, b in pairwise(widths)]
+    return Case(layers, normal(n, widths[0]), rng.randint(widths[-1], size=n))
 
 
 def count(widths: tuple[int, ...]) -> int:
@@ -81,11 +80,8 @@ def reference(case: Case, numbers: int = 2**26) -> list[np.ndarray]:
             K += G @ G.T
         K += D @ D.T
     weights = np.linalg.solve(K / n + DAMPING * np.eye(n), np.full(n, 1 / n))
-    return [
-        leaf
-        for A, D in zip(inputs, errors, strict=True)
-        for leaf in (A.T @ (weights[:, None] * D), weights @ D)
-    ]
+    pairs = zip(inputs, errors, strict=True)
+    return [leaf for A, D in pairs for leaf in (A.T @ (weights[:, None] * D), weights @ D)]
 
 
 def distance(u: list[np.ndarray], truth: list[np.ndarray]) -> float:
@@ -115,14 +111,11 @@ def extra_memory(call: Callable[[], Any]) -> int:
     return max(0, resident("VmHWM") - before)
 
 
-def in_turns(
-    ways: dict[str, Callable[[], Way]], truth: list[np.ndarray] | None, rounds: int
-) -> dict[str, dict[str, Any]]:
+def in_turns(ways: dict[str, Callable[[], Way]], truth: list[np.ndarray] | None, rounds: int) -> dict:
     """First call, times, extra memory and error of each way; or what became of it."""
     available = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024
-    resource.setrlimit(
-        resource.RLIMIT_DATA, (int(0.8 * available),) * 2
-    )  # an error, and not the kernel's killer
+    # An error, and not the kernel's killer.
+    resource.setrlimit(resource.RLIMIT_DATA, (int(0.8 * available),) * 2)
     found, made = {}, {}
     for name, make in ways.items():
         try:
@@ -145,6 +138,17 @@ def in_turns(
                 times += [seconds(made[name].call)[0] for _ in range(calls + warm)][warm:]
         time.sleep(0.01)  # threads that wait for more work by spinning give up
     return found
+
+
+def about() -> dict[str, Any]:
+    """The date, the machine, and its load as a benchmark begins."""
+    return {"date": datetime.date.today().isoformat(), "device": machine(), "load": [os.getloadavg()[0]]}
+
+
+def store(results: dict[str, Any], path: Path) -> None:
+    """Write results for the tables of docs/."""
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    print(f"Stored in {path}. `make tables` writes them into docs/.")
 
 
 def machine() -> str:

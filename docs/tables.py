@@ -6,7 +6,6 @@ module. What was measured is read from benchmarks/results/.
 
 import json
 import re
-from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
@@ -76,19 +75,18 @@ def largest():
         head += [f"ms, n = {case['n']}", "memory, MiB", "error"]
     rows = []
     for way, key in WAYS.items():
-        found = [case["methods"].get(key, {}) for case in cases]
-        cells = (
-            [f"{1e3 * f['min']:,.0f}", f"{f['memory'] / MIB:,.0f}", f"{f['error']:.0e}"]
-            if "min" in f
-            else [f.get("problem", "").partition(":")[0], "", ""]
-            for f in found
-        )
-        rows.append([way, *chain.from_iterable(cells)])
+        rows.append([way])
+        for found in (case["methods"].get(key, {}) for case in cases):
+            if "min" in found:
+                memory, error = f"{found['memory'] / MIB:,.0f}", f"{found['error']:.0e}"
+                rows[-1] += [f"{1e3 * found['min']:,.0f}", memory, error]
+            else:
+                rows[-1] += [found.get("problem", "").partition(":")[0], "", ""]
     return table(head, rows)
 
 
 def growth():
-    """How price and memory grow with p and n, beside the cost model."""
+    """Price and memory by p and n, beside the cost model."""
     rows = []
     for point in PRICE["growth"]:
         width, p, n = point["width"], point["p"], point["n"]
@@ -113,18 +111,8 @@ def gpu():
             peak = f"{found['peak'] / GIB:.1f}" if "peak" in found else ""
             times = [f"{1e3 * gradient:.3g}", f"{1e3 * step:.3g}", f"{step / gradient:.2f}"]
             rows.append([*(first if name == "TF32" else [""] * 3), name, *times, kept, error, peak])
-    head = [
-        "network",
-        "p",
-        "n",
-        "model's products",
-        "gradient, ms",
-        "step, ms",
-        "price",
-        "G kept, ms",
-        "error",
-    ]
-    return table([*head, "peak of memory, GiB"], rows)
+    head = ["network", "p", "n", "model's products", "gradient, ms", "step, ms", "price", "G kept, ms"]
+    return table([*head, "error", "peak of memory, GiB"], rows)
 
 
 MOVES = {
@@ -135,19 +123,20 @@ MOVES = {
 }
 
 
+def cpu(found):
+    """CPU seconds of kernel and server."""
+    return f"{found['kernel']:.1f}", f"{found['server']:.1f}"
+
+
 def learner():
-    """What one learner at a real page costs, a minute."""
-    rows = []
-    for said, kind in MOVES.items():
-        found = CLASSROOM["one"]["phases"][kind]
-        rows.append(
-            [said, f"{found['kernel']:.1f}", f"{found['server']:.1f}", f"{found['bytes'] / 1000:.0f}"]
-        )
+    """The cost of one learner at a real page, a minute."""
+    phases = [(said, CLASSROOM["one"]["phases"][kind]) for said, kind in MOVES.items()]
+    rows = [[said, *cpu(found), f"{found['bytes'] / 1000:.0f}"] for said, found in phases]
     return table(["a minute of", "kernel, CPU s", "server, CPU s", "kB, both ways"], rows)
 
 
 def ten():
-    """What ten learners cost, each, a minute, and how long they wait."""
+    """The cost of each of ten learners, a minute, and their wait."""
     rows = []
     head = ["a minute of", "kernel, CPU s each", "server, CPU s each"]
     for said, kind in MOVES.items():
@@ -159,18 +148,15 @@ def ten():
             waits |= {f"{of}, ms": f"{1000 * found[of]:.0f}" for of in ("median", "slowest")}
         else:
             continue
-        rows.append([said, f"{found['kernel']:.1f}", f"{found['server']:.1f}", *waits.values()])
+        rows.append([said, *cpu(found), *waits.values()])
     return table([*head, *waits], rows)
 
 
 def notebooks():
     """Memory and CPU seconds of every notebook, run as stored."""
-    rows = [
-        [name, *(f"{found[of]:.0f}" for of in ("resident", "peak", "cpu"))]
-        for name, found in CLASSROOM["notebooks"]["each"].items()
-    ]
-    head = f"notebook, run as stored ({CLASSROOM['notebooks']['device']})"
-    return table([head, "kernel, MiB", "at its peak", "CPU, s"], rows)
+    ran, of = CLASSROOM["notebooks"], ("resident", "peak", "cpu")
+    rows = [[name, *(f"{found[each]:.0f}" for each in of)] for name, found in ran["each"].items()]
+    return table([f"notebook, run as stored ({ran['device']})", "kernel, MiB", "at its peak", "CPU, s"], rows)
 
 
 MOVED = {
@@ -185,7 +171,7 @@ MOVED = {
 
 
 def sliders():
-    """How soon a figure answers: the median over all axes or controls, and the worst of them."""
+    """The time until a figure answers: the median over all axes or controls, and the worst of them."""
     rows = []
     for said, by in MOVED.items():
         if found := [row for row in SLIDERS["rows"] if row["by"] == by]:

@@ -109,18 +109,15 @@ __all__ = [
     "two_budget_step",
     "weighted_gradient",
 ]
-CARDS = {"check", "given", "guesses", "lab_record", "predict"}
+LATE = dict.fromkeys(("check", "given", "guesses", "lab_record", "predict"), "cards")
+LATE |= {"Explorer": "explorer", "environment": "environment"}
 
 
 def __getattr__(name: str) -> Any:
     import importlib
 
-    if name == "Explorer":
-        return importlib.import_module("efisher_teach.browser.explorer").Explorer
-    if name == "environment":
-        return importlib.import_module("efisher_teach.browser.environment").environment
-    if name in CARDS:
-        return getattr(importlib.import_module("efisher_teach.browser.cards"), name)
     if name == "scenes":
         return importlib.import_module("efisher_teach.figures.scenes")
+    if name in LATE:
+        return getattr(importlib.import_module(f"efisher_teach.browser.{LATE[name]}"), name)
     raise AttributeError(f"module 'efisher_teach' has no attribute {name!r}")

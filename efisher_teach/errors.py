@@ -4,7 +4,6 @@ Only concrete values are checked. Under `jit`, `vmap` and `grad` a value is not 
 evidence (`Step.residual`, `Step.budget_spent`) instead.
 """
 
-import os
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, NoReturn
@@ -109,6 +108,12 @@ def budget_or_rate(budget: Any, learning_rate: Any, dtype: Any) -> tuple[bool, j
     return budgeted, one_positive(name, scale, dtype)
 
 
+def shaped(argument: str, array: jax.Array, shape: tuple[int, ...], why: str, action: str) -> None:
+    """An array of this shape; `why` says what asks for it."""
+    if array.shape != shape:
+        reject(argument, f"of shape {shape}, {why}", f"shape {array.shape}", action)
+
+
 def finite_rows(argument: str, array: jax.Array, action: str) -> None:
     """Rows that are all finite; the error names those that are not."""
     if not is_concrete(array):
@@ -173,9 +178,8 @@ def symmetric(argument: str, value: Any) -> jax.Array:
 def linear_system(argument: str, A: Any, g: Any) -> tuple[jax.Array, jax.Array]:
     """A symmetric matrix (p, p) and a finite g (p,) that fits it, in one precision."""
     A, g = symmetric(argument, A), as_float("g", g)
-    if g.shape != A.shape[:1]:
-        action = "Use mean_gradient(G) of the same parameters."
-        reject("g", f"of shape {A.shape[:1]}, as {argument} is {A.shape}", f"shape {g.shape}", action)
+    action = "Use mean_gradient(G) of the same parameters."
+    shaped("g", g, A.shape[:1], f"as {argument} is {A.shape}", action)
     finite_rows("g", g, "It was computed from gradients that are not finite.")
     wider = jnp.result_type(A, g)
     return A.astype(wider), g.astype(wider)
@@ -213,11 +217,10 @@ def data(x: Any, y: Any) -> tuple[Any, Any]:
     """x and y with arrays of JAX in place of lists of numbers, data frames and tensors."""
 
     def convert(argument, tree):
-        if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
+        leaves = jax.tree.leaves(tree)
+        if all(isinstance(leaf, jax.Array) for leaf in leaves):
             return tree
-        if isinstance(tree, list | tuple) and not any(
-            hasattr(leaf, "shape") for leaf in jax.tree.leaves(tree)
-        ):
+        if isinstance(tree, list | tuple) and not any(hasattr(leaf, "shape") for leaf in leaves):
             return as_array(argument, tree)
         return jax.tree.map(lambda leaf: as_array(argument, leaf), tree)
 
@@ -256,18 +259,6 @@ def scalar_loss(loss_fn: Callable, params: Any, x: Any, y: Any) -> int:
     return n
 
 
-def square_fits(n: int) -> None:
-    """Room for a few n × n matrices, such as K and its factors, in the memory of this machine or of its accelerator."""
-    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    if memory is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if memory and 4 * n**2 > memory / 4:
-        got = f"n = {n}: 4n² bytes are {4 * n**2 / 2**30:.1f} GiB of {memory / 2**30:.1f}"
-        reject(
-            "x and y", "few enough that K (n, n) takes at most a quarter of the memory", got, "Take batches."
-        )
-
-
 def at_least_one(argument: str, value: Any, action: str = "Use 1 or more.") -> int:
     """A whole number ≥ 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -289,22 +280,6 @@ def one_of(argument: str, value: Any, names: tuple[str | None, ...]) -> None:
 def target(value: Any, n: int) -> jax.Array:
     """The decrease asked of each of n examples (n,): finite numbers."""
     array = as_float("target", value)
-    if array.shape != (n,):
-        action = "Ask every example: one decrease each."
-        reject("target", f"of shape ({n},), one number an example", f"shape {array.shape}", action)
+    shaped("target", array, (n,), "one number an example", "Ask every example: one decrease each.")
     finite_rows("target", array, "Ask these examples for a finite decrease.")
-    return array
-
-
-def weights(value: Any, n: int) -> jax.Array:
-    """The weight of each of n examples (n,): finite, at least 0, not all of them 0."""
-    array = as_float("weights", value)
-    if array.shape != (n,):
-        reject(
-            "weights", f"of shape ({n},), one number an example", f"shape {array.shape}", "Use 0 for padding."
-        )
-    finite_rows("weights", array, "Use 0 for examples that do not count.")
-    if is_concrete(array) and (np.any(np.asarray(array) < 0) or not np.any(array)):
-        got = "only zeros" if not np.any(array) else f"{float(np.min(array)):g} among them"
-        reject("weights", "at least 0, and not all of them 0", got, "Use 0 for examples that do not count.")
     return array

@@ -7,81 +7,27 @@ as long as the kernel runs, so that a cell that runs again loses nothing.
 import inspect
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import ipywidgets
 import numpy as np
-import traitlets
 from IPython.core.getipython import get_ipython
 
-from efisher_teach.browser.page import MIME, TEMPLATES, bundle, static
+from efisher_teach.browser.card import HTML, Card, Follower, plain
+from efisher_teach.browser.page import MIME, bundle
 from efisher_teach.browser.record import RECORD
-from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.lessons import course
 from efisher_teach.lessons.course import EXERCISES, QUESTIONS, Exercise, Question, Verdict
 from efisher_teach.lessons.guard import StoppedError, kind, legible, tried
 
 LIVE = "application/vnd.jupyter.widget-view+json"
 MARKS = {"right": "✓", "not yet": "…", "wrong": "✗", "stopped": "✗"}
-HTML: Any = TEMPLATES.get_template("cards.html").module  # its macros, as functions
 
 
-class _Follower(ipywidgets.DOMWidget):
-    """A widget that follows a part of the record until it is closed, as it is when its cell runs again."""
-
-    _stop_following: Callable | None = None
-
-    def follow(self, part: str, react: Callable[[], None]) -> None:
-        """Call `react()` now, and whenever that part of the record changes."""
-
-        def on_change(_change):
-            react()
-
-        RECORD.observe(on_change, part)
-        self._stop_following = lambda: RECORD.unobserve(on_change, part)
-        close_widgets_of_earlier_run(self)
-        react()
-
-    def close(self) -> None:
-        """End the widget."""
-        if self._stop_following:
-            self._stop_following()
-            self._stop_following = None
-        super().close()
-
-
-class Card(anywidget.AnyWidget, _Follower):
-    """A piece of a lesson: safe HTML, and maybe a form. Its words are also its text and its HTML without a kernel."""
-
-    _esm, _css = static("lesson.js"), static("lesson.css")
-    html = traitlets.Unicode().tag(sync=True)
-    """The content. Whoever sets it has escaped what is not ours."""
-    form = traitlets.Dict().tag(sync=True)
-    """Empty, or what the browser asks: options or a range, and what stands on the button."""
-    state = traitlets.Unicode().tag(sync=True)
-    seen = traitlets.Dict().tag(sync=True)
-    """The browser's own report of where it runs."""
-    words = folded = ""
-
-    @traitlets.validate("html")
-    def _as_text(self, proposal: Any) -> str:
-        """Markup is a text with methods of its own, which marimo sends as an object."""
-        return "".join(proposal["value"])
-
-    def for_page(self) -> dict[str, Any]:
-        """Nothing: the stored HTML is all that a page needs."""
-        return {}
-
-    def _repr_mimebundle_(self, **kwargs) -> Any:
-        stored = {"text/plain": self.words, "text/html": f"<div>{self.folded or self.html}</div>"}
-        return bundle(self, super()._repr_mimebundle_(**kwargs), stored)
-
-
-class Gate(ipywidgets.VBox, _Follower):
+class Gate(ipywidgets.VBox, Follower):
     """A figure behind a guess: closed until the question is answered. Stored, it is the figure."""
 
     def __init__(self, question: Question, figure: Any):
@@ -236,10 +182,10 @@ def check(answer: Any, exercise: str | None = None, *, seed: int = 0) -> Card:
         try:
             name, seed = tried(read)
         except StoppedError as stopped:
-            return _plain(f"Nothing was checked: the name or the seed cannot be read. {stopped}", "stopped")
+            return plain(f"Nothing was checked: the name or the seed cannot be read. {stopped}", "stopped")
         if name not in EXERCISES:
             known = ", ".join(EXERCISES)
-            return _plain(f"There is no exercise named {legible(name, 80)}. There are: {known}.", "stopped")
+            return plain(f"There is no exercise named {legible(name, 80)}. There are: {known}.", "stopped")
         verdict = course.judge(EXERCISES[name], answer, seed)
         try:
             code = legible(tried(lambda: inspect.getsource(answer)), 100_000)
@@ -324,10 +270,4 @@ def lab_record(path: str | Path, *, name: str = "") -> Card:
     """
     path = Path(path)
     RECORD.write(path, name)
-    return _plain(f"{path.name}: {len(RECORD.guesses)} guesses, {RECORD.passed} exercises passed.", "right")
-
-
-def _plain(words: str, state: str) -> Card:
-    card = Card(html=HTML.plain(words), state=state)
-    card.words = words
-    return card
+    return plain(f"{path.name}: {len(RECORD.guesses)} guesses, {RECORD.passed} exercises passed.", "right")

@@ -14,9 +14,8 @@ class AxisValue(traitlets.Float):
         """Refuse what is not finite."""
         value = super().validate(obj, value)
         if not np.isfinite(value):
-            raise traitlets.TraitError(
-                f"`{self.name}` must be finite; got {value}. Its axis takes numbers only."
-            )
+            says = f"`{self.name}` must be finite; got {value}. Its axis takes numbers only."
+            raise traitlets.TraitError(says)
         return value
 
 

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import jax
 
-from efisher_teach.browser.cards import HTML, Card
+from efisher_teach.browser.card import HTML, Card
 
 PACKAGES = ("efisher_teach", "jax", "numpy", "matplotlib", "ipywidgets", "anywidget")
 FRONT_ENDS = ("jupyterlab", "notebook")
@@ -38,9 +38,8 @@ def environment() -> Card:
         except PackageNotFoundError:
             rows[package] = "not installed here; the front end may bring its own"
     rows["computes on"] = ", ".join(sorted({device.device_kind for device in jax.devices()}))
-    rows["compiled programs"] = (
-        f"kept in {cache}" if (cache := jax.config.values["jax_compilation_cache_dir"]) else NOT_KEPT
-    )
+    cache = jax.config.values["jax_compilation_cache_dir"]
+    rows["compiled programs"] = f"kept in {cache}" if cache else NOT_KEPT
     card = Card(state="right")
     card.words = "\n".join(f"{key}: {value}" for key, value in rows.items())
 

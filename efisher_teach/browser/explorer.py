@@ -5,31 +5,29 @@ never waits for the kernel, and picture, words and browser show one table.
 """
 
 import inspect
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from threading import RLock, Thread
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-import anywidget
 import ipywidgets
 import traitlets
 
 from efisher_teach.browser.controls import AxisValue, Cancelled, describe, unmoved
-from efisher_teach.browser.packing import RATIO, Shown, draw_whole, pack, prepare
+from efisher_teach.browser.packing import Shown, pack, prepare
 from efisher_teach.browser.page import TEMPLATES, bundle, static, without_bytes
 from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
-from efisher_teach.browser.states import Menu, on_page
-from efisher_teach.figures.ink import DPI
+from efisher_teach.browser.snapshot import Snapshot
+from efisher_teach.browser.states import Builder, on_page
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
 
-Builder = Callable[..., Scene]
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
-class Explorer(anywidget.AnyWidget):
+class Explorer(Snapshot):
     """A scene that answers at the speed of the hand. Its axes are traits, its controls are ipywidgets.
 
     Each axis of the scene is a trait of the same name that can be read, set, observed and `jslink`ed. `controls` are
@@ -72,7 +70,6 @@ class Explorer(anywidget.AnyWidget):
     """The last move of a reader: the window, the time, and the axes. Every other window of this kernel follows."""
 
     _boxes: tuple[Any, ...] = ()
-    _shown: Shown | None = None  # so, too, where `__init__` has failed
 
     def __init__(self, scene: Scene | Builder, **controls: Any):
         if isinstance(scene, Scene) and controls:
@@ -80,7 +77,7 @@ class Explorer(anywidget.AnyWidget):
         build: Builder = (lambda: scene) if isinstance(scene, Scene) else scene
         self._is_slow = "progress" in inspect.signature(build).parameters
         self._build: Builder = build if self._is_slow else lambda progress, **values: build(**values)
-        self._lock = RLock()  # JupyterLab may call from several threads
+        self._lock = RLock()
         self._serial = self._request = 0
         self.linked: WeakKeyDictionary[Explorer, set[str]] = WeakKeyDictionary()
         self.links: WeakSet[Any] = WeakSet()
@@ -105,44 +102,6 @@ class Explorer(anywidget.AnyWidget):
         self.observe(self._on_hand, names="hand")
         self.on_msg(self._on_button)
         close_widgets_of_earlier_run(self)
-
-    @property
-    def shown(self) -> Shown:
-        """The scene of this moment, its table, its drawings and its words."""
-        if not self._shown:
-            raise RuntimeError("This explorer is closed: its cell ran again. Use the new one.")
-        return self._shown
-
-    @property
-    def scene(self) -> Scene:
-        """The scene that is shown."""
-        return self.shown.scene
-
-    @property
-    def table(self) -> Table:
-        """The whole response of the scene over its axes."""
-        return self.shown.table
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """The place of the current state on each axis: the nearest value that the table has."""
-        return tuple(axis.nearest(getattr(self, axis.name)) for axis in self.scene.axes)
-
-    @property
-    def state(self) -> dict[str, float]:
-        """The current state, as the table has it: {axis: value}."""
-        places = zip(self.scene.axes, self.indices, strict=True)
-        return {axis.name: float(axis.values[place]) for axis, place in places}
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """The numbers of the current state."""
-        return {name: float(array) for name, array in self.table.at(self.indices).items() if array.ndim == 0}
-
-    @property
-    def words(self) -> str:
-        """The current state in words, the same that the browser shows."""
-        return self.shown.say(self.indices)
 
     def restore(self, **state: Any) -> None:
         """Set axes and controls by name; the button "Copy state" gives the line that restores what is shown.
@@ -178,15 +137,6 @@ class Explorer(anywidget.AnyWidget):
             one.linked[another] = {*names} | one.linked.get(another, set())
             one.links.update(made)  # each would keep both alive, so it ends with the first that is closed
 
-    def to_png(self, *, ratio: float | int = RATIO, caption: bool = False) -> bytes:
-        """The whole figure in the current state, drawn by matplotlib, as PNG.
-
-        Args:
-            ratio: Pixels a CSS pixel.
-            caption: Whether the words stand below the picture.
-        """
-        return self._as_file("png", DPI * ratio / RATIO, self.words if caption else "")
-
     def save(self, path: str | Path) -> None:
         """Write the figure in its current state, drawn by matplotlib; or, as .html, the live page of `to_html`.
 
@@ -221,17 +171,10 @@ class Explorer(anywidget.AnyWidget):
 
         states.py says what `reply` holds of the controls.
         """
+        build = None if self._is_slow else partial(self._build, progress=lambda part: None)
         with self._lock:
             shown = self._prepare(self.scene, self.table, "narrow")
-            reply = pack(shown) | {"serial": 1, "error": "", "state": self.state}
-
-            def show(values: dict[str, Any]) -> dict[str, Any]:
-                scene = self._build(progress=lambda part: None, **values)
-                forms = tuple(shown.forms)
-                return pack(prepare(scene, tabulate(scene), forms, shown)) | {"error": ""}
-
-            described = describe(self.controls, self._values)
-            reply |= on_page(Menu(described, self.controls, self._values, self._is_slow), reply, show)
+            reply = on_page(shown, self.state, self.controls, self._values, build)
             return without_bytes({"reply": reply, "picture": self.to_png(ratio=1)})
 
     def close(self) -> None:
@@ -258,10 +201,6 @@ class Explorer(anywidget.AnyWidget):
         picture = {"width": int(100 * self.scene.size[0]), "alt": words}
         stored = {"text/plain": words, "image/png": self.to_png(caption=True)}
         return bundle(self, view._repr_mimebundle_(**kwargs), stored, {"image/png": picture})
-
-    def _as_file(self, kind: str, dpi: float = DPI, caption: str = "") -> bytes:
-        with self._lock:
-            return draw_whole(self.shown, self.indices, kind, dpi, caption)
 
     def _on_control(self, _change) -> None:
         """Compute the scene for new values of the controls, beside the notebook if that takes long."""

@@ -216,10 +216,8 @@ def _look(mark: Mark) -> dict[str, Any]:
     if mark.kind == "line":
         return look | {"width": size, "dashes": [dash * size for dash in mark.dashes]}
     if mark.kind == "arrow":
-        return look | {
-            "width": size,
-            "head": [side * HEAD_SCALE * point for side in (HEAD_LENGTH, HEAD_WIDTH)],
-        }
+        head = [side * HEAD_SCALE * point for side in (HEAD_LENGTH, HEAD_WIDTH)]
+        return look | {"width": size, "head": head}
     if mark.kind == "dots":
         return look | {"radius": size / 2, "edge": to_hex("white", keep_alpha=True), "edge_width": point}
     return look

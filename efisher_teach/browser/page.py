@@ -49,11 +49,7 @@ def without_bytes(data: Any) -> Any:
 def bundle(widget: Any, view: Any, stored: dict[str, Any], about: dict[str, Any] | None = None) -> Any:
     """Join what a cell shows of a widget: its live view, what stands for it without a kernel, what a page needs.
 
-    Args:
-        widget: Has `for_page()`, which is called where `SWITCH` is set, unless `stored` has that already.
-        view: What ipywidgets shows of it.
-        stored: By MIME type, what stands for it.
-        about: Metadata of that.
+    `stored` is by MIME type, `about` its metadata. `widget.for_page()` is called where `SWITCH` is set.
     """
     data, metadata = view if isinstance(view, tuple) else (view, {})
     for_page = {MIME: widget.for_page()} if os.environ.get(SWITCH) and MIME not in stored else {}

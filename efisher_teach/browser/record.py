@@ -78,16 +78,12 @@ class Record(traitlets.HasTraits):
         if path.suffix not in (".html", ".json"):
             raise ValueError(f"`path` must end in .html or .json; got '{path.name}'. Rename the file.")
         written = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = {
-            "name": name,
-            "written": written,
-            "efisher_teach": version("efisher_teach"),
-        } | self.trait_values()
+        kept = {"name": name, "written": written, "efisher_teach": version("efisher_teach")}
+        kept |= self.trait_values()
         text = json.dumps(kept, indent=1, ensure_ascii=False)
         if path.suffix == ".html":
-            text = TEMPLATES.get_template("record.html").render(
-                kept, record=kept, calibration=self.calibration
-            )
+            page = TEMPLATES.get_template("record.html")
+            text = page.render(kept, record=kept, calibration=self.calibration)
         write_whole(path, text)
 
 
@@ -95,10 +91,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside, then put it in the place of the old one: whatever fails, one of the two is whole."""
     path = path.resolve()  # a link stays a link
     beside = path.with_name(path.name + ".new")
+    raw = content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
     try:
-        beside.write_bytes(
-            content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace")
-        )
+        beside.write_bytes(raw)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

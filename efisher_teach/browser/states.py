@@ -20,8 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from efisher_teach.browser.controls import say
+from efisher_teach.browser.controls import describe, say
+from efisher_teach.browser.packing import Shown, pack, prepare
+from efisher_teach.figures.scene import Scene
+from efisher_teach.figures.table import tabulate
 
+Builder = Callable[..., Scene]
 MOST_CHOICES = 12  # of a control, and of all combinations of several
 
 
@@ -59,16 +63,14 @@ def choices(control: Any, value: Any) -> tuple[list[tuple[str, Any]], int]:
     return [(say(each), each) for each in grid], count
 
 
-class Menu:
+class _Menu:
     """The controls of an explorer as a page has them: their description, and the states to compute."""
 
-    def __init__(
-        self, described: list[dict], controls: dict[str, Any], values: dict[str, Any], is_slow: bool
-    ):
-        self.described, self.values = described, values
+    def __init__(self, controls: dict[str, Any], values: dict[str, Any], is_slow: bool):
+        self.described, self.values = describe(controls, values), values
         self.live: dict[str, list[tuple[str, Any]]] = {}
         thinned, fixed = [], []
-        for about in described:
+        for about in self.described:
             name, label = about["name"], about["label"]
             found, count = ([], 0) if is_slow else choices(controls[name], values[name])
             if len(found) < 2:
@@ -81,15 +83,12 @@ class Menu:
             if count > len(found):
                 thinned.append(f"{len(found)} of the {count} values of {label}")
         self.together = prod(map(len, self.live.values())) <= MOST_CHOICES
-        parts = [
-            thinned and f"This page has {', '.join(thinned)}.",
-            not self.together
-            and len(self.live) > 1
-            and "One of these moves at a time, and the others go back to where they began: "
-            "all combinations need a kernel.",
-            fixed and f"Fixed on this page: {', '.join(fixed)}. A kernel can change it.",
-        ]
-        self.note = " ".join(part for part in parts if part)
+        parts = [f"This page has {', '.join(thinned)}."] if thinned else []
+        if not self.together and len(self.live) > 1:
+            parts.append("One of these moves at a time, and the others go back to where they began:")
+            parts.append("all combinations need a kernel.")
+        parts += [f"Fixed on this page: {', '.join(fixed)}. A kernel can change it."] if fixed else []
+        self.note = " ".join(parts)
 
     def states(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Every state but the first: its key, and the values of all controls."""
@@ -102,19 +101,19 @@ class Menu:
             yield ",".join(map(str, places)), self.values | chosen
 
 
-def on_page(
-    menu: Menu, base: dict[str, Any], show: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """The entries that a reply for a page has besides `base`, its first state; `show(values)` makes another."""
-    states = {}
-    for key, values in menu.states():
+def on_page(shown: Shown, state: dict, controls: dict, values: dict, build: Builder | None) -> dict[str, Any]:
+    """The reply for a page: a scene in its state, and `build(**values)` for other values, unless it is slow (None)."""
+    menu, base, states = _Menu(controls, values, build is None), pack(shown), {}
+    for key, others in menu.states() if build else ():
         try:
-            reply = show(values)
+            scene = build(**others)
+            reply = pack(prepare(scene, tabulate(scene), tuple(shown.forms), shown))
         except Exception as error:  # as with a kernel: the reason is for the reader
             states[key] = {"error": f"{type(error).__name__}: {error}"}
             continue
         for name, form in reply["forms"].items():
             if form["picture"] == base["forms"][name]["picture"]:
                 form["picture"] = None
-        states[key] = reply
-    return {"controls": menu.described, "together": menu.together, "note": menu.note, "states": states}
+        states[key] = reply | {"error": ""}
+    about = {"controls": menu.described, "together": menu.together, "note": menu.note, "states": states}
+    return base | {"serial": 1, "error": "", "state": state} | about

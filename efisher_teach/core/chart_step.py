@@ -5,9 +5,8 @@ Euclidean in its own chart, and, where C is singular, what changes no loss of th
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
@@ -91,21 +90,11 @@ def step_in(
         errors.reject("G", f"of shape (n, {flat.size}), as params are", f"shape {G.shape}", action)
     budgeted, scale = errors.budget_or_rate(budget, learning_rate, G.dtype)
     damping = errors.one_damping(damping, G.dtype)
-    step = _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping)
-    action = "The step leads out of the chart: make it smaller, or rescale the loss."
-    errors.finite_result(
-        "budget" if budgeted else "learning_rate", step.delta, step.chart_delta, action=action
-    )
-    errors.not_lost("G", step.chart_delta, cancels(G, mean_gradient(G)))
-    return step
-
-
-def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric_damping):
-    J = jacobian(coordinates, psi)
-    here, g = pull_back(G, J), mean_gradient(G)
-    is_zero = cancels(G, g)
+    J, g = jacobian(coordinates, psi), mean_gradient(G)
+    here, is_zero = pull_back(G, J), cancels(G, g)
     if curvature is not None:
-        curvature = _require_curvature(curvature, g.size).astype(G.dtype)
+        curvature = errors.symmetric("curvature", curvature).astype(G.dtype)
+        errors.shaped("curvature", curvature, (g.size, g.size), "as params are", "It is a matrix in θ.")
     if form == "none":
         u = dot(J.T, g)
     elif form == "full" and curvature is None:
@@ -119,6 +108,10 @@ def _step(coordinates, psi, G, damping, budgeted, scale, form, curvature, metric
     rate = rate_of(scale, jnp.mean(dot(here, u) ** 2), is_zero, budgeted=budgeted)
     chart_delta = -rate * u
     delta = coordinates.forward(psi + chart_delta) - coordinates.forward(psi)
+    name = "budget" if budgeted else "learning_rate"
+    action = "The step leads out of the chart: make it smaller, or rescale the loss."
+    errors.finite_result(name, delta, chart_delta, action=action)
+    errors.not_lost("G", chart_delta, is_zero)
     return ChartStep(delta, dot(J, chart_delta), chart_delta, rate)
 
 
@@ -209,13 +202,3 @@ def invariance_gap(
         restored=relative(carried.pushed - direct, direct),
         on_examples=relative(dot(G, there.pushed - direct), dot(G, direct)),
     )
-
-
-def _require_curvature(value: Any, p: int) -> jax.Array:
-    """A symmetric matrix (p, p) of the parameters."""
-    A = errors.symmetric("curvature", value)
-    if A.shape != (p, p):
-        errors.reject(
-            "curvature", f"of shape ({p}, {p}), as params are", f"shape {A.shape}", "It is a matrix in θ."
-        )
-    return A

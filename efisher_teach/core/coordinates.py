@@ -10,7 +10,7 @@ singular the two steps may differ by what changes no loss of the sample.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,8 +83,14 @@ def affine(A: Real[Array, "p p"], shift: Real[ArrayLike, "*p"] = 0.0) -> Coordin
         >>> print(sheared.forward(jnp.array([1.0, 1.0])), sheared.inverse(jnp.array([6.0, 4.0])))
         [6. 4.] [1. 1.]
     """
-    A = _require_invertible("A", A)
-    b = jnp.broadcast_to(_require_shift(shift, A.shape[0]), A.shape[:1])
+    A, b = errors.as_float("A", A), errors.as_float("shift", shift)
+    _require_invertible(A)
+    p = len(A)
+    if b.shape not in ((), (p,)):
+        required = f"a number, or of shape ({p},) as A has {p} rows"
+        errors.reject("shift", required, f"shape {b.shape}", "Ravel it.")
+    errors.finite_rows("shift", jnp.atleast_1d(b), "Every entry is a number.")
+    b = jnp.broadcast_to(b, (p,))
     return Coordinates("affine", lambda psi: dot(A, psi) + b, lambda theta: jnp.linalg.solve(A, theta - b))
 
 
@@ -126,7 +132,9 @@ def jacobian(coordinates: Coordinates, psi: Real[Array, " q"]) -> Float[Array, "
          [0. 2.]]
     """
     J = jax.jacfwd(coordinates.forward)(errors.as_float("psi", psi))
-    _require_finite_jacobian(coordinates.name, J)
+    if errors.is_concrete(J) and not jnp.isfinite(J).all():
+        required = f"a regular point of the chart {coordinates.name!r}"
+        errors.reject("psi", required, "a Jacobian that is not finite", "Choose another point.")
     return J
 
 
@@ -178,9 +186,8 @@ def push_forward(J: Float[Array, "p q"], delta: Float[Array, " q"]) -> Float[Arr
     J, delta = errors.as_float("J", J), errors.as_float("delta", delta)
     if J.ndim != 2:
         errors.reject("J", "2-D (p, q)", f"shape {J.shape}", "Use jacobian(coordinates, psi).")
-    if delta.shape != J.shape[1:]:
-        got, action = f"shape {delta.shape}", "Use a step that was computed from pull_back(G, J)."
-        errors.reject("delta", f"of shape ({J.shape[1]},), as J is {J.shape}", got, action)
+    action = "Use a step that was computed from pull_back(G, J)."
+    errors.shaped("delta", delta, J.shape[1:], f"as J is {J.shape}", action)
     return dot(J, delta)
 
 
@@ -191,47 +198,23 @@ def enter(coordinates: Coordinates, theta: Float[Array, " p"]) -> Float[Array, "
         psi = coordinates.inverse(theta)
         back, J = coordinates.forward(psi), jax.jacfwd(coordinates.forward)(psi)
     except (TypeError, ValueError, IndexError) as error:
-        errors.reject(
-            "params", f"what {chart} describes", f"{theta.size} numbers, and {error}", "Choose another."
-        )
+        got = f"{theta.size} numbers, and {error}"
+        errors.reject("params", f"what {chart} describes", got, "Choose another.")
     _require_inside(chart, theta, psi, back, J)
     return psi
 
 
-def _require_invertible(argument: str, value: Any) -> jax.Array:
+def _require_invertible(A: jax.Array) -> None:
     """A square matrix (p, p) whose smallest singular value can be told from 0."""
-    A = errors.as_float(argument, value)
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape[0] == 0:
-        errors.reject(argument, "square (p, p)", f"shape {A.shape}", "It maps p numbers to the p parameters.")
-    errors.finite_rows(argument, A, "Every entry is a number.")
+        errors.reject("A", "square (p, p)", f"shape {A.shape}", "It maps p numbers to the p parameters.")
+    errors.finite_rows("A", A, "Every entry is a number.")
     if errors.is_concrete(A):
         singular = np.linalg.svd(np.asarray(A, float), compute_uv=False)
         if not singular[-1] > len(A) * float(jnp.finfo(A.dtype).eps) * singular[0]:
             got = f"singular values from {singular[0]:.3g} to {singular[-1]:.3g}"
-            errors.reject(
-                argument, "invertible", got, "Some step of the parameters could not be made in this chart."
-            )
-    return A
-
-
-def _require_shift(value: Any, p: int) -> jax.Array:
-    """A finite number, or one for each of p parameters."""
-    array = errors.as_float("shift", value)
-    if array.shape not in ((), (p,)):
-        errors.reject(
-            "shift", f"a number, or of shape ({p},) as A has {p} rows", f"shape {array.shape}", "Ravel it."
-        )
-    errors.finite_rows("shift", jnp.atleast_1d(array), "Every entry is a number.")
-    return array
-
-
-def _require_finite_jacobian(name: str, J: jax.Array) -> None:
-    """A Jacobian without infinities."""
-    if errors.is_concrete(J) and not jnp.isfinite(J).all():
-        action = "Choose another point."
-        errors.reject(
-            "psi", f"a regular point of the chart {name!r}", "a Jacobian that is not finite", action
-        )
+            action = "Some step of the parameters could not be made in this chart."
+            errors.reject("A", "invertible", got, action)
 
 
 def _require_inside(chart: str, theta: jax.Array, psi: jax.Array, back: jax.Array, J: jax.Array) -> None:

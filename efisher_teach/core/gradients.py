@@ -53,9 +53,8 @@ def per_example_losses(
 
 def checked_chunk_size(value: Any) -> int | None:
     """A number of examples, or None for all of them."""
-    return (
-        None if value is None else errors.at_least_one("chunk_size", value, "For all at once, leave it out.")
-    )
+    action = "For all at once, leave it out."
+    return None if value is None else errors.at_least_one("chunk_size", value, action)
 
 
 def per_example_gradients(
@@ -148,9 +147,7 @@ def loss_changes(
     """
     flat, unravel = ravel_pytree(errors.parameters(params))
     delta = errors.as_float("delta", delta)
-    if delta.shape != flat.shape:
-        got = f"shape {delta.shape}"
-        errors.reject("delta", f"of shape {flat.shape}, one number a parameter", got, "Use Step.delta.")
+    errors.shaped("delta", delta, flat.shape, "one number a parameter", "Use Step.delta.")
     after = per_example_losses(loss_fn, unravel(flat + delta.astype(flat.dtype)), x, y)
     changes = after - per_example_losses(loss_fn, params, x, y)
     errors.finite_rows("delta", changes, "It leads where these losses are infinite or undefined: shorten it.")
@@ -179,15 +176,7 @@ def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:
 
 @jax.jit
 def cancels(terms: Float[Array, "n p"], mean: Float[Array, " p"]) -> Bool[Array, ""]:
-    """True if a mean is nothing but the rounding of its terms, column by column: then there is no direction to go.
-
-    Args:
-        terms: What was averaged (n, p).
-        mean: Their mean (p,).
-
-    Returns:
-        True or False; False if a term is not finite.
-    """
+    """True if a mean is but the rounding of its terms, column by column; False if a term is not finite."""
     rounding = 4 * jnp.finfo(terms.dtype).eps * jnp.max(jnp.abs(terms), axis=0)
     return jnp.all((jnp.abs(mean) <= rounding) & jnp.isfinite(rounding))
 
@@ -230,8 +219,7 @@ def weighted_gradient(
     params, (x, y) = errors.parameters(params), errors.data(x, y)
     n = errors.scalar_loss(loss_fn, params, x, y)
     weights = lax.stop_gradient(errors.as_float("weights", weights))
-    if weights.shape != (n,):
-        errors.reject("weights", f"of shape ({n},), one an example", f"shape {weights.shape}", "Ravel it.")
+    errors.shaped("weights", weights, (n,), "one an example", "Ravel it.")
     chunk_size = checked_chunk_size(chunk_size)
     # Without the checkpoint, the map would keep what the backward pass of all chunks needs.
     loss = loss_fn if chunk_size is None else jax.checkpoint(loss_fn)

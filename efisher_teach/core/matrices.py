@@ -26,8 +26,7 @@ from efisher_teach.core.precision import dot, in_float32
 def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
     """The empirical Fisher, the uncentred covariance of the per-example gradients: C = GᵀG/n.
 
-    ΔᵀCΔ is the mean squared first-order change of the losses under a step Δ. It is neither the Fisher
-    (which samples the labels from the model) nor ggᵀ (the square of the mean).
+    ΔᵀCΔ is the mean squared loss change to first order. C is neither the Fisher (labels of the model) nor ggᵀ.
 
     Args:
         G: Per-example gradients (n, p).
@@ -49,8 +48,7 @@ def empirical_fisher(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
          [0. 1.]]
     """
     G = errors.gradients(G)
-    C = dot(G.T, G) / G.shape[0]
-    return C
+    return dot(G.T, G) / G.shape[0]
 
 
 def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
@@ -74,8 +72,7 @@ def gram(G: Float[Array, "n p"]) -> Float[Array, "n n"]:
          [0.5 2.5]]
     """
     G = errors.gradients(G)
-    K = dot(G, G.T) / G.shape[0]
-    return K
+    return dot(G, G.T) / G.shape[0]
 
 
 def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
@@ -99,8 +96,7 @@ def gradient_covariance(G: Float[Array, "n p"]) -> Float[Array, "p p"]:
         [[9. 0.]
          [0. 0.]]
     """
-    centred = errors.gradients(G) - mean_gradient(G)
-    return empirical_fisher(centred)
+    return empirical_fisher(errors.gradients(G) - mean_gradient(G))
 
 
 def fisher(
@@ -143,8 +139,7 @@ def fisher(
         [[5.]]
     """
     params, (x, _) = errors.parameters(params), errors.data(x, None)
-    n = errors.examples(x, None)
-    flat, unravel = ravel_pytree(params)
+    n, (flat, unravel) = errors.examples(x, None), ravel_pytree(params)
     output = jax.vmap(lambda x: output_fn(params, x))(x)
     errors.finite_rows("output_fn", output, "The model overflows at these examples.")
     if sampled is None:
@@ -257,11 +252,11 @@ def quadratic_form(A: Real[Array, "p p"], delta: Real[Array, "*m p"]) -> Float[A
     """
     A, delta = errors.symmetric("A", A), errors.as_float("delta", delta)
     if delta.shape[-1:] != A.shape[:1]:
-        required = f"of shape (…, {A.shape[0]}), as A is {A.shape}"
-        errors.reject("delta", required, f"shape {delta.shape}", "One step a row.")
-    form = jnp.sum(dot(delta, A) * delta, axis=-1)
-    errors.finite_result("delta", form)
-    return form
+        required, got = f"of shape (…, {len(A)}), as A is {A.shape}", f"shape {delta.shape}"
+        errors.reject("delta", required, got, "One step a row.")
+    cost = jnp.sum(dot(delta, A) * delta, axis=-1)
+    errors.finite_result("delta", cost)
+    return cost
 
 
 def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Float[Array, " p"]:
@@ -288,11 +283,10 @@ def generalised_eigenvalues(A: Real[Array, "p p"], B: Real[Array, "p p"]) -> Flo
     if A.shape != B.shape:
         errors.reject("B", f"of the shape of A, {A.shape}", f"shape {B.shape}", "Use the same parameters.")
     if errors.is_concrete(B):
-        eigenvalues = np.linalg.eigvalsh(np.asarray(B, float))
-        if not eigenvalues[0] > len(B) * float(jnp.finfo(B.dtype).eps) * eigenvalues[-1]:
-            got = f"eigenvalues from {eigenvalues[0]:.3g} to {eigenvalues[-1]:.3g}"
+        low, high = np.linalg.eigvalsh(np.asarray(B, float))[[0, -1]]
+        if not low > len(B) * float(jnp.finfo(B.dtype).eps) * high:
             action = "Some direction costs nothing in it: take more examples than parameters, or add damping."
-            errors.reject("B", "positive definite", got, action)
+            errors.reject("B", "positive definite", f"eigenvalues from {low:.3g} to {high:.3g}", action)
     ratios = _ratios(A, B)
     errors.finite_result("A", ratios)
     return ratios

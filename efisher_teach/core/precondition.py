@@ -13,10 +13,7 @@ Form = Literal["full", "diagonal", "root", "diagonal root", "none"]
 
 
 def precondition(
-    A: Float[Array, "p p"],
-    g: Float[Array, " p"],
-    damping: Real[ArrayLike, ""] = 0.0,
-    form: Form = "full",
+    A: Float[Array, "p p"], g: Float[Array, " p"], damping: Real[ArrayLike, ""] = 0.0, form: Form = "full"
 ) -> Float[Array, " p"]:
     """The directions that people take in place of (A + εI)⁻¹g.
 
@@ -55,8 +52,10 @@ def precondition(
     if form == "none":
         return g
     values, V = eigh(A) if form == "root" else (jnp.diag(A), jnp.eye(A.shape[0], dtype=A.dtype))
-    kept, shifted, cut = _shift(values, damping)
+    cut = len(values) * jnp.finfo(values.dtype).eps * jnp.max(jnp.abs(values))
     semi_definite("A", values, cut)
+    kept = ((values > cut) | (damping > cut)) & (values + damping > 0)
+    shifted = jnp.where(kept, values + damping, 1)
     same_sample("A", g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     inverse = jnp.where(kept, 1 / (shifted if form == "diagonal" else jnp.sqrt(shifted)), 0)
     u = dot(V, inverse * dot(V.T, g)) if form == "root" else inverse * g
@@ -64,17 +63,9 @@ def precondition(
     return u
 
 
-def _shift(eigenvalues, damping):
-    """The μ + ε that can be told from 0, their values (1 in place of the others), and the cut-off of μ."""
-    cut = eigenvalues.shape[0] * jnp.finfo(eigenvalues.dtype).eps * jnp.max(jnp.abs(eigenvalues))
-    shifted = jnp.where((eigenvalues > cut) | (damping > cut), eigenvalues + damping, 0)
-    return shifted > 0, jnp.where(shifted > 0, shifted, 1), cut
-
-
 def semi_definite(argument: str, eigenvalues: Any, cut: Any) -> None:
     """No eigenvalue (or diagonal entry) below rounding."""
     if errors.is_concrete(eigenvalues) and float(eigenvalues.min()) < -float(cut):
         got = f"{float(eigenvalues.min()):.3g} among its eigenvalues or on its diagonal"
-        errors.reject(
-            argument, "positive semi-definite here", got, "A Hessian may be neither: use the form 'full'."
-        )
+        action = "A Hessian may be neither: use the form 'full'."
+        errors.reject(argument, "positive semi-definite here", got, action)

@@ -38,21 +38,13 @@ class Premises(NamedTuple):
         """The mean gradient."""
         return self.G.mean(axis=0)
 
-    def times_C(self, v: np.ndarray) -> np.ndarray:
-        """Cv."""
-        return _times(self.rows, v)
 
-    def times_inverse(self, damping: float) -> np.ndarray:
-        """(C + εI)⁻¹g, or C⁺g."""
-        return _inverse(self.rows, self.g, damping)
-
-
-def _times(rows, v):
+def times(rows: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Cv."""
     return rows.T @ (rows @ v) / len(rows)
 
 
-def _inverse(rows, v, damping):
+def inverse_times(rows: np.ndarray, v: np.ndarray, damping: float) -> np.ndarray:
     """(C + εI)⁻¹v, and C⁺v at ε = 0, by the singular values of the rows."""
     _, singular, Vt = np.linalg.svd(rows / np.sqrt(len(rows)), full_matrices=False)
     Vt = Vt[singular > np.sqrt(max(rows.shape)) * np.finfo(float).eps * singular[0]]
@@ -65,14 +57,13 @@ def _inverse(rows, v, damping):
 def prove(G: np.ndarray, rows: np.ndarray, budget: float, damping: float) -> Premises:
     """Everything that follows from the gradients, the matrix and the budget."""
     g = G.mean(axis=0)
-    u, damped = _inverse(rows, g, 0.0), _inverse(rows, g, damping)
+    u, damped = inverse_times(rows, g, 0.0), inverse_times(rows, g, damping)
     rho = g @ u
     if not rho > 0:
         action = "In this matrix every part of the gradient costs nothing: there is no step to derive."
         errors.reject("C", "a matrix with g in its range, at least in part", f"gᵀC⁺g = {rho:.3g}", action)
-    rate = np.sqrt(budget / (damped @ _times(rows, damped)))
+    rate = np.sqrt(budget / (damped @ times(rows, damped)))
     damped = -rate * damped
-    metric_budget = damped @ _times(rows, damped) + damping * damped @ damped
     return Premises(
         G=G,
         rows=rows,
@@ -83,7 +74,7 @@ def prove(G: np.ndarray, rows: np.ndarray, budget: float, damping: float) -> Pre
         delta=-np.sqrt(budget / rho) * u,
         damped=damped,
         rate=rate,
-        metric_budget=metric_budget,
+        metric_budget=damped @ times(rows, damped) + damping * damped @ damped,
         radius=float(np.linalg.norm(damped)),
         half=0.5,
         asked=rate,
@@ -92,19 +83,21 @@ def prove(G: np.ndarray, rows: np.ndarray, budget: float, damping: float) -> Pre
 
 def _spend(premises, u):
     """Another direction, scaled to spend the budget."""
-    return premises._replace(delta=-np.sqrt(premises.budget / (u @ premises.times_C(u))) * u)
+    return premises._replace(delta=-np.sqrt(premises.budget / (u @ times(premises.rows, u))) * u)
 
 
 def _stale(premises, past):
     return prove(past(), past(), premises.budget, premises.damping)
 
 
-def _rows(premises, rows):
-    return prove(premises.G, rows, premises.budget, premises.damping)
-
-
 def _of_one_example(premises, _):
-    return _rows(premises, premises.G[[np.argmax(np.abs(premises.G @ premises.g))]])
+    row = premises.G[[np.argmax(np.abs(premises.G @ premises.g))]]
+    return prove(premises.G, row, premises.budget, premises.damping)
+
+
+def _damped_a_little(premises, _):
+    damping = float(np.mean(premises.rows**2))
+    return _spend(premises, inverse_times(premises.rows, premises.g, damping))
 
 
 STALE = ("the gradients are those of a few steps ago", _stale)
@@ -114,16 +107,10 @@ BREAKS: dict[str, tuple[str, Callable[[Premises, Callable], Premises]]] = {
     "constraint": STALE,
     "quadratic form": (
         "the mean was taken before the square: C = ggᵀ",
-        lambda premises, _: _rows(premises, premises.g[None]),
+        lambda premises, _: prove(premises.G, premises.g[None], premises.budget, premises.damping),
     ),
-    "range": (
-        "C is of one example only, and g of all",
-        _of_one_example,
-    ),
-    "step": (
-        "a damping slipped into the undamped step",
-        lambda premises, _: _spend(premises, premises.times_inverse(float(np.mean(premises.rows**2)))),
-    ),
+    "range": ("C is of one example only, and g of all", _of_one_example),
+    "step": ("a damping slipped into the undamped step", _damped_a_little),
     "stationarity": ("the step goes along -g", lambda premises, _: _spend(premises, premises.g)),
     "active": (
         "the step is 10 % longer than the budget allows",
@@ -159,17 +146,11 @@ BREAKS: dict[str, tuple[str, Callable[[Premises, Callable], Premises]]] = {
         "the radius is half of the step's length",
         lambda premises, _: premises._replace(radius=premises.radius / 2),
     ),
-    "penalty": (
-        "the penalty is ε‖d‖², without the ½",
-        lambda premises, _: premises._replace(half=1.0),
-    ),
+    "penalty": ("the penalty is ε‖d‖², without the ½", lambda premises, _: premises._replace(half=1.0)),
     "ridge regression": (
         "every example is asked for a decrease of √c, not of η",
         lambda premises, _: premises._replace(asked=np.sqrt(premises.budget)),
     ),
-    "bound": (
-        "C is of one example only, and the rest of g is divided by ε alone",
-        _of_one_example,
-    ),
+    "bound": ("C is of one example only, and the rest of g is divided by ε alone", _of_one_example),
 }
 """A way to break each line: the reason why it then fails, and the harm that is done to the premises."""

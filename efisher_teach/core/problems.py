@@ -260,25 +260,15 @@ def _split(x, y, seed):
 
 def _problem(name, model, params, x, y, n):
     # Cut by NumPy: in JAX each cut would be a program of its own, which stays.
-    x, y, x_test, y_test = map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:]))
-    return Problem(name, model.loss_fn, model.predict_fn, params, x, y, x_test, y_test, *model[2:])
-
-
-class _Model(NamedTuple):
-    loss_fn: Callable
-    predict_fn: Callable
-    output_fn: Callable
-    likelihood: Likelihood
+    data = map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:]))
+    loss_fn, predict_fn, *about = model
+    return Problem(name, loss_fn, predict_fn, params, *data, *about)
 
 
 def _model(output_fn, likelihood):
-    """A likelihood about the output of a model: everything else follows."""
-    return _Model(
-        lambda params, x, y: likelihood.loss(output_fn(params, x), y),
-        lambda params, x: likelihood.mean(output_fn(params, x)),
-        output_fn,
-        likelihood,
-    )
+    """The functions of a problem, from a likelihood about the output of a model."""
+    loss_fn = lambda params, x, y: likelihood.loss(output_fn(params, x), y)  # noqa: E731
+    return loss_fn, lambda params, x: likelihood.mean(output_fn(params, x)), output_fn, likelihood
 
 
 def _linear(params, x):

@@ -11,7 +11,6 @@ audited. (NumPy never rounds to TF32: here a product needs no stated precision.)
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,7 @@ from jaxtyping import Array, ArrayLike, PyTree, Real
 from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_gradients
 from efisher_teach.core.precondition import semi_definite
-from efisher_teach.core.premises import BREAKS, prove
+from efisher_teach.core.premises import BREAKS, inverse_times, prove, times
 from efisher_teach.core.statements import DAMPED, STATEMENTS, TOLERANCE, Ledger, Line
 from efisher_teach.core.step import empirical_fisher_step
 from efisher_teach.core.two_budgets import two_budget_step
@@ -76,20 +75,23 @@ def ledger(
     budget = float(errors.one_positive("budget", budget, float))
     damping = float(errors.one_damping(damping, float))
     if break_line is not None:
-        errors.one_of(
-            "break_line", break_line, tuple(name for name in BREAKS if damping or name not in DAMPED)
-        )
+        known = tuple(name for name in BREAKS if damping or name not in DAMPED)
+        errors.one_of("break_line", break_line, known)
     with jax.enable_x64(True):
         params, x, y = jax.tree.map(_double, (errors.parameters(params), *errors.data(x, y)))
         flat, unravel = ravel_pytree(params)
         losses = partial(_losses, loss_fn)
         here, G = np.asarray(losses(params, x, y)), per_example_gradients(loss_fn, params, x, y)
-        _require_float64(G, here)
+        for result in (G, here):
+            if result.dtype != np.float64:
+                action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
+                errors.reject(
+                    "loss_fn", "a function that computes in float64 here", f"{result.dtype}", action
+                )
         start = empirical_fisher_step(G, budget=budget).delta
         if not start.any():
-            errors.reject(
-                "params", "where the mean gradient is not 0", "g = 0", "There is nothing to derive there."
-            )
+            action = "There is nothing to derive there."
+            errors.reject("params", "where the mean gradient is not 0", "g = 0", action)
 
         def past():
             """The gradients of a few steps ago."""
@@ -102,7 +104,7 @@ def ledger(
             reason, harm = BREAKS[break_line]
             premises = harm(premises, past)
         solution = premises.damped if damping else premises.delta
-        d = solution if direction is None else np.asarray(_require_vector("direction", direction, flat.size))
+        d = solution if direction is None else _vector(direction, flat.size)
         lengths = 0.5 ** np.arange(40)
         changes = np.stack([losses(unravel(flat + t * d), x, y) - here for t in lengths])
         lines = [*_taylor(premises, d, lengths, changes, np.mean(np.abs(here))), *_lagrange(premises)]
@@ -145,21 +147,20 @@ def _taylor(premises, d, lengths, changes, size):
         (3, _order(lengths, np.abs(square), 2 * lengths * rms * floor)),
         "the leading term is already of second order",
     )
-    right = d @ premises.times_C(d)
+    right = d @ times(premises.rows, d)
     yield _equation("quadratic form", spent, right, "the mean of the squares, not the square of the mean")
 
 
 def _lagrange(premises):
     """Min gᵀΔ such that ΔᵀCΔ = c."""
     g, budget, multiplier, delta = premises.g, premises.budget, premises.multiplier, premises.delta
-    value, price, spent = g @ delta, delta @ premises.times_C(delta), np.mean((premises.G @ delta) ** 2)
+    value, price, spent = g @ delta, delta @ times(premises.rows, delta), np.mean((premises.G @ delta) ** 2)
     audited = empirical_fisher_step(jnp.asarray(premises.G), budget=budget)
     note = "a step that changes no loss does not change their mean"
-    yield _equation("range", premises.times_C(premises.times_inverse(0.0)), g, note)
+    yield _equation("range", times(premises.rows, inverse_times(premises.rows, g, 0.0)), g, note)
     yield _equation("step", delta, np.asarray(audited.delta), "empirical_fisher_step agrees")
-    yield _equation(
-        "stationarity", -2 * multiplier * premises.times_C(delta), g, "-g and 2λCΔ* are in balance"
-    )
+    slope = -2 * multiplier * times(premises.rows, delta)
+    yield _equation("stationarity", slope, g, "-g and 2λCΔ* are in balance")
     yield _equation("active", spent, budget, "all of c is spent: where g ≠ 0, λ = 0 is impossible")
     note = f"λ is the price of c, with no ½ before it; ρ = {premises.rho:.4g}"
     yield _equation("multiplier", -value / (2 * price), multiplier, note)
@@ -171,9 +172,8 @@ def _lagrange(premises):
     cut = max(premises.rows.shape) * np.finfo(float).eps ** 2 * eigenvalues[0]
     unique = eigenvalues.size == g.size and eigenvalues[-1] > cut
     ends = 2 * multiplier * np.array([eigenvalues[-1] if unique else 0, eigenvalues[0]])
-    note = (
-        "> 0: Δ* is the only one" if unique else "0 for steps that change no loss: Δ* is the shortest of many"
-    )
+    note = "0 for steps that change no loss: Δ* is the shortest of many"
+    note = "> 0: Δ* is the only one" if unique else note
     yield _bound("second order", ends.min(), 0.0, -ends.min(), np.abs(ends).max(), note)
     best, fair = _scan(premises), value * np.sqrt(budget / spent)
     note = "1000 other steps of the same cost, near and far: none is better"
@@ -185,8 +185,8 @@ def _damped(premises):
     G, g, damping, rate, delta = premises.G, premises.g, premises.damping, premises.rate, premises.damped
     audited = empirical_fisher_step(jnp.asarray(G), damping=damping, budget=premises.budget)
     found = two_budget_step(jnp.asarray(G), premises.budget, premises.radius)
-    scale = np.sqrt(premises.metric_budget / (g @ premises.times_inverse(damping)))
-    slope = premises.times_C(delta) + 2 * premises.half * damping * delta
+    scale = np.sqrt(premises.metric_budget / (g @ inverse_times(premises.rows, g, damping)))
+    slope = times(premises.rows, delta) + 2 * premises.half * damping * delta
     ridge = _ridge(G, np.full(len(G), -premises.asked), damping)
     length, limit = np.linalg.norm(delta), rate * np.sqrt(premises.rho) / (2 * np.sqrt(damping))
     note = "ε does not follow from the problem: it needs one of the next four"
@@ -214,10 +214,9 @@ def _equation(name, left, right, note):
     """Two sides that must agree, numbers or vectors."""
     left, right = np.atleast_1d(left), np.atleast_1d(right)
     residual = float(np.linalg.norm(left - right) / max(np.linalg.norm(right), np.finfo(float).tiny))
-    sides = (
-        (left[0], right[0]) if left.size == right.size == 1 else (np.linalg.norm(left), np.linalg.norm(right))
-    )
-    return _line(name, *sides, residual, None, residual < TOLERANCE, note)
+    if left.size > 1:
+        left, right = [np.linalg.norm(left)], [np.linalg.norm(right)]
+    return _line(name, left[0], right[0], residual, None, residual < TOLERANCE, note)
 
 
 def _bound(name, left, right, excess, size, note):
@@ -267,30 +266,16 @@ def _square_root(C, p):
     C = np.asarray(C)
     eps = np.finfo(C.dtype if C.dtype.kind == "f" else float).eps
     C = np.asarray(errors.symmetric("C", C), float)
-    if C.shape != (p, p):
-        errors.reject(
-            "C", f"of shape ({p}, {p}), as params are", f"shape {C.shape}", "Use the same parameters."
-        )
+    errors.shaped("C", C, (p, p), "as params are", "Use the same parameters.")
     eigenvalues, V = np.linalg.eigh(C)
     cut = p * eps * np.abs(eigenvalues).max()
     semi_definite("C", eigenvalues, cut)
     return np.sqrt(p * np.where(eigenvalues > cut, eigenvalues, 0))[:, None] * V.T
 
 
-def _require_vector(argument: str, value: Any, p: int) -> jax.Array:
-    """A finite vector with one number a parameter."""
-    array = errors.as_float(argument, value)
-    if array.shape != (p,):
-        errors.reject(
-            argument, f"of shape ({p},), one number a parameter", f"shape {array.shape}", "Ravel it."
-        )
-    errors.finite_rows(argument, array, "Every entry is a number.")
-    return array
-
-
-def _require_float64(*results: Any) -> None:
-    """A loss that was given float64 answers in float64."""
-    for result in results:
-        if result.dtype != np.float64:
-            action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
-            errors.reject("loss_fn", "a function that computes in float64 here", f"{result.dtype}", action)
+def _vector(direction, p):
+    """A finite step, one number a parameter."""
+    array = errors.as_float("direction", direction)
+    errors.shaped("direction", array, (p,), "one number a parameter", "Ravel it.")
+    errors.finite_rows("direction", array, "Every entry is a number.")
+    return np.asarray(array)

@@ -203,10 +203,7 @@ def solve_upper(
     # .T: LAPACK goes by columns, and K was made by rows
     coefficients = solve_cholesky(cholesky(shifted.T), target)
 
-    def by_eigenvalues():
-        kept, eigenvalues, U = _range(jnp.triu(K) + jnp.triu(K, 1).T)
-        return dot(U, jnp.where(kept, dot(U.T, target) / (eigenvalues + damping), 0))
-
+    by_eigenvalues = lambda: _by_eigenvalues(jnp.triu(K) + jnp.triu(K, 1).T, target, damping)  # noqa: E731
     return lax.cond(visible & jnp.all(jnp.isfinite(coefficients)), lambda: coefficients, by_eigenvalues)
 
 
@@ -242,21 +239,16 @@ def solve_symmetric(argument: str, A: Array, g: Array, damping: Real[ArrayLike, 
         kept, _, V = _range(A)
         same_sample(argument, g, dot(V, jnp.where(kept, 0, dot(V.T, g))))
     u = _primal(A, g, damping)
-    action = (
-        "Its scale leaves no room in this precision, or -ε is one of its eigenvalues: rescale, or change ε."
-    )
-    errors.finite_result(argument, u, action=action)
+    why = "Its scale leaves no room in this precision, or -ε is one of its eigenvalues"
+    errors.finite_result(argument, u, action=f"{why}: rescale, or change ε.")
     return u
 
 
 @jax.jit
 def _primal(A, g, damping):
     visible, shift = _visible(A, damping)
-    return lax.cond(
-        visible,
-        lambda: solve(A + shift * jnp.eye(A.shape[0], dtype=A.dtype), g),
-        lambda: _pseudo_inverse(A, g),
-    )
+    regular = lambda: solve(A + shift * jnp.eye(len(A), dtype=A.dtype), g)  # noqa: E731
+    return lax.cond(visible, regular, lambda: _by_eigenvalues(A, g, 0.0))
 
 
 def _visible(A, damping):
@@ -273,10 +265,10 @@ def _range(A):
     return kept, jnp.where(kept, eigenvalues, 1), V
 
 
-def _pseudo_inverse(A, g):
-    """A⁺g."""
+def _by_eigenvalues(A, b, damping):
+    """(A + εI)⁻¹b in the range of A, where μ can be told from 0; A⁺b at ε = 0."""
     kept, eigenvalues, V = _range(A)
-    return dot(V, jnp.where(kept, dot(V.T, g) / eigenvalues, 0))
+    return dot(V, jnp.where(kept, dot(V.T, b) / (eigenvalues + damping), 0))
 
 
 def same_sample(argument: str, g: jax.Array, outside: jax.Array) -> None:

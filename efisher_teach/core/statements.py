@@ -14,10 +14,7 @@ STATEMENTS = {
         "E[Δℓ²] = E[(gᵢᵀΔ)²] + O(‖Δ‖³)",
         r"\mathbb{E}[\Delta\ell^2] = \mathbb{E}[(g_i^\top\Delta)^2] + O(\lVert\Delta\rVert^3)",
     ),
-    "quadratic form": (
-        "E[(gᵢᵀΔ)²] = ΔᵀCΔ",
-        r"\mathbb{E}[(g_i^\top\Delta)^2] = \Delta^\top C\Delta",
-    ),
+    "quadratic form": ("E[(gᵢᵀΔ)²] = ΔᵀCΔ", r"\mathbb{E}[(g_i^\top\Delta)^2] = \Delta^\top C\Delta"),
     "range": ("CC⁺g = g", "C C^+ g = g"),
     "step": ("Δ* = -√(c/ρ) C⁺g, ρ = gᵀC⁺g", r"\Delta^{\ast} = -\sqrt{c/\rho}\; C^+ g,\ \rho = g^\top C^+ g"),
     "stationarity": ("g + 2λCΔ* = 0", r"g + 2\lambda C\Delta^{\ast} = 0"),

@@ -81,9 +81,7 @@ def _alarm():
         yield
         return
     before = signal.signal(signal.SIGALRM, _end)
-    timer = signal.setitimer(
-        signal.ITIMER_REAL, SECONDS, 0.05
-    )  # again and again, as code may catch the first
+    timer = signal.setitimer(signal.ITIMER_REAL, SECONDS, 0.05)  # again and again: code may catch the first
     try:
         yield
     finally:

@@ -32,15 +32,9 @@ class Verdict(NamedTuple):
 
 
 def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
-    """Run an answer on random instances and on properties, and name the mistake.
+    """Run an answer on random instances (or on the numbers of `given`) and on properties, and name the mistake.
 
-    Args:
-        exercise: What was asked.
-        answer: The learner's function. Whatever it does, `judge` does not raise.
-        seed: Of the instances; of the numbers, where the task is for pencil and paper.
-
-    Returns:
-        A `Verdict`.
+    Whatever the learner's function does, this does not raise.
     """
     try:
         with _settings():
@@ -50,10 +44,8 @@ def judge(exercise: Exercise, answer: Any, seed: int = 0) -> Verdict:
     except KeyboardInterrupt:
         verdict = Verdict("stopped", "It was interrupted.")
     except BaseException as error:  # our own code, in a session that has changed what it stands on
-        says = (
-            f"The check itself stopped with {kind(error)}: restart the kernel, and run the cells above again."
-        )
-        verdict = Verdict("stopped", says)
+        says = f"The check itself stopped with {kind(error)}: restart the kernel"
+        verdict = Verdict("stopped", f"{says}, and run the cells above again.")
     return Verdict(verdict.state, legible(verdict.says), legible(verdict.shows))
 
 

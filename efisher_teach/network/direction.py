@@ -4,17 +4,23 @@ With the share sᵢ² of each example (1/n, or by its weight), R = diag(s)G, and
 
     u = βu₋ + Rᵀα,    (RRᵀ + εI)α = s∘t - βRu₋
 
-is the least-squares solution of E[(gᵢᵀu - tᵢ)²] + ε‖u - βu₋‖², where u₋ is the last direction, if there is a memory.
+is the least-squares solution of E[(gᵢᵀu - tᵢ)²] + ε‖u - βu₋‖², where u₋ is the last direction, if there is a memory β.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
+from efisher_teach.core.gradients import per_example_gradients, per_example_losses
 from efisher_teach.core.precision import dot, eigh
 from efisher_teach.core.solve import factor, quotient, solve_upper
+from efisher_teach.network import devices
+from efisher_teach.network.gram import loss_gram
+from efisher_teach.network.strategies import at_least_float32
 
 
 class Rows(NamedTuple):
@@ -65,6 +71,18 @@ def rows_of_gradients(G: Array, unravel: Callable[[Array], PyTree], s: Array) ->
         lengths=jnp.linalg.norm(R, axis=1),
         largest=lambda: eigenvalues[0],
     )
+
+
+def rows_of(loss_fn, params, x, y, s, mesh=None, chunk_size=None) -> tuple[Array, Rows]:
+    """The losses, and the rows diag(s)G: by their Gram matrix, or themselves where n ≥ p."""
+    n, p = len(s), sum(leaf.size for leaf in jax.tree.leaves(params))
+    if n < p:
+        known = loss_gram(loss_fn, params, x, y, chunk_size=chunk_size)
+        upper = devices.copy_to_all(mesh, known.upper)
+        return known.losses, rows_of_gram(known.unit, n * upper, known.scaled_gradient, s.astype(upper.dtype))
+    G = devices.copy_to_all(mesh, per_example_gradients(loss_fn, params, x, y, chunk_size=chunk_size))
+    losses = per_example_losses(loss_fn, params, x, y, chunk_size=chunk_size)
+    return at_least_float32(losses), rows_of_gradients(at_least_float32(G), ravel_pytree(params)[1], s)
 
 
 class Past(NamedTuple):

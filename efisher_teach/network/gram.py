@@ -15,6 +15,7 @@ instead: all at once if they are few, or no more numbers than the factors (the r
 themselves); otherwise a part at a time. The result is just as exact, and the memory stays bounded.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -124,7 +125,7 @@ def loss_gram(
         [1.  0.5]
     """
     params, (x, y) = errors.parameters(params), errors.data(x, y)
-    errors.square_fits(errors.scalar_loss(loss_fn, params, x, y))
+    _require_room(errors.scalar_loss(loss_fn, params, x, y))
     check_hashable(loss_fn)
     chunk_size = checked_chunk_size(chunk_size)
     result = _loss_gram(loss_fn, chunk_size, params, x, y)
@@ -158,10 +159,8 @@ def _loss_gram(loss_fn, chunk_size, params, x, y):
 
         def read_example(x, y):
             read = values(x, y)
-            needed = [
-                strategy.read_example(lambda var: at_least_float32(read(var))) for strategy in strategies
-            ]
-            return at_least_float32(read(loss)), needed
+            raised = lambda var: at_least_float32(read(var))  # noqa: E731
+            return raised(loss), [strategy.read_example(raised) for strategy in strategies]
 
         return of_each(read_example, x, y, chunk_size)
 
@@ -252,6 +251,17 @@ def _by_blocks(make_rows, x, y, size):
 
     K = jnp.zeros((blocks * size, blocks * size), jax.eval_shape(make_rows, x, y).dtype)
     return lax.fori_loop(0, blocks, add_row_of_blocks, K)[:n, :n]
+
+
+def _require_room(n):
+    """Room for a few n × n matrices, such as K and its factors, in the memory of this machine or of its accelerator."""
+    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    if memory is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if memory and 4 * n**2 > memory / 4:
+        wanted = "few enough that K (n, n) takes at most a quarter of the memory"
+        got = f"n = {n}: 4n² bytes are {4 * n**2 / 2**30:.1f} GiB of {memory / 2**30:.1f}"
+        errors.reject("x and y", wanted, got, "Take batches.")
 
 
 def check_hashable(loss_fn: Any) -> None:

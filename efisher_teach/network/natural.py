@@ -11,9 +11,8 @@ from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_losses
 from efisher_teach.core.likelihoods import Likelihood
 from efisher_teach.core.precision import dot
-from efisher_teach.network.direction import direction_of
-from efisher_teach.network.report import Report, take
-from efisher_teach.network.update import numbers_of, rows_of
+from efisher_teach.network.direction import direction_of, rows_of
+from efisher_teach.network.report import Report, numbers_of, take
 
 
 def make_natural_update(
@@ -84,9 +83,8 @@ def _natural_update(output_fn, likelihood, measure, numbers, params, x, y):
     _, rows = rows_of(lambda params, x, b: jnp.sum(b * output_fn(params, x)), params, x_of_row, B, s)
     damping = numbers.damping.astype(rows.lengths.dtype) / rows.unit / rows.unit
     found = direction_of(rows, s, target, damping)
-    found = found._replace(
-        agreement=jnp.sum(s * target * rows.times_gram(found.coefficients))
-    )  # gᵀu, g = Rᵀ(s∘t)
+    # gᵀu, g = Rᵀ(s∘t)
+    found = found._replace(agreement=jnp.sum(s * target * rows.times_gram(found.coefficients)))
     losses, share = per_example_losses(loss_fn, params, x, y), jnp.full(n, 1 / n)
     evaluate = (lambda moved: per_example_losses(loss_fn, moved, x, y)) if measure else None
     moved, _, report = take(params, rows, found, None, damping, numbers.limits, losses, share, evaluate)

@@ -4,6 +4,7 @@ The only module that imports optax.
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,9 +63,8 @@ def optax_update(
     @jax.jit
     def update(carry, x, y):
         params, state = carry
-        loss, gradient = jax.value_and_grad(
-            lambda params: jnp.mean(per_example_losses(loss_fn, params, x, y))
-        )(params)
+        mean_loss = lambda params: jnp.mean(per_example_losses(loss_fn, params, x, y))  # noqa: E731
+        loss, gradient = jax.value_and_grad(mean_loss)(params)
         delta, state = optimizer.update(gradient, state, params)
         return (jax.tree.map(jnp.add, params, delta), state), OptaxReport(loss)
 
@@ -132,10 +132,8 @@ def scale_by_empirical_fisher(
 
     def init(params):
         flat, _ = ravel_pytree(errors.parameters(params))
-        m = memory or 0
-        return ScaleByEmpiricalFisherState(
-            jnp.zeros((m, flat.size), flat.dtype), jnp.zeros(m, flat.dtype), jnp.zeros((), flat.dtype)
-        )
+        m, zeros = memory or 0, partial(jnp.zeros, dtype=flat.dtype)
+        return ScaleByEmpiricalFisherState(zeros((m, flat.size)), zeros(m), zeros(()))
 
     def update(updates, state, params=None):
         _check_per_example(updates, state.rows.shape[1])
@@ -178,9 +176,8 @@ def _check_per_example(updates, p):
 def _check_average(decay, memory):
     """The factor by which a running average forgets, and the number of rows that it is made of."""
     if errors.is_concrete(decay) and not 0 <= decay < 1:
-        errors.reject(
-            "decay", "at least 0 and below 1", f"{decay}", "Use e.g. 0.9: about the last ten batches."
-        )
+        action = "Use e.g. 0.9: about the last ten batches."
+        errors.reject("decay", "at least 0 and below 1", f"{decay}", action)
     if errors.is_concrete(decay) and decay > 0 and memory is None:
         action = "It is how many past per-example gradients are kept, e.g. ten batches of them."
         errors.reject("memory", "a number of rows where decay is given", "None", action)

@@ -1,4 +1,4 @@
-"""The step of an update: how far it goes, whether it is taken, and the report of it."""
+"""The step of an update: the numbers that limit it, whether it is taken, and the report of it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree, Real
 
+from efisher_teach import errors
 from efisher_teach.core.solve import quotient
 from efisher_teach.network import devices
 from efisher_teach.network.direction import Direction, Past, Rows
@@ -67,9 +68,9 @@ class Report(NamedTuple):
 class Limits(NamedTuple):
     """The limits of a step: a budget c, a radius r, or both; or a learning rate η. And the ratio it is judged by."""
 
-    budget: Array | None
-    radius: Array | None
-    learning_rate: Array | None
+    budget: Array | None = None
+    radius: Array | None = None
+    learning_rate: Array | None = None
     accept: Array | None = None
 
     def rate(self, found: Direction, unit: Array) -> Array:
@@ -82,6 +83,39 @@ class Limits(NamedTuple):
         if self.radius is not None:
             bounds.append(self.radius * unit / jnp.sqrt(jnp.where(found.is_zero, 1, found.squared_length)))
         return jnp.where(found.is_zero, 0, jnp.min(jnp.stack(bounds)))
+
+
+class Numbers(NamedTuple):
+    """The part of an update that may change: other numbers need no new program."""
+
+    damping: Array
+    limits: Limits
+    memory: Array
+    steer: Array | None
+
+
+def numbers_of(damping, budget, radius, learning_rate, memory=0.0, accept=None, steer=None) -> Numbers:
+    """The numbers of an update, checked and in one precision."""
+    damping = errors.one_number("damping", errors.damping(damping))
+    limits = {"budget": budget, "radius": radius, "learning_rate": learning_rate}
+    given = [name for name, value in limits.items() if value is not None]
+    if not given or (learning_rate is not None and len(given) > 1):
+        wanted, got = "given, or radius, or both; or learning_rate alone", ", ".join(given) or "none"
+        action = "A budget bounds the mean squared loss change, a radius ‖Δ‖; a learning rate is η itself."
+        errors.reject("budget", wanted, got, action)
+    checked = {name: errors.one_positive(name, limits[name], damping.dtype) for name in given}
+    if errors.is_concrete(memory) and not 0 <= memory < 1:
+        errors.reject("memory", "at least 0 and below 1", f"{memory}", "Use e.g. 0.9, or 0 for none.")
+    if steer is not None and learning_rate is None:
+        action = "An enforced budget or radius undoes what ε does to the length: the run would freeze."
+        errors.reject("steer", "beside a learning_rate", " and ".join(given), action)
+    if steer is not None and errors.is_concrete(steer, damping) and not (0 < steer < 1 and damping > 0):
+        got = f"{steer} for a damping of {damping}"
+        action = "Use e.g. 0.9. An ε of 0 stays 0, whatever it is multiplied by."
+        errors.reject("steer", "between 0 and 1, for a damping above 0", got, action)
+    numbers = Numbers(damping, Limits(**checked, accept=accept), memory, steer)
+    # JAX gives weak types to Python's numbers. Without them, no other number is a reason to compile again.
+    return jax.tree.map(lambda number: lax.convert_element_type(number, damping.dtype), numbers)
 
 
 def take(
@@ -106,8 +140,7 @@ def take(
     numbers: dict[str, Any] = {
         "loss": jnp.sum(share * losses),
         "predicted_decrease": rate * found.agreement,
-        "budget_spent": (rate * jnp.sqrt(found.cost))
-        ** 2,  # rate² may overflow where what it is spent on does not
+        "budget_spent": (rate * jnp.sqrt(found.cost)) ** 2,  # so, as rate² may overflow where this does not
         "learning_rate": rate,
         "damped_agreement": found.agreement,
         "residual": found.residual,

@@ -1,9 +1,9 @@
 """The Fisher of a small classifier, and what stands in for it: written down, to compare the steps that they make.
 
-    fisher            E_x Σₖ p(k|x) ∇ℓₖ∇ℓₖᵀ       every label by its probability: k backward passes
+    fisher            E_x Σₖ q(k|x) ∇ℓₖ∇ℓₖᵀ       every label by its probability: k backward passes
     labels_m          E_x mean ∇ℓ∇ℓᵀ              of m labels, drawn from the model: a pass each
     empirical         E[∇ℓ ∇ℓᵀ]                   the labels of the data: no pass but that of g
-    weighted          E[w ∇ℓ ∇ℓᵀ]                 the same, with w = p/(1 - p) for the probability p of the label
+    weighted          E[w ∇ℓ ∇ℓᵀ]                 the same, with w = q/(1 - q) for the probability q of the label
     kfac              E[δδᵀ] ⊗ E[[a; 1][a; 1]ᵀ]   a block for each layer, by one drawn label
     kfac_empirical                                the same, by the labels of the data
 
@@ -35,18 +35,10 @@ def stand_ins(
     batches: tuple[int, ...],
     counts: tuple[int, ...],
 ) -> tuple[Float[Array, "batches p"], dict[str, Float[Array, "batches _ p p"]]]:
-    """The gradient and the matrices of a classifier, of its first examples.
+    """The gradient of a classifier of dense layers {"W": (b, a), "b": (b,)}, and each matrix by its name.
 
-    Args:
-        problem: A model with a categorical likelihood, and its examples.
-        params: θ, a list of dense layers {"W": (b, a), "b": (b,)}.
-        labels: Classes, drawn from the model for each example.
-        batches: Numbers of examples, ascending.
-        counts: Numbers m of drawn labels, ascending.
-
-    Returns:
-        g (batches, p), and each matrix by its name: (batches, draws, p, p) if labels are drawn for it, else
-        (batches, 1, p, p).
+    `labels` are classes drawn from the model; `batches` are numbers of examples, and `counts` numbers m of labels, both
+    ascending. A matrix is (batches, draws, p, p) if labels are drawn for it, else (batches, 1, p, p).
 
     Examples:
         >>> from efisher_teach.network.stand_ins import stand_ins
@@ -61,7 +53,7 @@ def stand_ins(
     z, here = jax.vmap(lambda x: output_fn(params, x))(x), jnp.arange(batches[-1])
     chances, J = jax.nn.softmax(z), per_example_jacobians(output_fn, params, x)
     A = dot(chances[:, None] - jnp.eye(z.shape[1], dtype=z.dtype), J)  # ∇ℓₖ of every label k, (n, k, p)
-    odds = jnp.expm1(per_example_losses(problem.loss_fn, params, x, y))  # 1/w = (1 - p)/p, for p = exp(-ℓ)
+    odds = jnp.expm1(per_example_losses(problem.loss_fn, params, x, y))  # 1/w = (1 - q)/q, for q = exp(-ℓ)
     G, sizes = A[here, y], jnp.asarray(batches, z.dtype)
     layers = [_layer_of(layer) for layer in jax.vmap(jax.vmap(ravel_pytree(params)[1]))(A)]
 
@@ -102,14 +94,7 @@ def _layer_of(gradients):
 
 
 def kronecker_block(S: Float[Array, "b b"], A: Float[Array, "a1 a1"]) -> Float[Array, "m m"]:
-    """The block S ⊗ A of a layer, its entries in the order of W (b, a) and then of b: m = b(a + 1).
-
-    Args:
-        S: E[δδᵀ] (b, b).
-        A: E[[a; 1][a; 1]ᵀ] (a + 1, a + 1).
-
-    Returns:
-        The block (m, m).
+    """The block S ⊗ A of a layer, S = E[δδᵀ], A = E[[a; 1][a; 1]ᵀ], in the order of W (b, a) and then b: m = b(a + 1).
 
     Examples:
         >>> from efisher_teach.network.stand_ins import kronecker_block
@@ -128,15 +113,8 @@ def directions(
     """The stand-ins for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
 
     All are solved in one call: several that factor many matrices each, side by side in a compiled function, can wait
-    for each other for ever (jaxlib 0.10.2, two cores).
-
-    Args:
-        g: The gradient.
-        matrices: Those of `stand_ins`.
-        damping: ε in mean eigenvalues, tr A/p, of the matrix A that it is added to; above 0.
-
-    Returns:
-        By name, u (m, p); "best" is that of the Fisher with hardly any damping, ε = 10⁻⁴.
+    for each other for ever (jaxlib 0.10.2, two cores). ε > 0 counts in mean eigenvalues, tr A/p, of the matrix A that
+    it is added to; "best" is the direction of the Fisher with hardly any damping, ε = 10⁻⁴.
 
     Examples:
         >>> from efisher_teach.network.stand_ins import directions

@@ -135,9 +135,8 @@ class Products(NamedTuple):
         """V (h, a, b), the part of the gradient that is the same for every example, or None."""
         if not self.constants:
             return None
-        return _before_moves(self.constants, self.layout.made, self.layout.moves, read).reshape(
-            self.layout.shape
-        )
+        V = _before_moves(self.constants, self.layout.made, self.layout.moves, read)
+        return V.reshape(self.layout.shape)
 
     def inner_products(self, factors, V, limit) -> Block:
         """Σ_st (a_sᵀa′_t)(d_sᵀd′_t) by the factors, or by the columns of R where that is cheaper."""
@@ -199,9 +198,9 @@ class Convolution(NamedTuple):
     def read_constant(self, read: Read) -> jax.Array:
         """V, the part of the gradient that is the same for every example."""
         made = self.equation.outvars[0].aval
-        return (
-            _before_moves(self.constants, made, self.moves, read) if self.constants else jnp.zeros(made.shape)
-        )
+        if not self.constants:
+            return jnp.zeros(made.shape)
+        return _before_moves(self.constants, made, self.moves, read)
 
     def inner_products(self, factors, V, limit) -> Block:
         """RRᵀ, some channels at a time."""

@@ -223,9 +223,8 @@ def _checked_batch_size(size, n):
 def _given(x, batch_size):
     """The batches of an iterable, again and again if it can be begun again."""
     if batch_size is not None:
-        errors.reject(
-            "batch_size", "left out without y", f"{batch_size}", "An iterable has made its batches."
-        )
+        action = "An iterable has made its batches."
+        errors.reject("batch_size", "left out without y", f"{batch_size}", action)
     action = "Give y, too, or a list or loader of pairs (x, y)."
     for passes in count():
         if not isinstance(x, Iterable):

@@ -8,22 +8,21 @@ Neither G nor C is formed, so a step costs little more than the gradient. A budg
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.flatten_util import ravel_pytree
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, ArrayLike, Float, PyTree, Real
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import checked_chunk_size, per_example_gradients, per_example_losses
+from efisher_teach.core.gradients import checked_chunk_size, per_example_losses
 from efisher_teach.core.solve import quotient, relative
 from efisher_teach.network import devices
-from efisher_teach.network.direction import Past, Rows, direction_of, rows_of_gradients, rows_of_gram
-from efisher_teach.network.gram import check_hashable, loss_gram
-from efisher_teach.network.report import Limits, Report, levenberg_marquardt, take
+from efisher_teach.network.direction import Past, direction_of, rows_of
+from efisher_teach.network.gram import check_hashable
+from efisher_teach.network.report import Numbers, Report, levenberg_marquardt, numbers_of, take
 from efisher_teach.network.strategies import at_least_float32
 
 
@@ -56,15 +55,6 @@ class Settings(NamedTuple):
     needs_key: bool
     remembers: bool
     chunk_size: int | None
-
-
-class Numbers(NamedTuple):
-    """The part of an update that may change: other numbers need no new program."""
-
-    damping: Array
-    limits: Limits
-    memory: Array
-    steer: Array | None
 
 
 @dataclass(frozen=True, eq=False)  # known by its identity, as functions are: `jax.jit` takes it
@@ -118,7 +108,7 @@ class Update:
         if settings.needs_key != (key is not None):
             wanted, got = ("a jax.random.key", "none") if settings.needs_key else ("left out", "a key")
             errors.reject("key", wanted, got, "It goes with make_update(…, needs_key=True).")
-        weights = None if weights is None else errors.weights(weights, n)
+        weights = None if weights is None else _checked_weights(weights, n)
         target = None if target is None else errors.target(target, n)
         with devices.inside(settings.mesh):
             return _update(settings, numbers, params, x, y, weights, target, key)
@@ -203,9 +193,8 @@ def make_update(
     check_hashable(loss_fn)
     errors.relative_to(relative_to)
     if not measure and (accept is not None or steer is not None):
-        errors.reject(
-            "measure", "True beside accept or steer", "False", "Leave it out: they judge what is measured."
-        )
+        action = "Leave it out: they judge what is measured."
+        errors.reject("measure", "True beside accept or steer", "False", action)
     numbers = numbers_of(damping, budget, radius, learning_rate, memory, accept, steer)
     mesh = None if mesh is None else devices.automatic(mesh)
     remembers = steer is not None or not errors.is_concrete(memory) or bool(memory != 0)
@@ -214,42 +203,15 @@ def make_update(
     return Update(settings, numbers)
 
 
-def numbers_of(
-    damping: Any,
-    budget: Any,
-    radius: Any,
-    learning_rate: Any,
-    memory: Any = 0.0,
-    accept: Any = None,
-    steer: Any = None,
-) -> Numbers:
-    """The numbers of an update, checked and in one precision."""
-    damping = errors.one_number("damping", errors.damping(damping))
-    limits = {"budget": budget, "radius": radius, "learning_rate": learning_rate}
-    given = [name for name, value in limits.items() if value is not None]
-    if not given or (learning_rate is not None and len(given) > 1):
-        action = "A budget bounds the mean squared loss change, a radius ‖Δ‖; a learning rate is η itself."
-        errors.reject(
-            "budget", "given, or radius, or both; or learning_rate alone", ", ".join(given) or "none", action
-        )
-    limits = {
-        name: errors.one_positive(name, value, damping.dtype) if name in given else None
-        for name, value in limits.items()
-    }
-    if errors.is_concrete(memory) and not 0 <= memory < 1:
-        errors.reject("memory", "at least 0 and below 1", f"{memory}", "Use e.g. 0.9, or 0 for none.")
-    if steer is not None and learning_rate is None:
-        action = "An enforced budget or radius undoes what ε does to the length: the run would freeze."
-        errors.reject("steer", "beside a learning_rate", " and ".join(given), action)
-    if steer is not None and errors.is_concrete(steer, damping) and not (0 < steer < 1 and damping > 0):
-        got, action = (
-            f"{steer} for a damping of {damping}",
-            "Use e.g. 0.9. An ε of 0 stays 0, whatever it is multiplied by.",
-        )
-        errors.reject("steer", "between 0 and 1, for a damping above 0", got, action)
-    numbers = Numbers(damping, Limits(**limits, accept=accept), memory, steer)
-    # JAX gives weak types to Python's numbers. Without them, no other number is a reason to compile again.
-    return jax.tree.map(lambda number: lax.convert_element_type(number, damping.dtype), numbers)
+def _checked_weights(value, n):
+    """The weight of each of n examples (n,): finite, at least 0, not all of them 0."""
+    weights, action = errors.as_float("weights", value), "Use 0 for examples that do not count."
+    errors.shaped("weights", weights, (n,), "one number an example", "Use 0 for padding.")
+    errors.finite_rows("weights", weights, action)
+    if errors.is_concrete(weights) and (np.any(np.asarray(weights) < 0) or not np.any(weights)):
+        got = "only zeros" if not np.any(weights) else f"{float(np.min(weights)):g} among them"
+        errors.reject("weights", "at least 0, and not all of them 0", got, action)
+    return weights
 
 
 @partial(jax.jit, static_argnames="settings")
@@ -281,18 +243,16 @@ def _update(settings, numbers, params, x, y, weights, target, key):
         squares = [jnp.sum((rows.unit * at_least_float32(leaf)) ** 2) for leaf in jax.tree.leaves(directions)]
         past = Past(directions, s * changes, jnp.sum(jnp.stack(squares)))
     shift = damping.astype(rows.lengths.dtype)
-    mean = lambda: jnp.sum(rows.lengths**2) / jnp.sum(s > 0)  # noqa: E731
-    shift = (
-        shift / rows.unit / rows.unit
-        if settings.relative_to is None
-        else relative(shift, settings.relative_to, rows.largest, mean)
-    )
+    if settings.relative_to is None:
+        shift = shift / rows.unit / rows.unit
+    else:
+        mean = lambda: jnp.sum(rows.lengths**2) / jnp.sum(s > 0)  # noqa: E731
+        shift = relative(shift, settings.relative_to, rows.largest, mean)
     found = direction_of(rows, s, target, shift, past)
 
-    evaluate = losses_at if settings.measure else None
-    moved, delta, report = take(
-        params, rows, found, past, shift, numbers.limits, losses, share, evaluate, settings.mesh
-    )
+    evaluate, limits = losses_at if settings.measure else None, numbers.limits
+    taken = take(params, rows, found, past, shift, limits, losses, share, evaluate, settings.mesh)
+    moved, delta, report = taken
     if settings.has_aux:
         report = report._replace(aux=jax.vmap(whole, (None, 0, 0))(params, x, y)[1])
     if settings.remembers:
@@ -302,16 +262,3 @@ def _update(settings, numbers, params, x, y, weights, target, key):
             damping = levenberg_marquardt(damping, report.ratio, numbers.steer)
         moved = Remembered(moved, direction, damping)
     return moved, report
-
-
-def rows_of(loss_fn, params, x, y, s, mesh=None, chunk_size=None) -> tuple[Array, Rows]:
-    """The losses, and the rows diag(s)G: by their Gram matrix, or themselves where n ≥ p."""
-    n, p = len(s), sum(leaf.size for leaf in jax.tree.leaves(params))
-    if n < p:
-        known = loss_gram(loss_fn, params, x, y, chunk_size=chunk_size)
-        upper = devices.copy_to_all(mesh, known.upper)
-        return known.losses, rows_of_gram(known.unit, n * upper, known.scaled_gradient, s.astype(upper.dtype))
-    G = per_example_gradients(loss_fn, params, x, y, chunk_size=chunk_size)
-    G = devices.copy_to_all(mesh, G)
-    losses = per_example_losses(loss_fn, params, x, y, chunk_size=chunk_size)
-    return at_least_float32(losses), rows_of_gradients(at_least_float32(G), ravel_pytree(params)[1], s)
