@@ -77,7 +77,6 @@ class Learner:
     def __init__(self, desk, page, name):
         self.page, self.bytes = page, 0
         page.on("websocket", self.count)
-        start = time.perf_counter()
         lab.write_notebook(desk.folder / name, SETUP, "under_interact(explorer)")
         lab.open_notebook(page, desk.url, desk.token, name)
         lab.run_all(page)
@@ -86,7 +85,6 @@ class Learner:
         self.control = page.locator(".widget-hbox .widget-slider").first
         self.swept = page.locator(".widget-interact .widget-slider")
         page.locator(".widget-interact img").wait_for(state="attached", timeout=120_000)
-        self.took = time.perf_counter() - start
         axis = sliders.Native(self.explorer.locator(".ef-axis input"))
         widgets = map(sliders.Widget, (self.control, self.swept))
         self.hands = dict(zip(KINDS[1:], (axis, *widgets), strict=True))

@@ -161,51 +161,48 @@ def ways(loss_fn, params, x, y):
     }
 
 
-def child(options):
+def child(framework, widths, n, rounds, only=None, gpu=False, precision=None):
     """Measure one network in one framework, and print what was found."""
-    widths, n = tuple(options.widths), options.n
     case = make_case(widths, n) if widths else None
     small = bool(widths) and count(widths) <= SMALL
-    if options.framework == "PyTorch":
+    if framework == "PyTorch":
         import price_torch
 
         every, about = price_torch.ways(case), price_torch.versions()
     else:
         import jax
 
-        if options.gpu and jax.default_backend() != "gpu":
+        if gpu and jax.default_backend() != "gpu":
             raise SystemExit("JAX has no GPU here. With one: pip install -e '.[cuda]'.")
-        if options.precision:
-            jax.config.update("jax_default_matmul_precision", options.precision)
+        jax.config.update("jax_default_matmul_precision", precision)
         every = ways(*(tanh_network(case) if widths else transformer(n)))
         about = {"JAX": jax.__version__, "device": jax.devices()[0].device_kind}
-    chosen = {key: make for key, make in every.items() if key in (options.ways or every)}
-    for other in (MEASURED, OURS, KEPT) if options.framework == "NetKet" else (NETKET,):
+    chosen = {key: make for key, make in every.items() if key in (only or every)}
+    for other in (MEASURED, OURS, KEPT) if framework == "NetKet" else (NETKET,):
         chosen.pop(other, None)
     if widths and not small:
         chosen.pop(KEPT, None)
-    found = in_turns(chosen, reference(case) if small and not options.ways else None, options.rounds)
-    if options.gpu:
+    found = in_turns(chosen, reference(case) if small and not only else None, rounds)
+    if gpu:
         about["peak"] = jax.devices()[0].memory_stats().get("peak_bytes_in_use")
     print(json.dumps({"about": about, "methods": found}))
 
 
-def run(python, framework, widths, n, *more):
+def run(python, *task, **more):
     """A child process; its answer."""
-    command = [python, __file__, f"--framework={framework}", f"--n={n}", *more, "--widths", *map(str, widths)]
+    command = [python, __file__, "--child", json.dumps([task, more])]
     settings = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # of a GPU's memory
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=settings)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(pythons, widths, n, *more, processes=PROCESSES):
+def measure(pythons, widths, n, rounds, *, processes=PROCESSES, only=None, **more):
     """One network: what was found of every way in every framework, and about the frameworks."""
-    methods, about, quick = {}, {}, {}
+    methods, about, quick = {}, {}, dict.fromkeys(pythons, only)
     for _ in range(processes):
         for framework, python in pythons.items():
-            answer = run(python, framework, widths, n, *more, *quick.get(framework, ()))
-            fast = [way for way, of in answer["methods"].items() if of.get("first", SLOW) < SLOW]
-            quick[framework] = ["--ways", *fast]
+            answer = run(python, framework, widths, n, rounds, only=quick[framework], **more)
+            quick[framework] = [way for way, of in answer["methods"].items() if of.get("first", SLOW) < SLOW]
             about |= answer["about"]
             for way, found in answer["methods"].items():
                 known = methods.setdefault(f"{framework}: {way}", found)
@@ -231,7 +228,7 @@ def priced(methods):
 def growth(pythons, rounds):
     """Price and memory of 784-width-10 against p and against n."""
     for widths, n in GROWTH:
-        methods, _ = measure(pythons, widths, n, rounds, "--ways", "gradient", OURS, KEPT, processes=1)
+        methods, _ = measure(pythons, widths, n, rounds, processes=1, only=["gradient", OURS, KEPT])
         gradient, ours, kept = (methods[f"JAX: {way}"] for way in ("gradient", OURS, KEPT))
         point = {"width": widths[1], "p": count(widths), "n": n, "gradient_min": gradient["min"]}
         point |= {"ours_min": ours["min"], "price_min": ours["min"] / gradient["min"]}
@@ -278,14 +275,11 @@ def main():
     parser.add_argument("--peers", metavar="PYTHON", help="a Python that has PyTorch and the packages")
     parser.add_argument("--gpu", action="store_true", help="the large networks, on a GPU")
     parser.add_argument("--draw", action="store_true", help="measure nothing: draw the stored results")
-    for name, kind in (("framework", str), ("n", int), ("precision", str)):
-        parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    parser.add_argument("--rounds", type=int, default=6, help=argparse.SUPPRESS)
-    parser.add_argument("--widths", type=int, nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--ways", nargs="*", help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.framework:
-        return child(options)
+    if options.child:
+        task, more = options.child
+        return child(*task, **more)
     stored = HERE / "results" / ("price_gpu.json" if options.gpu else "price.json")
     if options.draw:
         return draw(json.loads(stored.read_text())["growth"], PICTURE)
@@ -293,15 +287,15 @@ def main():
     if options.peers:
         pythons |= {"PyTorch": options.peers, "NetKet": options.peers}
     results = about() | {"damping": DAMPING, "cases": []}
-    rounds = "--rounds=1" if options.quick else "--rounds=6"
+    rounds = 1 if options.quick else 6
     for widths, n in (LARGE if options.gpu else CASES)[: 1 if options.quick else None]:
         case = {"net": name_of(widths), "p": count(widths), "n": n}
         if options.gpu:
-            for precision in ("default", "highest"):
-                more = ("--gpu", rounds, *([f"--precision={precision}"] if precision != "default" else []))
-                methods, results["versions"] = measure(pythons, widths, n, *more, processes=1)
-                case[precision] = {key.removeprefix("JAX: "): found for key, found in methods.items()}
-                case[precision]["peak"] = results["versions"].pop("peak")
+            for name, precision in (("default", None), ("highest", "highest")):
+                more = {"gpu": True, "precision": precision}
+                methods, results["versions"] = measure(pythons, widths, n, rounds, processes=1, **more)
+                case[name] = {key.removeprefix("JAX: "): found for key, found in methods.items()}
+                case[name]["peak"] = results["versions"].pop("peak")
         else:
             case["methods"], results["versions"] = measure(pythons, widths, n, rounds)
         results["cases"].append(case)
