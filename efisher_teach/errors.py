@@ -108,7 +108,7 @@ def budget_or_rate(budget: Any, learning_rate: Any, dtype: Any) -> tuple[bool, j
     return budgeted, one_positive(name, scale, dtype)
 
 
-def shaped(argument: str, array: jax.Array, shape: tuple[int, ...], why: str, action: str) -> None:
+def shaped(argument: str, array: Any, shape: tuple[int, ...], why: str, action: str) -> None:
     """An array of this shape; `why` says what asks for it."""
     if array.shape != shape:
         reject(argument, f"of shape {shape}, {why}", f"shape {array.shape}", action)

@@ -171,10 +171,10 @@ class Explorer(Snapshot):
 
         states.py says what `reply` holds of the controls.
         """
-        build = None if self._is_slow else partial(self._build, progress=lambda part: None)
+        build = partial(self._build, progress=lambda part: None)
         with self._lock:
             shown = self._prepare(self.scene, self.table, "narrow")
-            reply = on_page(shown, self.state, self.controls, self._values, build)
+            reply = on_page(shown, self.state, self.controls, self._values, build, self._is_slow)
             return without_bytes({"reply": reply, "picture": self.to_png(ratio=1)})
 
     def close(self) -> None:

@@ -101,10 +101,10 @@ class _Menu:
             yield ",".join(map(str, places)), self.values | chosen
 
 
-def on_page(shown: Shown, state: dict, controls: dict, values: dict, build: Builder | None) -> dict[str, Any]:
-    """The reply for a page: a scene in its state, and `build(**values)` for other values, unless it is slow (None)."""
-    menu, base, states = _Menu(controls, values, build is None), pack(shown), {}
-    for key, others in menu.states() if build else ():
+def on_page(shown: Shown, state: dict, controls: dict, values: dict, build: Builder, is_slow: bool) -> dict:
+    """The reply for a page: a scene in its state, and `build(**values)` for other values, unless that is slow."""
+    menu, base, states = _Menu(controls, values, is_slow), pack(shown), {}
+    for key, others in menu.states():
         try:
             scene = build(**others)
             reply = pack(prepare(scene, tabulate(scene), tuple(shown.forms), shown))

@@ -260,9 +260,9 @@ def _split(x, y, seed):
 
 def _problem(name, model, params, x, y, n):
     # Cut by NumPy: in JAX each cut would be a program of its own, which stays.
-    data = map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:]))
+    x, y, x_test, y_test = map(jnp.asarray, (x[:n], y[:n], x[n:], y[n:]))
     loss_fn, predict_fn, *about = model
-    return Problem(name, loss_fn, predict_fn, params, *data, *about)
+    return Problem(name, loss_fn, predict_fn, params, x, y, x_test, y_test, *about)
 
 
 def _model(output_fn, likelihood):

@@ -94,7 +94,7 @@ class Numbers(NamedTuple):
     steer: Array | None
 
 
-def numbers_of(damping, budget, radius, learning_rate, memory=0.0, accept=None, steer=None) -> Numbers:
+def numbers_of(damping, budget, radius, learning_rate, memory: Any = 0.0, accept=None, steer=None) -> Numbers:
     """The numbers of an update, checked and in one precision."""
     damping = errors.one_number("damping", errors.damping(damping))
     limits = {"budget": budget, "radius": radius, "learning_rate": learning_rate}
