@@ -319,14 +319,14 @@ STYLES = {
         lambda G: ef.empirical_fisher_step(G, learning_rate=1.0).predicted_changes,
     ),
     "fraction_worse": (_counted, lambda G, delta: sum(float(each) > 0 for each in G @ delta) / len(G)),
-    "negative_weight": (lambda: [[1, 0], [3, 0.5]], lambda: np.array([[4.0, 4.0], [1.0, 0.0]])),
+    "negative_coefficient": (lambda: [[1, 0], [3, 0.5]], lambda: np.array([[4.0, 4.0], [1.0, 0.0]])),
     "targeted": (
         lambda G, target: -np.linalg.pinv(np.asarray(G)) @ np.asarray(target),
         lambda G, target: ef.targeted_step(G, target).delta,
     ),
     # a_real_network
     "cheaper_form": (lambda n, p: "primal" if p <= n else "dual", lambda n, p: ("dual", "primal")[n >= p]),
-    "cost_from_weights": (
+    "cost_from_coefficients": (
         lambda K, alpha, learning_rate: np.mean((learning_rate * len(K) * np.asarray(K @ alpha)) ** 2),
         lambda K, alpha, learning_rate: learning_rate**2 * len(K) * (alpha @ K @ K @ alpha),
     ),

@@ -73,16 +73,17 @@ def _judged(exercise, answer, seed):
         return Verdict("wrong", f"{exercise.name} takes ({asked}); yours takes ({names}).")
     ask = partial(_ask, answer)
     rng = np.random.default_rng(seed)
-    instances = [exercise.draw(rng, size) for size in range(1 if exercise.by_hand else SIZES)]
-    cases = [_Case(each, None if exercise.accepts else exercise.solution(*each)) for each in instances]
-    for place, case in enumerate(cases):
+    cases = []
+    for size in range(1 if exercise.by_hand else SIZES):  # one by one: a stub needs no solution but the first
+        instance = exercise.draw(rng, size)
+        case = _Case(instance, None if exercise.accepts else exercise.solution(*instance))
         try:
-            got = ask(*([] if exercise.by_hand else case.arguments))
+            got = ask(*([] if exercise.by_hand else instance))
         except StoppedError as stopped:
             return Verdict("stopped", str(stopped), _shown(exercise, case))
         if _unfinished(got):
             return Verdict("not yet", "Write it where the stub has `...`, and run the cell again.")
-        cases[place] = case._replace(got=got)
+        cases.append(case._replace(got=got))
     for case in cases:
         if trouble := _trouble(exercise, case):
             return _why(exercise, cases, case, trouble)

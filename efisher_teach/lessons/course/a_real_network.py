@@ -50,7 +50,7 @@ def cheaper_form(n, p):
     return "dual" if n < p else "primal"
 
 
-def _weights(rng, size):
+def _coefficients(rng, size):
     G = np.array(rows(rng, size))
     n, damping, eta = len(G), positive(rng, 0.02, 0.5), positive(rng, 0.02, 0.5)
     K = G @ G.T / n
@@ -64,7 +64,7 @@ def _weights(rng, size):
     ("The cost is the mean square of G Δ. What is G Gᵀ, in terms of K?",
      "G Gᵀ = nK, so the predicted changes are −η n K α.",
      "Their mean square: η² n² ‖Kα‖² / n."),
-    _weights,
+    _coefficients,
     parts=lambda K, alpha, eta: (alpha, eta, len(K), K @ alpha), mistakes=lambda alpha, eta, n, changes: {
         "G Gᵀ is nK, not K: K has a 1/n in it.": eta**2 * jnp.mean(changes**2),
         "This is the sum of the squared changes. The mean has another 1/n.": eta**2 * n ** 2 * jnp.sum(changes**2),
@@ -74,7 +74,7 @@ def _weights(rng, size):
         "The square is missing: this is the norm, not its square.": eta**2 * n * jnp.linalg.norm(changes),
     },
 )  # fmt: skip
-def cost_from_weights(K, alpha, learning_rate):
+def cost_from_coefficients(K, alpha, learning_rate):
     """Return ΔᵀCΔ of Δ = −η Gᵀα, for K = GGᵀ/n (n, n) and alpha (n,)."""
     return learning_rate**2 * len(K) * jnp.sum((K @ alpha) ** 2)
 

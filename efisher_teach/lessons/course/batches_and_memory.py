@@ -64,8 +64,8 @@ def _running(matrices, decay, *, debias=True):
     1, "Average $C$ over the batches so far: $\\bar C\\leftarrow\\beta\\bar C+(1-\\beta)C_B$, starting at $\\bar C=0$. "
     "Correct for that start: if all $C_B$ are equal, return just this matrix, even after one batch.",
     ("After one batch the average is (1 − β)C_B. What factor is missing?",
-     "After t batches the weights add up to 1 − βᵗ.",
-     "Divide by 1 − βᵗ, with t = len(matrices)."),
+     "After m batches the weights add up to 1 − βᵐ.",
+     "Divide by 1 − βᵐ, with m = len(matrices)."),
     lambda rng, size: (
         jnp.asarray([np.cov(rng.normal(size=(2, 9))) for _ in range((1, 2, 3, 5, 8)[size])], float),
         float(rng.choice([0.5, 0.9, 0.99])),
@@ -81,7 +81,7 @@ def _running(matrices, decay, *, debias=True):
     why="`scale_by_empirical_fisher(decay=…)` does the same, with rows of $G$.",
 )  # fmt: skip
 def running_average(matrices, decay):
-    """Return the average of matrices (t, p, p), the oldest first, for the decay β."""
+    """Return the average of matrices (m, p, p), the oldest first, for the decay β."""
     average = jnp.zeros_like(matrices[0])
     for matrix in matrices:
         average = decay * average + (1 - decay) * matrix

@@ -136,16 +136,16 @@ def buggy_true_fisher(theta, X, y):
     2, "**Bug 4.** A natural-gradient optimizer. The Fisher averages over labels from the *model*, not over those "
     "observed.",
     ("Which labels does the model expect, and how often?",
-     "y = 1 with probability s, else 0. What is the mean of (s − y)² then?",
-     "s(1 − s)² + … = s(1 − s): the labels y do not occur at all."),
+     "y = 1 with probability q, else 0. What is the mean of (q − y)² then?",
+     "q(1 − q)² + … = q(1 − q): the labels y do not occur at all."),
     logistic,
-    parts=lambda theta, X, y: (X, chance(theta, X)), mistakes=lambda X, s: {
+    parts=lambda theta, X, y: (X, chance(theta, X)), mistakes=lambda X, q: {
         "Only one of the two labels is averaged, y = 1 with its probability. y = 0 is missing.":
-            weighted(X, s * (1 - s) ** 2),
-        "The weight is s(1 − s), once: this is its square.": weighted(X, (s * (1 - s)) ** 2),
-        "1/n is missing.": len(X) * weighted(X, s * (1 - s)),
+            weighted(X, q * (1 - q) ** 2),
+        "The weight is q(1 − q), once: this is its square.": weighted(X, (q * (1 - q)) ** 2),
+        "1/n is missing.": len(X) * weighted(X, q * (1 - q)),
         "These labels are the most likely ones, not drawn from the model: that is another matrix.":
-            weighted(X, (s - (s > 0.5)) ** 2),
+            weighted(X, (q - (q > 0.5)) ** 2),
     },
     bug=buggy_true_fisher,
 )  # fmt: skip

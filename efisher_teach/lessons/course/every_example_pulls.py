@@ -44,7 +44,7 @@ ask(
     "gradients at once, without automatic differentiation.",
     ("Differentiate ℓᵢ by zᵢ first, then zᵢ by θ.",
      "∂ℓᵢ/∂zᵢ = σ(zᵢ) − yᵢ is one number for each example; ∂zᵢ/∂θ = xᵢ is one row for each.",
-     "Row i of G is (σ(zᵢ) − yᵢ)·xᵢ. An (n,) array times the rows of an (n, p) array: `r[:, None] * X`."),
+     "Row i of G is (σ(zᵢ) − yᵢ)·xᵢ. An (n,) array times the rows of an (n, p) array: `residual[:, None] * X`."),
     logistic,
     mistakes=lambda theta, X, y: {
         "Ascent: the sign is that of y − σ(z). The loss grows along this.": (y - chance(theta, X))[:, None] * X,

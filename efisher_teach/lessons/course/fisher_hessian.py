@@ -73,10 +73,10 @@ def _gap(X, weights, n):
 @exercise(
     1, "A linear regression at its best fit. By Takeuchi's $\\mathrm{tr}(H^{-1}C)/n$, estimate how much more loss it "
     "will have on new data.",
-    ("The loss of an example is r²/2, with a residual r that is linear in θ. What are its gradient and its second "
+    ("The loss of an example is δ²/2, with a residual δ that is linear in θ. What are its gradient and its second "
      "derivative?",
-     "The gradient is r times x, up to the sign; so C is the mean of r²xxᵀ. The second derivative is xxᵀ.",
-     "H = X.T @ X / n, C = (X.T * r**2) @ X / n, and the trace of jnp.linalg.solve(H, C), divided by n."),
+     "The gradient is δ times x, up to the sign; so C is the mean of δ²xxᵀ. The second derivative is xxᵀ.",
+     "H = X.T @ X / n, C = (X.T * residuals**2) @ X / n, and the trace of jnp.linalg.solve(H, C), divided by n."),
     _residuals,
     parts=lambda X, r: (np.asarray(X), np.asarray(r), len(X)), mistakes=lambda X, r, n: {
         "This is p/n: it would be the gap if C were H, with residuals of size 1.": X.shape[1] / n,
@@ -96,10 +96,10 @@ def _gap(X, weights, n):
             lambda answer, X, r: (answer(X, 3 * r), 9 * answer(X, r)),
     },
 )  # fmt: skip
-def generalisation_gap(X, r):
-    """Return the gap, for inputs X (n, p) and the residuals r (n,) of the best fit."""
+def generalisation_gap(X, residuals):
+    """Return the gap, for inputs X (n, p) and residuals (n,) of the best fit."""
     H = X.T @ X / len(X)
-    C = (X.T * r**2) @ X / len(X)
+    C = (X.T * residuals**2) @ X / len(X)
     return jnp.trace(jnp.linalg.solve(H, C)) / len(X)
 
 

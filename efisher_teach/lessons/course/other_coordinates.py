@@ -132,19 +132,19 @@ def gap_of_the_square(theta, g, C, learning_rate):
     return learning_rate**2 * g**2 / (4 * theta * C**2)
 
 
-def _by_logit(p, delta):
-    return 1 / (1 + jnp.exp(-(jnp.log(p / (1 - p)) + delta)))
+def _by_logit(q, delta):
+    return 1 / (1 + jnp.exp(-(jnp.log(q / (1 - q)) + delta)))
 
 
-def _power(p, y):
-    return p**2 - 2 * p * y + y
+def _power(q, y):
+    return q**2 - 2 * q * y + y
 
 
 def _coin(rng, size):
     heads, tosses = ((7, 10), (1, 4), (9, 10), (3, 5), (11, 20))[size]
     y = heads / tosses
-    p = rng.choice([p for p in (0.1, 0.2, 0.4, 0.6, 0.8, 0.9) if abs(p - y) > 0.15])
-    return float(p), y, positive(rng, 0.2, 0.9)
+    q = rng.choice([q for q in (0.1, 0.2, 0.4, 0.6, 0.8, 0.9) if abs(q - y) > 0.15])
+    return float(q), y, positive(rng, 0.2, 0.9)
 
 
 @exercise(
@@ -154,22 +154,22 @@ def _coin(rng, size):
      "g = q − y, and C = y(q − 1)² + (1 − y)q².",
      "s ← log(q/(1 − q)) − ηg/C, and then q = 1/(1 + e⁻ˢ)."),
     _coin,
-    mistakes=lambda p, y, learning_rate: {
+    mistakes=lambda q, y, learning_rate: {
         "To first order only: this is q + JΔs, and also the step taken in q itself. Come back by 1/(1 + e⁻ˢ).":
-            p - learning_rate * (p - y) * p * (1 - p) / _power(p, y),
-        "This is the new s. Come back to q.": jnp.log(p / (1 - p)) - learning_rate * (p - y) / _power(p, y),
+            q - learning_rate * (q - y) * q * (1 - q) / _power(q, y),
+        "This is the new s. Come back to q.": jnp.log(q / (1 - q)) - learning_rate * (q - y) / _power(q, y),
         "q(1 − q) is the mean square over tosses drawn from the model: a natural gradient. C is that over the observed "
-        "tosses.": _by_logit(p, -learning_rate * (p - y) / (p * (1 - p))),
-        "Gradient descent in s: it is not divided by C.": _by_logit(p, -learning_rate * (p - y)),
-        "C is the mean of the squares, not the square of the mean.": _by_logit(p, -learning_rate / (p - y)),
+        "tosses.": _by_logit(q, -learning_rate * (q - y) / (q * (1 - q))),
+        "Gradient descent in s: it is not divided by C.": _by_logit(q, -learning_rate * (q - y)),
+        "C is the mean of the squares, not the square of the mean.": _by_logit(q, -learning_rate / (q - y)),
         "Centred: y(1 − y) is the variance of the gradients. C is their mean square.":
-            _by_logit(p, -learning_rate * (p - y) / (y * (1 - y))),
-        "Ascent: q must move towards y.": _by_logit(p, learning_rate * (p - y) / _power(p, y)),
-        "This adds Δs to q, but Δs is a step in s.": p - learning_rate * (p - y) / _power(p, y),
+            _by_logit(q, -learning_rate * (q - y) / (y * (1 - y))),
+        "Ascent: q must move towards y.": _by_logit(q, learning_rate * (q - y) / _power(q, y)),
+        "This adds Δs to q, but Δs is a step in s.": q - learning_rate * (q - y) / _power(q, y),
     },
     properties={
         "however large η is, q stays between 0 and 1.":
-            lambda answer, p, y, eta: (np.clip(answer(p, y, 5.0), 0, 1), answer(p, y, 5.0)),
+            lambda answer, q, y, eta: (np.clip(answer(q, y, 5.0), 0, 1), answer(q, y, 5.0)),
     },
     why="The step taken in $q$ itself can leave $[0,1]$. So the choice of a chart matters: it cannot change "
     "where a short step goes, but it decides where a long one *can* go.",

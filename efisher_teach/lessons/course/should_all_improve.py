@@ -15,9 +15,10 @@ ask(
     "Gradient descent, both times: equality has its price.",
     "The equal steps where twos are rare, descent where labels are wrong.",
     "Descent where twos are rare, the equal steps where labels are wrong.",
-    because="It depends on who is served. Four twos are enough for equal steps to find most of the unseen ones, while "
-    "descent, at the same training loss, finds few. But they serve wrong labels just as well: they memorise "
-    "them, and know fewer unseen digits than descent. Both are computed below, with what they do not show.",
+    because="It depends on who is served. Four twos are enough for equal steps to find two thirds of the unseen ones "
+    "early, when descent, at the same training loss, still finds few; later it catches up. But they serve wrong labels "
+    "just as well: they memorise them, and know fewer unseen digits than descent. Both are computed below, with what "
+    "they do not show.",
     answer=3,
 )
 ask(
@@ -144,7 +145,7 @@ def _negative(G):
     why="$\\alpha=(GG^\\top)^{-1}\\mathbf 1=(3,-1)$. The step $-g_1$ lowers $\\ell_1$ by 1 and $\\ell_2$ by 2, too "
     "much. The negative coefficient takes the excess back; the step is $(-1,1)$.",
 )  # fmt: skip
-def negative_weight():
+def negative_coefficient():
     """Return G (2, 2), two gradients such that (GGᵀ)⁻¹1 has a negative entry."""
     return jnp.array([[1.0, 0.0], [2.0, 1.0]])
 

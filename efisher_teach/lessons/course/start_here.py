@@ -5,8 +5,8 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "what damping does",
-    "All steps have one cost: each changes the losses by the same root mean square. Now the damping ε goes from almost "
-    "nothing to a lot. What happens to the step?",
+    "All steps cost the same: each changes the losses by the same root mean square. Now the damping ε goes from "
+    "almost nothing to a lot. What happens to the step?",
     "It gets shorter and keeps its direction.",
     "It turns towards −g and keeps its length.",
     "It turns towards −g and gets shorter.",

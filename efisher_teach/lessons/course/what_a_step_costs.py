@@ -16,9 +16,9 @@ ask(
     "Both by 4.",
     "The error of the mean by 4, that of the mean square by 8.",
     "The error of the mean by 4, that of the mean square by 16.",
-    because="By 4 and by 8. Call what first order leaves out of one loss r: it grows as the length squared, and so "
-    "does its mean. In the square (a + r)² = a² + 2ar + r² the largest error is 2ar. Here a grows as the length, r as "
-    "its square, so 2ar grows as its cube.",
+    because="By 4 and by 8. Write the change of one loss as a + b: a = gᵢᵀΔ is of first order, and b is the rest, "
+    "which grows as the length squared. So does its mean. In the square, (a + b)² = a² + 2ab + b², the largest error "
+    "is 2ab: a grows as the length, b as its square, so 2ab grows as the cube.",
     answer=3,
 )
 ask(
@@ -144,12 +144,12 @@ def _ellipse(rng, size):
 @exercise(
     2, "The steps with $\\Delta^\\top C\\,\\Delta=c$ form an ellipse, in more dimensions an ellipsoid. How long are "
     "its semi-axes? The longest first.",
-    ("They lie along the eigenvectors of C. What does a step of length t along one of them cost?",
-     "It costs μt², for the eigenvalue μ. Which t makes this c?",
-     "t = √(c/μ): the smallest eigenvalue has the longest axis. `jnp.linalg.eigvalsh` gives the smallest first."),
+    ("They lie along the eigenvectors of C. What does a step of length s along one of them cost?",
+     "It costs μs², for the eigenvalue μ. Which s makes this c?",
+     "s = √(c/μ): the smallest eigenvalue has the longest axis. `jnp.linalg.eigvalsh` gives the smallest first."),
     _ellipse,
     parts=lambda C, c: (C, c, jnp.linalg.eigvalsh(C)), mistakes=lambda C, c, values: {
-        "The root is missing: a step of length t costs μt², so t² = c/μ.": c / values,
+        "The root is missing: a step of length s costs μs², so s² = c/μ.": c / values,
         "Upside down: √(μ/c). Where μ is large, a step is dear, and the axis short.": jnp.sqrt(values / c),
         "Upside down, and sorted: √(μ/c). Where μ is large, a step is dear, and the axis short.":
             jnp.sqrt(values[::-1] / c),
@@ -160,8 +160,8 @@ def _ellipse(rng, size):
         "These are the whole axes, from end to end. A semi-axis is half of it.": 2 * jnp.sqrt(c / values),
         "This is where the ellipse meets the coordinate axes. Its own axes are the eigenvectors of C.":
             jnp.sqrt(c / jnp.diag(C)),
-        "These are only the eigenvalues. Which length t has μt² = c?": values,
-        "The root is taken of μ only. μt² = c gives t = √(c/μ).": c / jnp.sqrt(values),
+        "These are only the eigenvalues. Which length s has μs² = c?": values,
+        "The root is taken of μ only. μs² = c gives s = √(c/μ).": c / jnp.sqrt(values),
     },
     properties={
         "four times the budget makes each axis twice as long.":
@@ -223,19 +223,20 @@ def _slope(x, y):
 
 
 @exercise(
-    2, "Some errors are of order $k$: at the scale $s$ they are $a\\,s^k$, and $a$ is unknown. Find $k$ "
-    "from scales and errors.",
-    ("Take the logarithm: log(a sᵏ) = log a + k log s. What is this in a plot against log s?",
-     "A line: k is its slope, and a moves it up and down only.",
+    2, "Some errors are of order $k$: at the scale $s$ they are proportional to $s^k$. Find $k$ from scales and "
+    "errors.",
+    ("Take the logarithm of a constant times sᵏ. What is this in a plot against log s?",
+     "A line: k is its slope, and the constant only moves it up or down.",
      "The slope between the first and the last: `jnp.log(errors[-1] / errors[0]) / jnp.log(scales[-1] / scales[0])`."),
     _power,
     parts=lambda x, y: (x, y, jnp.log(x), jnp.log(y)), mistakes=lambda x, y, log_x, log_y: {
-        "This is a slope, but not in logarithms: it depends on a.": _slope(x, y),
+        "This is a slope, but not in logarithms: it depends on the unit of the errors.": _slope(x, y),
         "Upside down: this is 1/k, the logarithm of the scale against that of the error.": _slope(log_y, log_x),
         "Only the errors are in logarithms. Then a power of s is no straight line.": _slope(x, log_y),
         "Only the scales are in logarithms. Then a power of s is no straight line.": _slope(log_x, y),
         "The sign is wrong: errors that shrink with the scale have a positive order.": -_slope(log_x, log_y),
-        "The logarithms' ratio is not their slope: a is still in it. Take differences first.": jnp.mean(log_y / log_x),
+        "The logarithms' ratio is not their slope: it depends on the unit of the errors. Take differences first.":
+            jnp.mean(log_y / log_x),
         "This is right only where each scale is half of the one before. Divide by the logarithm of the scales' ratio.":
             jnp.mean(jnp.log2(y[:-1] / y[1:])),
         "This is by how much an error shrinks from one scale to the next. Take its logarithm, and that of the scales.":
@@ -264,7 +265,7 @@ def _least_squares(rng, size):
 
 
 def _terms(theta, X, y, delta):
-    """Split each change into the part that is linear in the step, a, and the rest, r."""
+    """Split each change into the part that is linear in the step, a, and the rest, b."""
     return (X @ theta - y) * (X @ delta), (X @ delta) ** 2 / 2
 
 
@@ -273,25 +274,25 @@ def _terms(theta, X, y, delta):
     "can say *exactly* what first order leaves out of the mean, $\\mathbb E[\\Delta\\ell]-g^\\top\\Delta$, and of the "
     "mean square, $\\mathbb E[\\Delta\\ell^2]-\\Delta^\\top C\\,\\Delta$. Of which order is each term?",
     ("Expand ½(y − xᵀθ − xᵀΔ)². Which term is linear in Δ, and what is left?",
-     "a = (xᵀθ − y)·xᵀΔ is linear, r = (xᵀΔ)²/2 is left. Now square the whole change, a + r.",
-     "Left out are the mean of r, and the mean of 2ar + r²."),
+     "a = (xᵀθ − y)·xᵀΔ is linear, b = (xᵀΔ)²/2 is left. Now square the whole change, a + b.",
+     "Left out are the mean of b, and the mean of 2ab + b²."),
     _least_squares,
-    parts=_terms, mistakes=lambda a, r: {
-        "The ½ of the loss is missing in what is left: r = (xᵀΔ)²/2.": (2 * r.mean(), jnp.mean(4 * a * r + 4 * r**2)),
-        "The cross term is missing: (a + r)² = a² + 2ar + r², and 2ar is the larger one for a short step.":
-            (r.mean(), jnp.mean(r**2)),
-        "This is the leading term, of third order. r², of fourth order, belongs to the whole too.":
-            (r.mean(), jnp.mean(2 * a * r)),
-        "The 2 is missing in the cross term: (a + r)² = a² + 2ar + r².": (r.mean(), jnp.mean(a * r + r**2)),
-        "1/n is missing: both are means over the examples, not sums.": (r.sum(), jnp.sum(2 * a * r + r**2)),
-        "The linear part has the wrong sign: the gradient is (xᵀθ − y)x.": (r.mean(), jnp.mean(-2 * a * r + r**2)),
+    parts=_terms, mistakes=lambda a, b: {
+        "The ½ of the loss is missing in what is left: b = (xᵀΔ)²/2.": (2 * b.mean(), jnp.mean(4 * a * b + 4 * b**2)),
+        "The cross term is missing: (a + b)² = a² + 2ab + b², and 2ab is the larger one for a short step.":
+            (b.mean(), jnp.mean(b**2)),
+        "This is the leading term, of third order. b², of fourth order, belongs to the whole too.":
+            (b.mean(), jnp.mean(2 * a * b)),
+        "The 2 is missing in the cross term: (a + b)² = a² + 2ab + b².": (b.mean(), jnp.mean(a * b + b**2)),
+        "1/n is missing: both are means over the examples, not sums.": (b.sum(), jnp.sum(2 * a * b + b**2)),
+        "The linear part has the wrong sign: the gradient is (xᵀθ − y)x.": (b.mean(), jnp.mean(-2 * a * b + b**2)),
         "This is the whole change, and its mean square. What first order says of them is not taken off.":
-            (jnp.mean(a + r), jnp.mean((a + r) ** 2)),
+            (jnp.mean(a + b), jnp.mean((a + b) ** 2)),
         "You averaged before you squared: E[Δℓ²] is the mean of the squares, not the square of the mean.":
-            (r.mean(), jnp.mean(a + r) ** 2 - jnp.mean(a) ** 2),
+            (b.mean(), jnp.mean(a + b) ** 2 - jnp.mean(a) ** 2),
     },
-    why="$r$ is of second order, and so is its mean; $2ar$ is of third order, $r^2$ of fourth. The Hessian "
-    "$x_ix_i^\\top$ stands in $r$ only. What is kept, $\\mathbb E[a^2]$, is of second order, and has no second "
+    why="$b$ is of second order, and so is its mean; $2ab$ is of third order, $b^2$ of fourth. The Hessian "
+    "$x_ix_i^\\top$ stands in $b$ only. What is kept, $\\mathbb E[a^2]$, is of second order, and has no second "
     "derivative in it.",
 )  # fmt: skip
 def left_out(theta, X, y, delta):
