@@ -256,7 +256,7 @@ class Explorer(Snapshot):
 
         And answer where the axes are now: while its word was on the way, a cell may have moved them.
         """
-        now = {name: getattr(self, name) for name in self.hand["moved"]}
+        now = {name: getattr(self, name) for name in self.hand["moved"] if self.has_trait(name)}
         self.send({"at": self.hand["at"], "now": now})
         for other, names in list(self.linked.items()):
             moved = {name: value for name, value in self.hand["moved"].items() if name in names}
