@@ -4,13 +4,14 @@ They shut nobody out: axe-core reads them, narrow and wide, light and dark; they
 that keeps nothing, and one that runs no scripts.
 """
 
-import importlib.util
 import re
 import shutil
 import statistics
 import warnings
 from pathlib import Path
 
+import build
+import executed
 import gallery
 import lab
 import nbformat
@@ -20,13 +21,7 @@ import efisher_teach as ef
 
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("build", ROOT / "site" / "build.py")
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
-BUILT = [
-    "03_the_best_step",
-    pytest.param("00_start_here", marks=pytest.mark.heavy),
-]  # all take minutes: `make site`
+SMALL = pytest.param("00_start_here", marks=pytest.mark.heavy)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +42,21 @@ def window():
         yield page
 
 
-@pytest.fixture(scope="module", params=BUILT)
+@pytest.fixture
+def go(site, window):
+    """Go to a page from disk. Nothing may go wrong in it."""
+    troubles = lab.listen(window, from_disk=True)
+    yield lambda name: window.goto((site / f"{name}.html").as_uri())
+    assert troubles == []
+
+
+@pytest.fixture(scope="module", params=["03_the_best_step", SMALL])  # all take minutes: `make site`
 def opened(request, site, window):
     """A page from disk. Nothing may go wrong in it."""
     if not (site / f"{request.param}.html").exists():
         path = ROOT / "notebooks" / f"{request.param}.ipynb"
         build.Writer(site).notebook(path, build.handed_over(path))
-    page = window.context.browser.new_page(viewport={"width": 1500, "height": 1000}, offline=True)
+    page = window.context.browser.new_page(viewport=lab.WINDOW, offline=True)
     troubles = lab.listen(page, from_disk=True)
     page.goto((site / f"{request.param}.html").as_uri())
     page.locator("mjx-container").first.wait_for(timeout=20_000)
@@ -63,31 +66,23 @@ def opened(request, site, window):
 
 
 def test_cells_run_again_when_code_changes_and_not_for_text(tmp_path, monkeypatch):
-    executed, started = importlib.import_module("executed"), []
-    package = shutil.copytree(
-        executed.PACKAGE, tmp_path / "efisher_teach", ignore=shutil.ignore_patterns("*.pyc")
-    )
+    no_bytes, started = shutil.ignore_patterns("*.pyc"), []
+    package = shutil.copytree(executed.PACKAGE, tmp_path / "efisher_teach", ignore=no_bytes)
     monkeypatch.setattr(executed, "PACKAGE", package)
     monkeypatch.setattr(executed, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(executed.NotebookClient, "execute", lambda client, env: started.append(client))
     book = nbformat.read(ROOT / "notebooks" / "03_the_best_step.ipynb", as_version=4)
-    text, cell = (
-        book.cells[0],
-        next(cell for cell in book.cells if cell.cell_type == "code" and "Explorer" in cell.source),
-    )
-    scene, script = (
-        package / "figures" / "scenes" / "solid.py",
-        package / "browser" / "static" / "explorer.js",
-    )
+    cell = next(cell for cell in book.cells if cell.cell_type == "code" and "Explorer" in cell.source)
+    scene, script = package / "figures/scenes/solid.py", package / "browser/static/explorer.js"
 
     def runs():
-        before = len(started)
-        nbformat.write(book, tmp_path / "03_the_best_step.ipynb")
-        executed.handed_over(tmp_path / "03_the_best_step.ipynb")
+        before, path = len(started), tmp_path / "03_the_best_step.ipynb"
+        nbformat.write(book, path)
+        executed.handed_over(path)
         return len(started) - before
 
     assert [runs(), runs()] == [1, 0]
-    text.source += " More of it."
+    book.cells[0].source += " More of it."
     script.write_text(script.read_text() + "// more of it")
     assert runs() == 0
     scene.write_text(scene.read_text().replace("0", "1", 1))
@@ -98,16 +93,16 @@ def test_cells_run_again_when_code_changes_and_not_for_text(tmp_path, monkeypatc
     assert runs() == 1
 
 
+PROSE = """(main) => {
+    const copy = main.cloneNode(true);
+    copy.querySelectorAll("script, style, pre, code, mjx-container").forEach((node) => node.remove());
+    return copy.textContent;
+  }"""
+
+
 def test_formulas_are_set_and_solutions_are_folded(opened):
-    text = opened.locator("main").evaluate(
-        """(main) => {
-            const copy = main.cloneNode(true);
-            copy.querySelectorAll("script, style, pre, code, mjx-container").forEach((node) => node.remove());
-            return copy.textContent;
-        }"""
-    )
-    assert "$" not in text
-    assert "\\" not in text
+    text = opened.locator("main").evaluate(PROSE)
+    assert not {"$", "\\"} & {*text}
     solutions = opened.locator("details")
     assert solutions.count() >= 1
     assert not opened.locator("details[open]").count()
@@ -122,23 +117,18 @@ def test_notebooks_shut_nobody_out_before_a_guess(opened):
 def test_a_screen_reader_hears_a_page_and_its_question(opened):
     heard = lab.hear(opened.locator("body"))
     headings = [phrase.split(", ", 1)[1] for phrase in heard if phrase.startswith("heading, ")]
-    titles = opened.locator(
-        "main > :is(h1, h2, h3), main .text_cell_render > :is(h1, h2, h3)"
-    ).all_inner_texts()
+    titles = opened.locator("main :is(h1, h2, h3):is(main > *, .text_cell_render > *)").all_inner_texts()
     assert len(titles) > 5
-    assert [title for title in headings if title.rpartition(", level ")[0] in titles] == [
-        f"{title}, level {1 + (place > 0)}" for place, title in enumerate(titles)
-    ]
+    expected = [f"{title}, level {1 + (place > 0)}" for place, title in enumerate(titles)]
+    assert [title for title in headings if title.rpartition(", level ")[0] in titles] == expected
     assert heard.index("main") < heard.index(f"heading, {titles[0]}, level 1")
-    assert not {"button", "slider", "image", "textbox", "combobox", "radio", "link"} & {*heard}, (
-        "it has no name"
-    )
+    nameless = {"button", "slider", "image", "textbox", "combobox", "radio", "link"} & {*heard}
+    assert nameless == set()
     card = opened.locator(".ef-question .ef-card").first
     heard = lab.hear(card)
     assert card.locator(".ef-said").inner_text().strip() in heard
     options = card.locator("fieldset label").all_inner_texts()
     radios = [phrase for phrase in heard if phrase.startswith("radio, ")]
-    assert len(radios) == len(options)
     assert all(phrase.startswith(f"radio, {said}") for phrase, said in zip(radios, options, strict=True))
     assert any(phrase.startswith("slider, how sure are you?") for phrase in heard)
     assert lab.turned_signs(opened.locator("main")) == []
@@ -196,20 +186,17 @@ def test_pages_are_small_and_lead_on(site):
         for source in re.findall(r'src="([^"]+)"', without_data):
             assert (site / source).exists(), f"{name}: {source}"
         assert 'rel="prev"' in text or name == "index.html", name
-        for book in build.BOOKS:
-            assert f'<li data-page="{book.stem}"><a href="{book.stem}.html"' in text, (
-                f"{name} lacks {book.stem}"
-            )
+        listed = re.findall(r'<li data-page="(\w+)"><a href="\1.html"', text)
+        assert set(listed) >= {book.stem for book in build.BOOKS}, name
     cards = pages["index.html"].partition('<ol class="cards">')[2]
     assert len(re.findall(r"<img .*?<span>\d+ min</span><p>\S", cards)) == len(build.BOOKS) > 10
 
 
-def test_controls_load_their_states_from_files_beside_the_page(site, window):
+def test_controls_load_their_states_from_files_beside_the_page(site, window, go):
     parts = [*(site / "assets" / "parts").iterdir()]
     assert parts
     assert max(path.stat().st_size for path in parts) <= 100_000
-    troubles = lab.listen(window, from_disk=True)
-    window.goto((site / "03_the_best_step.html").as_uri())
+    go("03_the_best_step")
     lab.guess_all(window)
     root = window.locator(".ef-explorer[data-serial]:has(select)").first
     window.locator(".ef-page").first.scroll_into_view_if_needed()
@@ -221,7 +208,6 @@ def test_controls_load_their_states_from_files_beside_the_page(site, window):
     explorer.turn = -60
     seen = lab.read_when(root, lambda seen: seen["words"] == explorer.words and not seen["busy"])
     assert seen["serial"] > before["serial"]
-    assert troubles == []
 
 
 def test_old_addresses_lead_on_to_the_same_section(site, window):
@@ -249,26 +235,22 @@ def test_readme_leads_to_the_site():
     assert link == picture == f"https://{owner}.github.io/{name}/"
 
 
-OTHERS = [path.stem for path in build.PAPERS if path.stem != "teaching"] + ["api/efisher_teach"]
+PAGES = ["index", "api/efisher_teach", *(path.stem for path in build.PAPERS)]
 
 
-@pytest.mark.parametrize(
-    "name", ["index", "teaching", *(pytest.param(other, marks=pytest.mark.heavy) for other in OTHERS)]
-)
-def test_front_page_and_papers_work_and_shut_nobody_out(site, window, name):
-    troubles = lab.listen(window, from_disk=True)
-    window.goto((site / f"{name}.html").as_uri())
+@pytest.mark.parametrize("name", gallery.usual(PAGES, "index", "teaching"))
+def test_front_page_and_papers_work_and_shut_nobody_out(window, go, name):
+    go(name)
     for scheme, paper in (("dark", "rgb(23, 24, 26)"), ("light", "rgb(255, 255, 255)")):
         window.emulate_media(color_scheme=scheme)
         assert window.evaluate("getComputedStyle(document.body).backgroundColor") == paper
     assert lab.barriers(window) == []
-    assert troubles == []
 
 
 @pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
-def test_the_first_screen_has_a_figure_to_drag(site, window, width, height):
+def test_the_first_screen_has_a_figure_to_drag(window, go, width, height):
     window.set_viewport_size({"width": width, "height": height})
-    window.goto((site / "index.html").as_uri())
+    go("index")
     explorer = window.locator(".ef-explorer[data-serial]")
     explorer.wait_for(timeout=20_000)
     for part in ("canvas", ".ef-axis input"):
@@ -295,29 +277,25 @@ MEASURE = """() => [...document.querySelectorAll(".text_cell_render > p")]
   })"""
 
 
+CUT = """(blocks) => blocks.filter((pre) => pre.scrollWidth > pre.clientWidth)
+  .map((pre) => [getComputedStyle(pre).overflowX, getComputedStyle(pre).backgroundAttachment])"""
+
+
 def test_text_is_as_wide_as_eyes_like_it_and_code_is_never_cut(opened):
     opened.set_viewport_size({"width": 1366, "height": 768})
     assert 60 <= statistics.median(opened.evaluate(MEASURE)) <= 75
-    left, right = opened.evaluate(
-        """() => {
-            const [room, text] = [".room", "main"].map((each) => document.querySelector(each).getBoundingClientRect());
-            return [text.left - room.left, room.right - text.right];
-        }"""
-    )
-    assert abs(left - right) <= 1
+    room, text = (opened.locator(part).bounding_box() for part in (".room", "main"))
+    assert abs((text["x"] - room["x"]) - (room["width"] - text["width"]) / 2) <= 1, "it is not in the middle"
     for width in (390, 1366):
         opened.set_viewport_size({"width": width, "height": 768})
-        signs = opened.locator("pre").evaluate_all(
-            """(blocks) => blocks.filter((pre) => pre.scrollWidth > pre.clientWidth)
-                .map((pre) => [getComputedStyle(pre).overflowX, getComputedStyle(pre).backgroundAttachment])"""
-        )
+        signs = opened.locator("pre").evaluate_all(CUT)
         assert all(scrolls == "auto" and "scroll" in shadow for scrolls, shadow in signs)
         assert signs or width > 390
 
 
-def test_contents_are_a_drawer_for_keys_where_there_is_no_room(site, window):
+def test_contents_are_a_drawer_for_keys_where_there_is_no_room(window, go):
     window.set_viewport_size({"width": 390, "height": 844})
-    window.goto((site / "03_the_best_step.html").as_uri())
+    go("03_the_best_step")
     contents, button = window.locator("#contents"), window.locator(".bar .menu")
     assert not contents.is_visible()
     button.focus()
@@ -397,7 +375,7 @@ def test_without_scripts_or_under_a_strict_policy_there_are_pictures_with_words(
     assert thrown == []
     gallery.explorer("the_best_step").to_html(site / "alone.html")
     page.goto("https://course.test/alone.html")
-    assert page.locator("img").get_attribute("alt") in gallery.shown("the_best_step")[0].title
+    assert page.locator("img").get_attribute("alt") in gallery.explorer("the_best_step").scene.title
     assert page.locator("main p").inner_text() == gallery.explorer("the_best_step").words
     context.close()
 
@@ -421,6 +399,5 @@ def test_pages_bear_paper_large_letters_and_the_other_direction(site, window):
     for figure in page.locator(".ef-page").all():
         assert figure.is_visible()
         assert figure.locator("figcaption, .ef-words").first.is_visible()
-    cut = "(blocks) => blocks.filter((pre) => pre.scrollWidth > pre.clientWidth).length"
-    assert page.locator("pre").evaluate_all(cut) == 0
+    assert page.locator("pre").evaluate_all(CUT) == []
     page.close()
