@@ -5,6 +5,7 @@ import numpy as np
 import oracles
 import pytest
 
+import efisher_teach as ef
 from efisher_teach.figures import plane
 
 
@@ -49,3 +50,10 @@ def test_where_two_directions_are_one_the_plane_takes_the_next():
     np.testing.assert_allclose(basis[:, 0], along / 5, rtol=1e-6)
     np.testing.assert_allclose(basis.T @ basis, np.eye(2), atol=1e-6)
     np.testing.assert_allclose(basis @ (basis.T @ other), other, atol=1e-6)
+
+
+def test_a_change_that_overflows_is_a_million_and_one_that_is_undefined_is_no_number():
+    x = jnp.array([1.0, -1.0, -2.0])  # log 2, log 0, and the logarithm of -1
+    problem = ef.linear_regression()._replace(params=jnp.zeros(1), x=x, y=x)
+    problem = problem._replace(loss_fn=lambda params, x, y: jnp.log(1 + params[0] * x))
+    np.testing.assert_allclose(plane.changes(problem, jnp.ones(1)), [np.log(2), -1e6, np.nan], rtol=1e-6)

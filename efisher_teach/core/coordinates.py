@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from efisher_teach import errors
+from efisher_teach.core import solve
 from efisher_teach.core.precision import dot
 
 
@@ -202,6 +203,45 @@ def enter(coordinates: Coordinates, theta: Float[Array, " p"]) -> Float[Array, "
         errors.reject("params", f"what {chart} describes", got, "Choose another.")
     _require_inside(chart, theta, psi, back, J)
     return psi
+
+
+def steps_in_units(
+    factors: solve.Spectrum,
+    eigenvalues: Float[Array, " r"],
+    dampings: Float[Array, " m"],
+    budget: Real[ArrayLike, ""],
+) -> tuple[Float[Array, "m p"], Float[Array, "m n"], Float[Array, " m"], Float[Array, " m"]]:
+    """The steps of cost c for many ε, of the same model in other units along the eigenvectors of C.
+
+    To turn μ into μ' is to write θ = V diag √(μ'/μ) Vᵀψ: in ψ the eigenvalues of C are μ', and g is √μ'h along them. So
+    the step in ψ is -η√μ'h/(μ' + ε), and each loss sees -ημ'h/(μ' + ε).
+
+    Args:
+        factors: The `spectrum` of G.
+        eigenvalues: μ' (r,), 0 where μ is 0.
+        dampings: ε ≥ 0, (m,).
+        budget: c > 0.
+
+    Returns:
+        The steps in θ (m, p); what they predict for each loss (m, n); their lengths in ψ (m,); and their lengths where
+        η is that of ε = 0 throughout (m,).
+
+    Examples:
+        >>> from efisher_teach.core.solve import spectrum
+        >>> factors = spectrum(jnp.array([[1.0, 0.0], [0.0, 2.0]]))  # μ = 2 and ½
+        >>> found = steps_in_units(factors, factors.eigenvalues, jnp.array([0.0, 0.5]), 0.01)
+        >>> print(found[0])  # as of `damping_path`, in units as they are
+        [[-0.1   -0.05 ]
+         [-0.075 -0.06 ]]
+    """
+    old, V, U = factors
+    h = jnp.where(old > 0, jnp.sum(U, axis=0) / jnp.sqrt(len(U)), 0)
+    kept = solve.quotient(eigenvalues, eigenvalues + dampings[:, None]) * h
+    rate, constant = (jnp.sqrt(budget / jnp.sum(each**2, axis=-1)) for each in (kept, h))
+    length = jnp.linalg.norm(solve.quotient(kept, jnp.sqrt(eigenvalues)), axis=1)
+    kept = rate[:, None] * kept
+    delta = -dot(solve.quotient(kept, jnp.sqrt(old)), V.T)
+    return delta, -jnp.sqrt(len(U)) * dot(kept, U.T), rate * length, constant * length
 
 
 def _require_invertible(A: jax.Array) -> None:

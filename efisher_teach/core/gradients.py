@@ -9,11 +9,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from efisher_teach import errors
+from efisher_teach.core.precision import dot
 
 
 def of_each(function: Callable, x: PyTree, y: PyTree, chunk_size: int | None = None) -> PyTree:
@@ -152,6 +154,42 @@ def loss_changes(
     changes = after - per_example_losses(loss_fn, params, x, y)
     errors.finite_rows("delta", changes, "It leads where these losses are infinite or undefined: shorten it.")
     return changes
+
+
+def remainders(
+    loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real[Array, " p"], radii: np.ndarray
+) -> Float[Array, "m n"]:
+    """What first order leaves out of each change of a loss, on the way along a step: ℓᵢ(θ + rΔ) - ℓᵢ(θ) - r gᵢᵀΔ.
+
+    By Taylor it is ∫₀ʳ (r - u)ℓ″(u)du, where nothing cancels. ℓ″ is taken at 16 places of the step, and the polynomial
+    through them is integrated.
+
+    Args:
+        loss_fn: `loss_fn(params, x, y)`, the loss of one example, a scalar.
+        params: The parameters θ, any pytree.
+        x: Inputs, one example a row (n, …).
+        y: Targets, one example a row (n, …).
+        delta: The step Δ (p,).
+        radii: r (m,), in (0, 1].
+
+    Returns:
+        The remainders (m, n), in the unit of the loss.
+
+    Examples:
+        >>> loss_fn = lambda theta, x, y: (theta - y) ** 2 / 2
+        >>> y = jnp.array([1.0, -1.0])
+        >>> print(remainders(loss_fn, 0.0, y, y, jnp.array([2.0]), np.array([0.5, 1.0])))  # ½(2r)², of both
+        [[0.5 0.5]
+         [2.  2. ]]
+    """
+    flat, unravel = ravel_pytree(params)
+    nodes = (1 - np.cos(np.pi * np.linspace(0, 1, 16))) / 2
+    powers = np.arange(len(nodes))
+    integrals = radii[:, None] ** (powers + 2) / ((powers + 1) * (powers + 2))
+    weights = np.linalg.solve(np.vander(nodes, increasing=True).T, integrals.T).T
+    losses = jax.jacfwd(jax.jacfwd(lambda u: per_example_losses(loss_fn, unravel(flat + u * delta), x, y)))
+    bends = jax.vmap(losses)(jnp.asarray(nodes, flat.dtype))
+    return dot(jnp.asarray(weights, flat.dtype), bends)
 
 
 def mean_gradient(G: Float[Array, "n p"]) -> Float[Array, " p"]:

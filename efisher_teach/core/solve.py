@@ -283,13 +283,3 @@ def same_sample(argument: str, g: jax.Array, outside: jax.Array) -> None:
             "come from different examples (another batch, a running average, weight decay in one of them), or g is "
             f"lost in the rounding of {argument}: use a larger damping, or solve_dual(G)."
         )
-
-
-def solve_two_by_two(A: Float[Array, "2 2"], b: Float[Array, "2 ..."]) -> Float[Array, "2 ..."]:
-    """A⁻¹b for a positive definite A (2, 2), in closed form: a table of many states takes no factorisation.
-
-    The determinant is kept off 0 where only rounding is left of it.
-    """
-    (a, c), (_, d) = A
-    determinant = jnp.maximum(a * d - c * c, 1e-7 * (a + d) ** 2)
-    return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / jnp.maximum(determinant, 1e-30)

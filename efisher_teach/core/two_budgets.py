@@ -4,6 +4,7 @@ Stationarity is g + 2λ₁CΔ + 2λ₂Δ = 0, so Δ = -η(C + εI)⁻¹g with η
 rate between the two budgets.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -121,6 +122,34 @@ def solve_two_budgets(
 def ratio(G: Float[Array, "n p"], delta: Float[Array, " p"]) -> Float[Array, ""]:
     """R = ΔᵀCΔ/‖Δ‖², the cost of a step per squared length."""
     return quotient(jnp.mean(dot(G, delta) ** 2), jnp.sum(delta**2))
+
+
+@partial(jax.jit, inline=True)
+def ratio_curve(
+    G: Float[Array, "n p"],
+) -> tuple[Float[Array, "_ p"], Float[Array, " m"], Float[Array, " m"], Float[Array, " 2"]]:
+    """R(ε) along the directions (C + εI)⁻¹g, from far below the least eigenvalue that matters to far above them all.
+
+    Args:
+        G: Per-example gradients (n, p).
+
+    Returns:
+        The directions (m + 2, p), of which the first is C⁺g and the last g; ε of those between (m,); R there (m,); and
+        its ends, R(0) and R(∞).
+
+    Examples:
+        >>> from efisher_teach.core.two_budgets import ratio_curve
+        >>> _, dampings, ratios, ends = ratio_curve(jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+        >>> print(ends, bool((jnp.diff(ratios) > -1e-6).all()))  # R(∞) = gᵀCg/‖g‖² for C = diag(½, 2), g = [½, 1]
+        [0.8 1.7] True
+    """
+    g, factors = jnp.mean(G, axis=0), factor(G)
+    largest = factors.eigenvalues[0]
+    kept = jnp.where(factors.eigenvalues > 1e-5 * largest, factors.eigenvalues, largest)
+    dampings = jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
+    undamped, damped = solve_spectral(factors, 0.0), solve_spectral(factors, dampings)
+    ratios, ends = jax.vmap(ratio, (None, 0))(G, damped), jnp.stack([ratio(G, undamped), ratio(G, g)])
+    return jnp.concatenate([undamped[None], damped, g[None]]), dampings, ratios, ends
 
 
 def _crossing(factors: Spectrum, wanted: Float[Array, ""]) -> Float[Array, ""]:

@@ -19,7 +19,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Text
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from efisher_teach.figures.ink import CONSTRAINT, FAINT, INK
 
@@ -118,33 +118,58 @@ def _joined(points: np.ndarray) -> np.ndarray:
     return np.reshape(points, (-1, 2)).T
 
 
-def set_up(axes: Axes, *, log: str = "", zero: bool = False, **properties: Any) -> None:
+def set_up(axes: Axes, *, log: str = "", plain: str = "", zero: bool = False, **properties: Any) -> None:
     """Set a panel up: which of its axes are logarithmic, such as "xy"; a faint line at y = 0; and what `axes.set` sets.
 
-    Between the powers of ten a logarithmic axis has no numbers.
+    Between the powers of ten a logarithmic axis has no numbers. Where few decades are in view, one of the `plain` has
+    numbers at 1, 2 and 5 of each, and they are written out.
     """
+    sides = {"x": axes.xaxis, "y": axes.yaxis}
     for name in log:
         axes.set(**{f"{name}scale": "log"})
-        {"x": axes.xaxis, "y": axes.yaxis}[name].set_minor_formatter(NullFormatter())
+        sides[name].set_minor_formatter(NullFormatter())
     axes.set(**properties)
+    for name in plain:
+        low, high = sides[name].get_view_interval()
+        sides[name].set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+        sides[name].set_major_formatter("{x:g}")
+        sides[name].set_minor_locator(NullLocator())
     if zero:
         axes.axhline(0, color=FAINT, lw=1)
 
 
-def centre(axes: Axes, reach: np.ndarray, aspect: float, **properties: Any) -> None:
+def loss_panel(
+    axes: Axes, count: int, limits: Any, who: str = "of the examples", unit: str = ", in √c"
+) -> None:
+    """Set up a panel of the changes of `count` losses: a place for each example, and a faint line at 0."""
+    set_up(axes, zero=True, xlim=(-1, count), ylim=limits, xticks=[])
+    axes.set(xlabel=f"{count} {who}", title=f"Change of each loss{unit}")
+
+
+def centre(axes: Axes, reach: np.ndarray, aspect: float = 1.0, **properties: Any) -> None:
     """Set up a panel of steps: no step is a dot in the middle, and `reach` are half sides.
 
     One scale on both axes, where the panel is `aspect` times as wide as high and the half sides are as well.
     """
-    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), **properties)
+    about_the_middle(axes, reach, **properties)
     if np.isclose(reach[0], aspect * reach[1]):
         axes.set_aspect("equal")
     axes.plot(0, 0, "o", color=CONSTRAINT, ms=5)
 
 
+def about_the_middle(axes: Axes, reach: np.ndarray, **properties: Any) -> None:
+    """Set up a panel whose half sides are `reach`, with what `axes.set` sets."""
+    axes.set(xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]), **properties)
+
+
 def contours(axes: Axes, sides: Any, height: Any, levels: Any) -> QuadContourSet:
     """Draw faint contours of heights (y, x) over a grid with the sides x and y."""
     return axes.contour(*sides, height, levels=levels, colors=FAINT, linewidths=0.9, linestyles="solid")
+
+
+def contours_of(axes: Axes, landscape: Any, levels: Any) -> QuadContourSet:
+    """Draw faint contours of a loss over a view: a `plane.landscape`, and the half sides of the view, `reach`."""
+    return contours(axes, np.outer(landscape["reach"], landscape["grid"]), landscape["loss"], levels)
 
 
 def key(axes: Axes, corner: Corner, *entries: tuple[str, str]) -> list[Text]:

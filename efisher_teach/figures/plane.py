@@ -6,14 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import per_example_gradients, per_example_losses
+from efisher_teach.core.gradients import mean_gradient, per_example_gradients, per_example_losses
+from efisher_teach.core.matrices import quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import spectrum
+from efisher_teach.core.solve import Spectrum, solve_spectral, spectrum
 
 WIDEST = 0.04  # the budget that every view has room for, so that a change of budget needs no new picture
 FARTHEST = 12.0  # in √c: where changes of losses that would leave the view stay
@@ -82,12 +84,21 @@ def only(problem: Problem, rows: Any) -> Problem:
 
 
 def changes(problem: Problem, delta: jax.Array) -> jax.Array:
-    """The true change of each loss under a step (p,); one that overflows is a million."""
+    """The true change of each loss under a step (p,); one that overflows is a million, one that is undefined is NaN."""
     flat, unravel = ravel_pytree(problem.params)
     losses = partial(per_example_losses, problem.loss_fn)
     after = losses(unravel(flat + delta.astype(flat.dtype)), problem.x, problem.y)
-    change = after - losses(problem.params, problem.x, problem.y)
-    return jnp.clip(jnp.nan_to_num(change, nan=1e6, posinf=1e6), -1e6, 1e6)
+    return jnp.clip(after - losses(problem.params, problem.x, problem.y), -1e6, 1e6)
+
+
+def place_of(value: Any, values: Any) -> jax.Array:
+    """The place of the nearest of some values."""
+    return jnp.argmin(jnp.abs(jnp.asarray(values, float) - value))
+
+
+def nearest(values: np.ndarray, value: float) -> float:
+    """The one of some positive values that is the fewest times larger or smaller."""
+    return float(values[np.argmin(abs(np.log(values / value)))])
 
 
 def points(x: Any, y: Any) -> jax.Array:
@@ -151,6 +162,17 @@ def ellipse(G: jax.Array, basis: jax.Array, points: int, thinnest: float = 0.0) 
     return dot(circle(points, G.dtype) / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
 
 
+def level_curve(M: jax.Array, level: Any, farthest: Any, points: int = 97, guide: float = 1e-2) -> jax.Array:
+    """Points (N, 2) where ΔᵀMΔ is `level`: an ellipse or, for a matrix of rank one, two lines, which are cut far away.
+
+    Eigenvalues below the part `guide` of the largest do not guide where on the curve the points are.
+    """
+    eigenvalues, V = jnp.linalg.eigh(M)
+    eigenvalues = jnp.maximum(eigenvalues, guide * eigenvalues[1])
+    toward = unit(dot(circle(points, M.dtype) / jnp.sqrt(eigenvalues), V.T))
+    return toward * jnp.sqrt(level / jnp.maximum(quadratic_form(M, toward), level / farthest**2))[:, None]
+
+
 def no_farther(points: jax.Array, farthest: float | jax.Array) -> jax.Array:
     """Points (…, d) as they are, but for those farther from the origin than that: they are drawn nearer."""
     return points * jnp.minimum(1, farthest / jnp.linalg.norm(points, axis=-1, keepdims=True))
@@ -159,6 +181,23 @@ def no_farther(points: jax.Array, farthest: float | jax.Array) -> jax.Array:
 def inside(points: jax.Array, reach: jax.Array | float) -> jax.Array:
     """Points (…, 2) as they are, but for those beyond a view of such half sides: they are drawn at its edge."""
     return points / jnp.maximum(1, jnp.max(jnp.abs(points) / reach, axis=-1, keepdims=True))
+
+
+def plane_of_steps(G: jax.Array, factors: Spectrum) -> jax.Array:
+    """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
+    return plane_of(-mean_gradient(G), -solve_spectral(factors, 0.0))
+
+
+def while_inside(points: jax.Array, limits: jax.Array) -> jax.Array:
+    """A line (N, 2) that stops where it leaves a view of such lower left and upper right, or jumps half across it.
+
+    From there on its last good point is repeated.
+    """
+    low, high = limits
+    jump = jnp.diff(points, axis=0, prepend=points[:1])
+    good = jnp.isfinite(points) & (points >= low) & (points <= high) & (jnp.abs(jump) <= (high - low) / 2)
+    last = jnp.sum(jnp.cumprod(jnp.all(good, axis=-1))) - 1
+    return points[jnp.minimum(jnp.arange(len(points)), jnp.maximum(last, 0))]
 
 
 @partial(jax.jit, inline=True)
@@ -185,7 +224,7 @@ def turned(one: ArrayLike, other: ArrayLike) -> jax.Array:
     return jnp.rad2deg(jnp.atan2(x * other_y - y * other_x, x * other_x + y * other_y))
 
 
-def fit(reach: jax.Array, aspect: float, room: float = 1.0) -> jax.Array:
+def fit(reach: jax.Array, aspect: float = 1.0, room: float = 1.0) -> jax.Array:
     """Half sides of a view with one scale on both axes, `aspect` times as wide as high, that has room for `reach`."""
     return room * jnp.maximum(reach[1], reach[0] / aspect) * jnp.array([aspect, 1.0])
 
@@ -200,6 +239,12 @@ def rectangles(x: jax.Array, height: jax.Array, width: float) -> jax.Array:
     left, right, zero = x - width / 2, x + width / 2, jnp.zeros_like(height)
     corners = [(left, zero), (left, height), (right, height), (right, zero)]
     return jnp.stack([jnp.stack(corner, axis=-1) for corner in corners], axis=-2)
+
+
+def strip(sides: tuple[float, float], middle: Any, half: Any) -> jax.Array:
+    """Corners (1, 4, 2) of a horizontal strip from side to side."""
+    left, right = sides
+    return points(jnp.array([left, right, right, left]), middle + half * jnp.array([-1, -1, 1, 1]))[None]
 
 
 def bars(height: jax.Array) -> jax.Array:

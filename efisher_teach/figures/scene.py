@@ -90,6 +90,11 @@ def nothing(panels: Mapping[str, Axes], background: Mapping[str, Any]) -> None:
     """Draw nothing that stands still."""
 
 
+def empty(data: Any) -> dict[str, jax.Array]:
+    """The background of a scene whose `still` needs no numbers."""
+    return {}
+
+
 class Scene(NamedTuple):
     """A figure as a function. `background`, `respond` and `still` are pure and module-level, so they are compiled once.
 

@@ -81,10 +81,11 @@ def tabulate(scene: Scene) -> Table:
 def _require_finite(scene: Scene, name: str, array: np.ndarray, depends: tuple[int, ...]) -> None:
     if np.isfinite(array).all():
         return
-    where = np.argwhere(~np.isfinite(array))[0][: len(depends)]
+    indices = np.argwhere(~np.isfinite(array))[0][: len(depends)]
     axes = [scene.axes[place] for place in depends]
-    state = ", ".join(f"{axis.name} = {axis.values[i]:.3g}" for axis, i in zip(axes, where, strict=True))
-    raise ValueError(f"`{name}` of the scene '{scene.title}' is not finite at {state or 'any state'}.")
+    state = ", ".join(f"{axis.name} = {axis.values[i]:.3g}" for axis, i in zip(axes, indices, strict=True))
+    where = f"`{name}` of the scene '{scene.title}' is not finite at {state or 'any state'}."
+    raise ValueError(f"{where} If a loss is undefined after so long a step, take a smaller budget.")
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=LEAN)

@@ -22,9 +22,23 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import block_diag
 from jaxtyping import Array, ArrayLike, Float, Int, PyTree, Real
 
+from efisher_teach import errors
 from efisher_teach.core.gradients import per_example_jacobians, per_example_losses
+from efisher_teach.core.likelihoods import categorical
 from efisher_teach.core.precision import dot, einsum, solve
 from efisher_teach.core.problems import Problem
+
+
+def require_dense_layers(problem: Problem, *, classes: int, most: int) -> None:
+    """Reject a problem that `stand_ins` cannot write down: no dense layers, other classes, too many parameters."""
+    layers = problem.params if isinstance(problem.params, list) else [{}]
+    dense = all({*layer} == {"W", "b"} for layer in layers)
+    if problem.likelihood is not categorical or not dense or len(layers[-1]["b"]) != classes:
+        got, action = f"params {jax.tree.structure(problem.params)}", "E.g. digits(hidden=(6,), side=4)."
+        errors.reject("problem", f"dense layers with W and b, for {classes} classes", got, action)
+    if (p := ravel_pytree(layers)[0].size) > most:
+        action = "Here F is written down: take fewer units, or digits(side=4)."
+        errors.reject("problem", f"one with at most {most} parameters", f"{p}", action)
 
 
 def stand_ins(
@@ -138,4 +152,38 @@ def directions(
         "diag_empirical": g / diagonal["empirical"],
         "root": g / jnp.sqrt(diagonal["empirical"]),
         "descent": g[None],
+    }
+
+
+def judge(
+    g: Float[Array, " p"], F: Float[Array, "p p"], found: dict[str, Float[Array, "_ p"]]
+) -> dict[str, Float[Array, " names"]]:
+    """What the directions are worth: the decrease of each at equal KL divergence, gᵀu/√(uᵀFu), in parts of the best.
+
+    Args:
+        g: The gradient.
+        F: The Fisher.
+        found: The `directions` u, some of them for several draws of labels.
+
+    Returns:
+        One number a name, in their order: "share", the mean worth of its draws, as "low" and "high" the least and the
+        most, and "cosine", the mean cosine with the direction of the Fisher.
+
+    Examples:
+        >>> from efisher_teach.network.stand_ins import judge
+        >>> g, F = jnp.array([3.0, 4.0]), jnp.diag(jnp.array([1.0, 4.0]))
+        >>> natural = jnp.array([[3.0, 1.0]])  # F⁻¹g
+        >>> print(judge(g, F, {"best": natural, "fisher": natural, "descent": g[None]})["share"])  # 25/√(73 · 13)
+        [1.    1.    0.812]
+    """
+    U, names = jnp.concatenate([*found.values()]), [*found]
+    place = np.repeat(np.arange(len(names)), [len(u) for u in found.values()])
+    worth = dot(U, g) / jnp.sqrt(jnp.sum(dot(U, F) * U, axis=-1))
+    worth /= worth[place == names.index("best")]
+    natural = found["fisher"][0]
+    turn = dot(U, natural) / jnp.linalg.norm(U, axis=-1) / jnp.linalg.norm(natural)
+    average = jnp.asarray((place == np.arange(len(names))[:, None]) / np.bincount(place)[:, None], U.dtype)
+    ends = {"low": jax.ops.segment_min, "high": jax.ops.segment_max}
+    return {"share": dot(average, worth), "cosine": dot(average, turn)} | {
+        name: end(worth, place, len(names)) for name, end in ends.items()
     }

@@ -15,11 +15,12 @@ from jax import lax
 from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import hessian
 from efisher_teach.core.problems import Problem, mean_loss
-from efisher_teach.core.solve import quotient, solve_two_by_two
+from efisher_teach.core.solve import quotient
 from efisher_teach.core.step import empirical_fisher_step
+from efisher_teach.core.two_by_two import solve_two_by_two
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, OTHER, TRUTH
-from efisher_teach.figures.marks import centre, contours, dots, key, label, line, set_up
+from efisher_teach.figures.marks import centre, contours_of, dots, key, label, line, set_up
 from efisher_teach.figures.plane import gradients, no_farther, numbers, over
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 from efisher_teach.network.update import make_update
@@ -28,11 +29,9 @@ BUDGETS = np.logspace(-2.5, -1, 7)
 NO_RADIUS = 1e6
 RADII = np.array([*0.02 * 2.0 ** np.arange(7), NO_RADIUS])
 DAMPINGS = np.logspace(-3, 1, 5)
-STEPS = 80
-LAST = 10  # steps whose promise is compared with what came
+STEPS, LAST = 80, 10  # of a run, and those whose promise is compared with what came
 CONVERGED = 1e-6  # of the first loss
 SHOWN = 1e-9, 1e8  # of the first loss: what lies beyond is drawn at the border
-ASPECT = 1.0  # width by height of the panel of the plane
 MARKS = {
     "steered": line("A", CONSTRAINT, 1.6, dashes=(4, 2)),
     "constant": dots("A", OTHER, 4),
@@ -68,7 +67,7 @@ def a_whole_run(problem: Problem) -> Scene:
         title="A whole run: it converges, stalls or explodes",
         axes=(
             Axis("budget", "budget c", BUDGETS, BUDGETS[3], scientific),
-            Axis("radius", "radius r", RADII, NO_RADIUS, _radius),
+            Axis("radius", "radius r", RADII, NO_RADIUS, lambda r: f"{r:g}" if r < NO_RADIUS else "none"),
             Axis("damping", "damping ε", DAMPINGS, 1.0, lambda value: f"{value:g}"),
         ),
         data={"problem": problem},
@@ -108,17 +107,15 @@ PRESETS = (
 def background(data):
     """Contours of the loss about its optimum, and the first loss."""
     problem = data["problem"]
-    optimum = _optimum(problem)
-    start, loss = problem.params - optimum, partial(mean_loss, problem)
-    found = {"reach": _reach(start), "first": loss(problem.params), "start": start}
-    return found | view.landscape(loss, found["reach"], optimum)
+    (optimum, reach), loss = _frame(problem), partial(mean_loss, problem)
+    found = {"reach": reach, "first": loss(problem.params), "start": problem.params - optimum}
+    return found | view.landscape(loss, reach, optimum)
 
 
 def respond(data, state):
     """Three runs: c enforced within r, a constant η, and that with a steered ε."""
     problem, damping = data["problem"], state["damping"]
-    first, optimum = mean_loss(problem, problem.params), _optimum(problem)
-    reach = _reach(problem.params - optimum)
+    first, (optimum, reach) = mean_loss(problem, problem.params), _frame(problem)
     enforced = {"budget": state["budget"], "radius": state["radius"]}
     step = empirical_fisher_step(gradients(problem), damping=damping, budget=state["budget"])
     constant = {"learning_rate": step.learning_rate}
@@ -129,16 +126,12 @@ def respond(data, state):
     turn = jnp.where(jnp.any(rises), jnp.argmax(rises), STEPS)
     losses = loss, constant_loss, steered_loss
     loss, constant_loss, steered_loss = (jnp.clip(each / first, *SHOWN) for each in losses)
-    came = jnp.sum(jnp.asarray(report.actual_decrease)[-LAST:])
-    promised = jnp.sum(report.predicted_decrease[-LAST:])
-
-    def place(path):
-        return no_farther(path - optimum + 1e-9, 3 * reach[0])  # a place at the optimum has a direction, too
-
+    decreases = report.actual_decrease, report.predicted_decrease
+    came, promised = (jnp.sum(jnp.asarray(each)[-LAST:]) for each in decreases)
+    paths = {"path": path, "constant": constant_path, "steered": steered_path}
+    away = {name: each - optimum + 1e-9 for name, each in paths.items()}  # the optimum has a direction, too
     return {
-        "path": place(path),
-        "constant": place(constant_path),
-        "steered": place(steered_path),
+        **{name: no_farther(each, 3 * reach[0]) for name, each in away.items()},
         "end": view.inside(path[-1] - optimum, reach[0]),
         **over(count, loss=loss, constant_loss=constant_loss, steered_loss=steered_loss),
         **over(count[turn], turn=loss[turn]),
@@ -154,9 +147,8 @@ def respond(data, state):
 def still(panels, background):
     """The plane of the parameters, and the loss with what its end means."""
     plane, loss = panels["A"], panels["B"]
-    sides, levels = np.outer(background["reach"], background["grid"]), 10.0 ** np.arange(-2, 1.1, 0.5)
-    contours(plane, sides, background["loss"], background["first"] * levels)
-    centre(plane, background["reach"], ASPECT, xlabel="θ₁, from the optimum", ylabel="θ₂, from the optimum")
+    contours_of(plane, background, background["first"] * 10.0 ** np.arange(-2, 1.1, 0.5))
+    centre(plane, background["reach"], xlabel="θ₁, from the optimum", ylabel="θ₂, from the optimum")
     plane.plot(*background["start"], "o", color=CONSTRAINT, ms=8, mec="white")
     plane.set_title("The path, over contours of the loss")
     plane.annotate("start", background["start"], xytext=(6, 6), textcoords="offset points")
@@ -172,23 +164,15 @@ def still(panels, background):
     key(loss, "upper right", *runs, ("ε steered (dashed)", CONSTRAINT), ("where it turns", CANDIDATE))
 
 
-def _radius(value: float) -> str:
-    return "none" if value == NO_RADIUS else f"{value:g}"
-
-
-def _reach(start):
-    """Half sides of the view, with the optimum in the middle."""
-    return 2.4 * jnp.linalg.norm(start) * jnp.array([ASPECT, 1.0])
-
-
-def _optimum(problem):
-    """The optimum, by Newton's method."""
+def _frame(problem):
+    """The optimum, by Newton's method, as the middle of the view; and half sides of that."""
 
     def move(params, _):
         of = problem.loss_fn, params, problem.x, problem.y
         return params - solve_two_by_two(hessian(*of), mean_gradient(per_example_gradients(*of))), None
 
-    return lax.scan(move, problem.params, length=8)[0]
+    optimum = lax.scan(move, problem.params, length=8)[0]
+    return optimum, 2.4 * jnp.linalg.norm(problem.params - optimum) * jnp.ones(2)
 
 
 def _run(problem, damping, *, steer=None, **limits):

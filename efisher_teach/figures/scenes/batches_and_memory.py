@@ -8,27 +8,22 @@ help, each with a weight that falls by the factor 1 - 1/M from batch to batch:
     of steps   Δ minimises E_B[(gᵢᵀΔ + η)²] + ε‖Δ - βΔ₋‖²: what the last step gave to earlier batches is kept
 """
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from efisher_teach import errors
+from efisher_teach.core.batches import Moments, misses, moments, steps_with_last, steps_with_matrix
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import solve_two_by_two
+from efisher_teach.core.two_by_two import solve_each
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, DATA, EMPIRICAL_FISHER, OTHER, TRUTH, UNDAMPED
 from efisher_teach.figures.marks import arrow, centre, dots, key, label, line, set_up
 from efisher_teach.figures.plane import from_origin, no_farther, over
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
-BATCHES = 2.0 ** np.arange(7)
-LARGEST = 64
-MEMORIES = 2.0 ** np.arange(6)
-DAMPINGS = np.logspace(-4, 0, 9)
+BATCHES, LARGEST = 2.0 ** np.arange(7), 64
+MEMORIES, DAMPINGS = 2.0 ** np.arange(6), np.logspace(-4, 0, 9)
 RATE = 0.1  # η, the decrease that is asked for
 STEPS, UNCOUNTED, SHOWN = 600, 100, 60  # of a run; those that memories need to fill; those with a dot
 HIGHEST = 1.4  # miss that is shown
@@ -118,46 +113,30 @@ PRESETS = (
 
 def background(data):
     """Room for the steps."""
-    known = _moments(data)
-    longest = RATE * jnp.linalg.norm(_solve(known.C, known.g, 0.0))
+    longest = RATE * jnp.linalg.norm(solve_each(*_known(data)[1], 0.0))
     return {"reach": BEYOND * longest * jnp.array([ASPECT, 1.0])}
 
 
 def respond_by_matrix(data, state):
     """Steps with the running average of C, and the gradient of their own batch."""
-    known, keep = _moments(data), 1 - 1 / state["memory"]
-
-    def follow(average, matrix):
-        average = keep * average + (1 - keep) * matrix
-        return average, average
-
-    _, remembered = lax.scan(follow, known.matrices[0], known.matrices)
-    return _seen(known, state, -RATE * _solve(remembered, known.gradients, state["damping"]))
+    return _seen(data, state, steps_with_matrix)
 
 
 def respond_by_step(data, state):
     """Steps that keep a part of the last one."""
-    known, keep = _moments(data), 1 - 1 / state["memory"]
-
-    def move(last, batch):
-        matrix, g = batch
-        kept = keep * last
-        step = kept - _solve(matrix, RATE * g + dot(matrix, kept[..., None])[..., 0], state["damping"])
-        return step, step
-
-    _, steps = lax.scan(move, jnp.zeros_like(known.gradients[0]), (known.matrices, known.gradients))
-    return _seen(known, state, steps)
+    return _seen(data, state, steps_with_last)
 
 
-def _seen(known, state, steps):
+def _seen(data, state, take):
     """All that is drawn and said of steps (STEPS, 7, 2), of batches of each size."""
-    steps, g = steps[UNCOUNTED:], known.g
-    matrices, gradients = known.matrices[UNCOUNTED:], known.gradients[UNCOUNTED:]
-    own, whole = _missed(steps, matrices, gradients), _missed(steps, known.C, g)
-    full, undamped = (-RATE * _solve(known.C, g, damping) for damping in (state["damping"], 0.0))
-    least = _missed(full[None], known.C, g)
-    here = jnp.argmin(jnp.abs(jnp.asarray(BATCHES) - state["batch"]))
-    sizes, ours, shown = jnp.asarray(BATCHES, g.dtype), steps[:, here], (0.0, HIGHEST)
+    batches, every = _known(data)
+    steps = take(batches, 1 - 1 / state["memory"], state["damping"], RATE)[UNCOUNTED:]
+    counted = Moments(batches.C[UNCOUNTED:], batches.g[UNCOUNTED:])
+    own, whole = (jnp.median(misses(steps, asked, RATE), axis=0) for asked in (counted, every))
+    full, undamped = (-RATE * solve_each(*every, damping) for damping in (state["damping"], 0.0))
+    least = misses(full, every, RATE)
+    here = view.place_of(state["batch"], BATCHES)
+    sizes, ours, shown = jnp.asarray(BATCHES, steps.dtype), steps[:, here], (0.0, HIGHEST)
     mean, length = ours.mean(axis=0), jnp.linalg.norm(full)
     spread = jnp.sqrt(jnp.mean(jnp.sum((ours - mean) ** 2, axis=-1)))
     return {
@@ -188,32 +167,8 @@ def still(panels, background):
     key(served, "lower right", ("all, by the step of all (dashed)", EMPIRICAL_FISHER))
 
 
-def _missed(steps, matrices, gradients):
-    """By how much of η examples miss what they are asked for, √E[(gᵢᵀΔ + η)²]/η; of steps (n, …, 2), their median."""
-    forms = jnp.sum(steps * dot(matrices, steps[..., None])[..., 0], axis=-1)
-    squares = forms + 2 * RATE * jnp.sum(gradients * steps, axis=-1) + RATE**2
-    return jnp.median(jnp.sqrt(jnp.maximum(squares, 0)), axis=0) / RATE
-
-
-class _Moments(NamedTuple):
-    """Of each batch in each size, and of all examples."""
-
-    matrices: jax.Array  # C_B (STEPS, 7, 2, 2)
-    gradients: jax.Array  # g_B (STEPS, 7, 2)
-    C: jax.Array
-    g: jax.Array
-
-
-def _moments(data):
-    """A batch of B examples is the first B of those that were drawn: a larger one keeps the examples of a smaller."""
-    G, sizes = view.gradients(data["problem"]), np.array(BATCHES, int)
-    rows = G[data["drawn"]]
-    matrices = jnp.cumsum(rows[..., None] * rows[..., None, :], axis=1)[:, sizes - 1] / sizes[:, None, None]
-    gradients = jnp.cumsum(rows, axis=1)[:, sizes - 1] / sizes[:, None]
-    return _Moments(matrices, gradients, dot(G.T, G) / len(G), G.mean(axis=0))
-
-
-def _solve(C, g, damping):
-    """(C + εI)⁻¹g (…, 2), of many matrices (…, 2, 2) at once."""
-    damped = C + damping * jnp.eye(2, dtype=g.dtype)
-    return jnp.vectorize(solve_two_by_two, signature="(a,a),(a)->(a)")(damped, g)
+def _known(data):
+    """The moments of every batch in each size (STEPS, 7), and those of all examples."""
+    G = view.gradients(data["problem"])
+    batches = moments(G, data["drawn"], tuple(BATCHES.astype(int).tolist()))
+    return batches, Moments(dot(G.T, G) / len(G), G.mean(axis=0))

@@ -18,12 +18,12 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import solve_two_by_two
 from efisher_teach.core.step import step_along
+from efisher_teach.core.two_by_two import solve_each, solve_two_by_two
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
 from efisher_teach.figures.marks import arrow, centre, dots, key, line, set_up
-from efisher_teach.figures.plane import circle, fit, from_origin, gradients, points
+from efisher_teach.figures.plane import fit, from_origin, gradients, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees, scientific
 
 DAMPINGS = np.logspace(-5, 0, 41)
@@ -40,9 +40,7 @@ NAMES = {  # in the picture, and as it is said
 MISTAKES = np.arange(float(len(NAMES)))
 ROWS = MISTAKES[::-1]  # where each mistake stands in the panels at the right
 EDGES = -0.6, len(NAMES) - 0.4  # of these panels
-ASPECT = 1.0  # width by height of the left panel
 FARTHEST = 3.0  # in views: where a curve that leaves the view is cut
-NEEDLE = 1e-2  # eigenvalues below this part of the largest do not guide where points of a curve are
 READINGS = {"spent": "B", "turn": "C"}  # each has a panel, with a dot on a stem for every mistake
 MARKS = {
     "ellipse": line("A", CONSTRAINT, 3.4),
@@ -134,7 +132,7 @@ def background(data):
     reach = jnp.maximum(box, jnp.max(jnp.abs(steps), axis=(0, 1)))
     largest = jnp.maximum(10.0, jnp.max(jnp.abs(turns)))
     return {
-        "reach": fit(reach, ASPECT, 1.15),
+        "reach": fit(reach, room=1.15),
         "spent_limits": jnp.stack([jnp.min(spent) / 2, jnp.max(spent) * 2]),
         "turn_limits": 1.2 * jnp.stack([jnp.minimum(jnp.min(turns), -0.4 * largest), largest]),
     }
@@ -144,7 +142,8 @@ def respond(data, state):
     """Both steps and what they end on, and what all seven spend and turn at this ε."""
     matrices, steps, spent, turns = _mistakes(data, state["damping"])
     G, c, this = gradients(data["problem"]), data["budget"], state["mistake"].astype(int)
-    g, curves = mean_gradient(G), _curves(matrices, c, FARTHEST * jnp.max(background(data)["reach"]))
+    g, farthest = mean_gradient(G), FARTHEST * jnp.max(background(data)["reach"])
+    curves = jax.vmap(plane.level_curve, (0, None, None))(matrices, c, farthest)
     found = {}
     for name, values, start in (("spent", spent, 1.0), ("turn", turns, 0.0)):
         ends = points(values, jnp.asarray(ROWS, float))
@@ -167,7 +166,7 @@ def respond(data, state):
 def still(panels, background):
     """Both steps in the plane of the two parameters; what each mistake spends, and how far it turns the step."""
     both, spent, turns = (panels[letter] for letter in "ABC")
-    centre(both, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂", title="Steps, and what they end on")
+    centre(both, background["reach"], xlabel="Δ₁", ylabel="Δ₂", title="Steps, and what they end on")
     both.locator_params(nbins=5, steps=[1, 2, 5, 10])
     right = ("ΔᵀCΔ = c", CONSTRAINT), ("right step", EMPIRICAL_FISHER)
     key(both, "lower left", *right, ("along −g", DESCENT))
@@ -195,21 +194,10 @@ def _mistakes(data, damping):
     G, c = gradients(data["problem"]), data["budget"]
     g, C = mean_gradient(G), empirical_fisher(G)
     batches = empirical_fisher(jnp.mean(G[data["batches"]], axis=1))
-    centred = gradient_covariance(G)
-    matrices = jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, centred, data["fisher"], C])
+    matrices = jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, gradient_covariance(G), data["fisher"], C])
     dampings = damping * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(G))
-    damped = matrices + dampings[:, None, None] * jnp.eye(2, dtype=g.dtype)
-    v = jax.vmap(solve_two_by_two, (0, None))(damped, g)
+    v = solve_each(matrices, g, dampings)
     v = v.at[1].set(g)  # exactly, up to its length: at a tiny ε the rounding of ggᵀ would turn it
     steps = -v * jnp.sqrt(c / jax.vmap(quadratic_form)(matrices, v))[:, None]
     side = jnp.where(plane.turned(steps[0], g) > 0, -1, 1)
     return matrices, steps, quadratic_form(C, steps) / c, side * plane.turned(steps[0], steps)
-
-
-@partial(jax.vmap, in_axes=(0, None, None))
-def _curves(M, c, farthest):
-    """ΔᵀMΔ = c, (97, 2): an ellipse or, for a matrix of rank one, two lines, which meet far outside the view."""
-    eigenvalues, V = jnp.linalg.eigh(M)
-    eigenvalues = jnp.maximum(eigenvalues, NEEDLE * eigenvalues[1])
-    toward = plane.unit(dot(circle(97, M.dtype) / jnp.sqrt(eigenvalues), V.T))
-    return toward * jnp.sqrt(c / jnp.maximum(quadratic_form(M, toward), c / farthest**2))[:, None]

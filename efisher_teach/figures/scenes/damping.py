@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import mean_gradient
+from efisher_teach.core.coordinates import steps_in_units
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import quotient, solve_spectral, spectrum
+from efisher_teach.core.solve import spectrum
 from efisher_teach.figures import ink, plane
-from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
+from efisher_teach.figures.marks import arrow, centre, dots, key, line, loss_panel, polygons, set_up
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 41)
-SCALES = np.logspace(-3, 1, 5)
-POWERS = np.array([0, 0.5, 1, 1.5])
+FROM_END_TO_END = np.array([0, *DAMPINGS, 1e6])  # with −C⁺g and −g
+SCALES, POWERS = np.logspace(-3, 1, 5), np.array([0, 0.5, 1, 1.5])
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
 STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
@@ -105,9 +105,6 @@ PRESETS = (
     Preset("A little", {"damping": 1e-3, "scale": 1.0, "power": 1.0},
            "What C hardly knows is filtered out: the promise comes closer to the truth.",
            "Which examples still gain as much as without damping?"),
-    Preset("Strong", {"damping": 10.0, "scale": 1.0, "power": 1.0},
-           "Far above every eigenvalue the direction is that of −g.",
-           "What must happen to η so that the step does not shrink to nothing?"),
     Preset("A small C", {"damping": 1e-3, "scale": 1e-3, "power": 1.0},
            "The losses are what they were; C is a thousandth, and the bound has not moved.",
            "Which of the two lengths stays below it, and why does the other one not?"),
@@ -120,11 +117,10 @@ PRESETS = (
 def background(data):
     """Limits that hold for every ε and every budget, so that a change of budget needs no new picture."""
     G, widest = plane.gradients(data["problem"]), plane.WIDEST
-    factors = spectrum(G)
-    outline = jnp.sqrt(widest) * plane.ellipse(G, _basis(G, factors), 181)
-    powers = jnp.asarray(POWERS, G.dtype)
-    of_power = jax.vmap(lambda power: _steps(factors, _dragged(factors, 1.0, power), widest))
-    _, predicted, lengths, _ = of_power(powers)
+    factors, every = spectrum(G), jnp.asarray(FROM_END_TO_END, G.dtype)
+    outline = jnp.sqrt(widest) * plane.ellipse(G, plane.plane_of_steps(G, factors), 181)
+    of_power = jax.vmap(lambda power: steps_in_units(factors, _dragged(factors, 1.0, power), every, widest))
+    _, predicted, lengths, _ = of_power(jnp.asarray(POWERS, G.dtype))
     fall, asked = -jnp.min(jnp.mean(predicted, axis=-1)), predicted[..., :SHOWN] / jnp.sqrt(widest)
     low, high = jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))
     return {
@@ -139,11 +135,11 @@ def respond(data, state):
     """The step at ε, and the path over all ε."""
     problem, budget, damping = data["problem"], data["budget"], state["damping"]
     G, dampings, rms = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype), jnp.sqrt(budget)
-    factors = spectrum(G)
-    basis, eigenvalues = _basis(G, factors), _dragged(factors, state["scale"], state["power"])
-    steps = _steps(factors, eigenvalues, budget)
+    factors, every = spectrum(G), jnp.asarray(FROM_END_TO_END, G.dtype)
+    basis, eigenvalues = plane.plane_of_steps(G, factors), _dragged(factors, state["scale"], state["power"])
+    steps = steps_in_units(factors, eigenvalues, every, budget)
     path, (_, _, lengths, constant_lengths) = dot(steps[0], basis), (each[1:-1] for each in steps)
-    at = 1 + jnp.argmin(jnp.abs(dampings - damping))
+    at = 1 + plane.place_of(damping, dampings)
     delta, predicted, length, constant_length = (each[at] for each in steps)
     held_out = plane.held_out(problem)
     actual, unseen = (plane.changes(each, delta) for each in (problem, held_out))
@@ -153,7 +149,6 @@ def respond(data, state):
         return jax.vmap(lambda t: jnp.mean(plane.changes(each, t * delta)))(stretch)
 
     seen, kept = eigenvalues > 0, eigenvalues / (eigenvalues + damping)
-    places = jnp.arange(SHOWN, dtype=G.dtype)
     return {
         "ellipse": rms * plane.ellipse(G, basis, 181),
         "path": path,
@@ -164,19 +159,17 @@ def respond(data, state):
         **plane.over(dampings, lengths=lengths, constant_lengths=constant_lengths),
         **plane.over(dampings, bounds=rms / 2 / jnp.sqrt(dampings)),
         **plane.over(damping, length_dot=length, constant_dot=constant_length),
-        "bars": plane.rectangles(places, predicted[:SHOWN] / rms, 0.8),
-        **plane.over(places, changes=actual[:SHOWN] / rms),
-        **plane.over(
-            stretch, promised=stretch * jnp.mean(predicted), true=along(problem), held_out=along(held_out)
-        ),
+        "bars": plane.bars(predicted[:SHOWN] / rms),
+        "changes": plane.beside_bars(actual[:SHOWN] / rms),
+        **plane.over(stretch, promised=stretch * jnp.mean(predicted)),
+        **plane.over(stretch, true=along(problem), held_out=along(held_out)),
         **plane.numbers(predicted=jnp.mean(predicted), actual=jnp.mean(actual), unseen=jnp.mean(unseen)),
         **plane.numbers(length=length, constant_length=constant_length, most=eigenvalues[0]),
         "bound": rms / 2 / jnp.sqrt(damping),
         "least": jnp.min(jnp.where(seen, eigenvalues, jnp.inf)),
         "shadow": jnp.mean(dot(G, dot(basis, path[at])) ** 2) / budget,
-        **plane.percent(
-            kept_least=jnp.min(jnp.where(seen, kept, 1)), kept_most=kept[0], worse=jnp.mean(actual > 0)
-        ),
+        **plane.percent(kept_least=jnp.min(jnp.where(seen, kept, 1)), kept_most=kept[0]),
+        **plane.percent(worse=jnp.mean(actual > 0)),
     }
 
 
@@ -196,8 +189,7 @@ def still(panels, background):
     constant = ("constant η (dotted)", ink.OTHER), ("its bound η√ρ/(2√ε)", ink.CONSTRAINT)
     key(length, "upper right", ("c enforced", ink.EMPIRICAL_FISHER), *constant)
 
-    set_up(each, zero=True, xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
-    each.set(xlabel=f"{SHOWN} of the examples", title="Change of each loss, in √c")
+    loss_panel(each, SHOWN, background["change_limits"])
     each.axhline(-1, color=ink.CONSTRAINT, lw=1, ls=(0, (4, 2)))
     key(each, "upper left", ("first order", ink.DATA))
     key(each, "upper right", ("true", ink.TRUTH))
@@ -213,25 +205,3 @@ def _dragged(factors, scale, power):
     """The eigenvalues sμ₁(μ/μ₁)ᵗ; what C does not see it does not see in any unit."""
     eigenvalues, largest = factors.eigenvalues, factors.eigenvalues[0]
     return jnp.where(eigenvalues > 0, scale * largest * (eigenvalues / largest) ** power, 0)
-
-
-def _steps(factors, dragged, budget):
-    """For ε = 0, each ε, and ∞: the step in θ (m, p), what it predicts (m, n), its length, and that of a constant η.
-
-    To drag μ to μ' is to write θ = V diag √(μ'/μ) Vᵀψ: in ψ the eigenvalues of C are μ', and g is √μ'h along them. So
-    the step in ψ is -η√μ'h/(μ' + ε), and each loss sees -ημ'h/(μ' + ε).
-    """
-    eigenvalues, V, U = factors
-    dampings = jnp.asarray([0, *DAMPINGS, 1e6], U.dtype)[:, None]
-    h = jnp.where(eigenvalues > 0, jnp.sum(U, axis=0) / jnp.sqrt(len(U)), 0)
-    kept = quotient(dragged, dragged + dampings) * h
-    rate, constant = (jnp.sqrt(budget / jnp.sum(each**2, axis=-1)) for each in (kept, h))
-    length = jnp.linalg.norm(quotient(kept, jnp.sqrt(dragged)), axis=1)
-    kept = rate[:, None] * kept
-    delta = -dot(quotient(kept, jnp.sqrt(eigenvalues)), V.T)
-    return delta, -jnp.sqrt(len(U)) * dot(kept, U.T), rate * length, constant * length
-
-
-def _basis(G, factors):
-    """An orthonormal basis (p, 2) of the plane of −g and −C⁺g."""
-    return plane.plane_of(-mean_gradient(G), -solve_spectral(factors, 0.0))

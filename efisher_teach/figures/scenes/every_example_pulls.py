@@ -15,9 +15,10 @@ from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
+from efisher_teach.core.two_by_two import root, semi_axes
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, line, polygons, set_up
+from efisher_teach.figures.marks import about_the_middle, arrow, dots, key, line, polygons, set_up
 from efisher_teach.figures.plane import circle, fit, from_origin, numbers, over, points, rectangles, unit
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene
 
@@ -72,6 +73,7 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
     plane.require_examples(problem, 4)
     n = min(len(problem.y), SHOWN)
     noises = np.arange(n // 2 + 1) / n  # one more label at each place
+    turn = jax.random.permutation(jax.random.key(seed), n)
     return Scene(
         title="Every example pulls its own way",
         axes=(
@@ -79,11 +81,7 @@ def every_example_pulls(problem: Problem, *, seed: int = 0) -> Scene:
             Axis("outlier", "longest gradient (thick)", OUTLIER, 1.0, lambda value: f"{value:g}×", 5),
             Axis("noise", "flipped labels", noises, 0.0, lambda value: f"{100 * value:.0f} %", 6),
         ),
-        data={
-            "problem": plane.only(problem, slice(n)),
-            "turn": jax.random.permutation(jax.random.key(seed), n),
-            "noises": jnp.asarray(noises, float),
-        },
+        data={"problem": plane.only(problem, slice(n)), "turn": turn, "noises": jnp.asarray(noises, float)},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -147,18 +145,17 @@ def respond(data, state):
     loud, tip = plane.inside(-dot(cloud[2].astype(g.dtype), G), edge), plane.inside(-G[picked], edge)
 
     rim, places, along = circle(49), jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, unit(g))
-    seen, half, length = jnp.clip(along, -limit, limit), jnp.trace(C) / 2, jnp.linalg.norm(g)
-    spread = jnp.sqrt(jnp.maximum(half**2 - _determinant(C), 0))
+    seen, trace, length = jnp.clip(along, -limit, limit), jnp.trace(C), jnp.linalg.norm(g)
 
     def lengths(noise):
         G, g, _ = _gradients(data, cloud, outlier, noise)
         return jnp.linalg.norm(g), jnp.sqrt(jnp.mean(jnp.sum(G**2, axis=1)))
 
     means, squares = jax.vmap(lengths)(data["noises"])
-    rms, least = jnp.sqrt(2 * half), jnp.sqrt(_determinant(C) / jnp.maximum(half + spread, 1e-30))
+    longest, shortest = semi_axes(C)
     return {
-        "ellipse": dot(rim, _root(C)),
-        "centred": dot(rim, _root(C - jnp.outer(g, g))) - g,
+        "ellipse": dot(rim, root(C)),
+        "centred": dot(rim, root(C - jnp.outer(g, g))) - g,
         **from_origin(arrows=true_tips, turned_arrows=turned_tips, loud=loud, mean_arrow=-g, picked=tip),
         "tips": true_tips,
         "turned_tips": turned_tips,
@@ -169,9 +166,9 @@ def respond(data, state):
         "level": points([0.0, len(G) + 1.0], length),
         **over(example, place=limit * jnp.array([-1.0, 1.0]), along_dot=seen[picked]),
         **over(data["noises"], means=means, squares=squares),
-        **over(noise, mean_dot=length, square_dot=rms),
-        **numbers(count=len(G), mean=length, rms=rms, longest=jnp.sqrt(half + spread), shortest=least),
-        **plane.percent(share=length**2 / jnp.maximum(2 * half, 1e-30), against=jnp.mean(along < 0)),
+        **over(noise, mean_dot=length, square_dot=jnp.sqrt(trace)),
+        **numbers(count=len(G), mean=length, rms=jnp.sqrt(trace), longest=longest, shortest=shortest),
+        **plane.percent(share=length**2 / jnp.maximum(trace, 1e-30), against=jnp.mean(along < 0)),
         **numbers(length=jnp.linalg.norm(G[picked]), along=along[picked]),
     }
 
@@ -179,9 +176,8 @@ def respond(data, state):
 def still(panels, background):
     """The cloud at the left; at the right each arrow's part along the mean, and both averages against the noise."""
     cloud, along, lengths = (panels[letter] for letter in "ABC")
-    across, up = background["reach"]
-    cloud.set(xlim=(-across, across), ylim=(-up, up), aspect="equal")
-    cloud.set(xlabel="along θ₁", ylabel="along θ₂", title="Where each example pulls: −gᵢ")
+    about_the_middle(cloud, background["reach"], aspect="equal", title="Where each example pulls: −gᵢ")
+    cloud.set(xlabel="along θ₁", ylabel="along θ₂")
     rising = background["mean"].prod() > 0  # then arrows, and flipped ones, leave these corners free
     corners = ("upper left", "lower right") if rising else ("upper right", "lower left")
     averages = ("mean −g", DESCENT), ("second moment C", EMPIRICAL_FISHER), ("centred Σ, about −g", OTHER)
@@ -223,13 +219,3 @@ def _gradients(data, cloud, outlier, noise):
     G = jnp.where(_turned(data, noise)[:, None], flipped, true)
     G = jnp.where(longest[:, None], outlier * G, G)
     return G, mean_gradient(G), empirical_fisher(G)
-
-
-def _determinant(A):
-    return jnp.maximum(A[0, 0] * A[1, 1] - A[0, 1] * A[1, 0], 0)
-
-
-def _root(A):
-    """√A of a positive semi-definite A (2, 2), in closed form: a table of many states takes no factorisation."""
-    root = jnp.sqrt(_determinant(A))
-    return (A + root * jnp.eye(2, dtype=A.dtype)) / jnp.sqrt(jnp.maximum(jnp.trace(A) + 2 * root, 1e-30))

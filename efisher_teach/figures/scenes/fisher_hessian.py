@@ -19,7 +19,7 @@ from efisher_teach.core.gradients import per_example_jacobians
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import cholesky, dot, eigh
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import solve_two_by_two
+from efisher_teach.core.two_by_two import solve_two_by_two
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, EMPIRICAL_FISHER, NATURAL
 from efisher_teach.figures.marks import centre, dots, key, line, set_up

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from efisher_teach.core.precision import dot
-from efisher_teach.core.solve import quotient, solve_two_by_two
+from efisher_teach.core.solve import quotient
+from efisher_teach.core.two_by_two import solve_two_by_two
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER, TRUTH
 from efisher_teach.figures.marks import arrow, centre, key, line, polygons, set_up
 from efisher_teach.figures.plane import from_origin, rectangles, unit
-from efisher_teach.figures.scene import Axis, Preset, Scene, degrees, scientific
+from efisher_teach.figures.scene import Axis, Preset, Scene, degrees, empty, scientific
 
 SHARES = np.array([0.75, 0.25])  # of the three, and of the fourth
 ANGLES = np.arange(0.0, 171, 5)
@@ -67,7 +68,7 @@ def four_ways_to_weigh() -> Scene:
             Axis("damping", "damping ε", DAMPINGS, 1e-4, scientific),
         ),
         data={"shares": jnp.asarray(SHARES, float)},
-        background=lambda data: {},
+        background=empty,
         respond=respond,
         marks=MARKS,
         still=still,

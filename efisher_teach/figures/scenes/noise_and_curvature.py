@@ -16,7 +16,8 @@ import numpy as np
 
 from efisher_teach.figures.ink import CANDIDATE, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
 from efisher_teach.figures.marks import centre, dots, key, line, set_up
-from efisher_teach.figures.plane import circle, no_farther, numbers, over, percent, points
+from efisher_teach.figures.misfit import ends_of_runs, form, gaps_of_fits
+from efisher_teach.figures.plane import circle, no_farther, numbers, over, percent, place_of, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
 
 NOISES = 2.0 ** np.arange(-2, 0.6, 0.5)
@@ -59,8 +60,9 @@ def noise_and_curvature(*, seed: int = 0) -> Scene:
         How long is the step −C⁻¹g here?
     """
     rng = np.random.default_rng(seed)
-    ends = np.stack([_ends_of_runs(rng, int(batch)) for batch in BATCHES])
-    gaps, scatter = _gaps(rng)
+    runs = {"rate": RATE, "steps": STEPS, "runs": RUNS}
+    ends = np.stack([ends_of_runs(rng, int(batch), **runs) for batch in BATCHES])
+    gaps, scatter = gaps_of_fits(rng, SETS, EXAMPLES)
     data = {"ends": ends, "gaps": gaps, "scatter": scatter}
     return Scene(
         title="Noise and curvature: two jobs",
@@ -114,7 +116,7 @@ def background(data):
 def respond(data, state):
     """The cloud and its two predictions, the two curvatures, and the gap over all misfits."""
     noise, misfit, batch = state["noise"], state["misfit"], state["batch"]
-    ends = data["ends"][jnp.argmin(jnp.abs(jnp.asarray(BATCHES) - batch))]
+    ends = data["ends"][place_of(batch, BATCHES)]
     # A run is linear in what disturbs it: that of misfit and noise together is the sum of the two.
     cloud = misfit * ends[:, 0] + noise * ends[:, 1]
     unit = circle(POINTS, ends.dtype)
@@ -126,7 +128,7 @@ def respond(data, state):
         return jnp.mean(jnp.sum(away**2 / variances, axis=-1) < SPREAD**2)
 
     def gap(misfit):
-        return _form(data["gaps"], misfit, noise), (2 * noise**2 + 3 * misfit**2) / EXAMPLES
+        return form(data["gaps"], misfit, noise), (2 * noise**2 + 3 * misfit**2) / EXAMPLES
 
     misfits = jnp.asarray(MISFITS, ends.dtype)
     measured, takeuchi = gap(misfits)
@@ -142,7 +144,7 @@ def respond(data, state):
         **numbers(predicted_excess=at_end * jnp.sum(variances), believed_excess=2 * at_end),
         **percent(inside=within(variances), inside_believed=within(jnp.ones(2))),
         **numbers(gap_here=gap_here, takeuchi=takeuchi_here),
-        "scatter": jnp.sqrt(jnp.mean(_form(data["scatter"], misfit, noise) ** 2)),
+        "scatter": jnp.sqrt(jnp.mean(form(data["scatter"], misfit, noise) ** 2)),
     }
 
 
@@ -169,41 +171,3 @@ def still(panels, background):
     gap.set_title(f"Gap to new data, n = {EXAMPLES}")
     key(gap, "upper left", ("measured", TRUTH), ("tr(H⁻¹C)/n", EMPIRICAL_FISHER))
     key(gap, "lower right", ("p/n (dashed)", NATURAL), ("here", CANDIDATE))
-
-
-def _form(matrices, misfit, noise):
-    """vᵀMv for v = (m, σ), of one 2 × 2 matrix or of many."""
-    cross = matrices[..., 0, 1] + matrices[..., 1, 0]
-    return matrices[..., 0, 0] * misfit**2 + cross * misfit * noise + matrices[..., 1, 1] * noise**2
-
-
-def _draw(rng, *shape):
-    """Inputs a (…, 2), and what disturbs their labels: a misfit and a noise of size 1 (…, 2)."""
-    x, e = rng.normal(size=(2, *shape))
-    return np.stack([np.ones_like(x), x], axis=-1), np.stack([(x**2 - 1) / 2, e], axis=-1)
-
-
-def _ends_of_runs(rng, batch):
-    """The ends of runs of SGD, from the optimum: disturbed by the misfit alone and by the noise alone, (RUNS, 2, 2)."""
-    at = np.zeros((RUNS, 2, 2))
-    for _ in range(STEPS):
-        a, disturbed = _draw(rng, RUNS, batch)
-        residual = disturbed - a @ at.swapaxes(1, 2)
-        at += RATE / batch * residual.swapaxes(1, 2) @ a
-    return at
-
-
-def _gaps(rng):
-    """The mean gap between loss on new examples and on the EXAMPLES of the fit, and its scatter: forms in (m, σ).
-
-    With d the way from the optimum to the fit, the gap is ½dᵀHd + ½dᵀĤd and what the loss at the optimum differs by,
-    which is 0 on average: the mean is taken without it.
-    """
-    a, disturbed = _draw(rng, SETS, EXAMPLES)
-    across = a.swapaxes(1, 2)
-    H = across @ a / EXAMPLES
-    d = np.linalg.solve(H, across @ disturbed / EXAMPLES)  # a column for the misfit, one for the noise
-    gaps = d.swapaxes(1, 2) @ (np.eye(2) + H) @ d / 2
-    here = np.diag([0.25, 0.5]) - disturbed.swapaxes(1, 2) @ disturbed / EXAMPLES / 2
-    mean = gaps.mean(axis=0)
-    return mean, gaps + here - mean

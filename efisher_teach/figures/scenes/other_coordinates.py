@@ -5,19 +5,19 @@ Fisher's two steps part only as η² (the chart is curved) and where ε is felt 
 Gradient descent follows the perpendicular of the contours in each plane, and these are two different directions.
 """
 
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from efisher_teach import errors
-from efisher_teach.core import coordinates, two_charts
-from efisher_teach.core.coordinates import Coordinates
+from efisher_teach.core import coordinates
 from efisher_teach.core.problems import Problem, mean_loss
+from efisher_teach.figures import two_charts
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER
 from efisher_teach.figures.marks import Mark, arrow, contours, dots, key, line, set_up
-from efisher_teach.figures.plane import fit, grid_of, numbers, over, require_two_parameters
+from efisher_teach.figures.plane import grid_of, numbers, over, require_two_parameters, while_inside
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
@@ -80,7 +80,7 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     """
     errors.one_of("chart", chart, tuple(CHARTS))
     require_two_parameters(problem)
-    params, chosen = jnp.asarray(problem.params, float), _chart(chart)
+    params, chosen = jnp.asarray(problem.params, float), two_charts.named(chart)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
@@ -122,21 +122,15 @@ PRESETS = (
 )  # fmt: skip
 
 
-@cache  # one object a name: its functions are what the compiled scene is known by
-def _chart(name: str) -> Coordinates:
-    if name == "affine":
-        return coordinates.affine(jnp.array([[1.5, 0.9], [0.0, 0.4]]))
-    return getattr(coordinates, "exponential" if name == "exp" else name)
-
-
 def background(data):
     """Views about the steps in both planes, contours of the loss in them, and the gap of gradient descent."""
     problem, chart, psi = data["problem"], data["chart"], data["psi"]
     start = two_charts.start_of(problem, chart, psi)
     gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, psi.dtype))
     found = {"descent_gap": jnp.clip(gap, *GAPS)}
+    views = two_charts.views(problem, chart, psi, RATES[-1], ASPECT)
     charts = ("", coordinates.identity, problem.params), ("chart_", chart, psi)
-    for (name, of, middle), (low, high) in zip(charts, _views(data), strict=True):
+    for (name, of, middle), (low, high) in zip(charts, views, strict=True):
         x, y = jnp.linspace(low, high, 49, axis=-1)
         loss = jax.vmap(jax.vmap(lambda at, of=of: mean_loss(problem, of.forward(at))))(grid_of(x, y))
         found |= {f"{name}start": middle, f"{name}x": x, f"{name}y": y, f"{name}loss": loss}
@@ -147,15 +141,15 @@ def respond(data, state):
     """First steps and trajectories in both planes, and the gap between the two against η."""
     rate, damping = state["learning_rate"], state["damping"]
     problem, chart, psi = data["problem"], data["chart"], data["psi"]
-    # A little beside the view.
-    limits, chart_limits = (view + (view - view[::-1]) / 4 for view in _views(data))
+    views = two_charts.views(problem, chart, psi, RATES[-1], ASPECT)
+    limits, chart_limits = (view + (view - view[::-1]) / 4 for view in views)  # a little beside the view
     found = {}
     for name, descent in (("step", False), ("descent", True)):
         settings = {"rate": rate, "damping": jnp.zeros_like(rate) if descent else damping}
         walk = partial(two_charts.trajectory, problem, **settings, steps=STEPS, descent=descent)
         here, there = walk(coordinates.identity, problem.params), walk(chart, psi)
-        bent = _leave(jax.vmap(chart.forward)(_bent(there)), limits)
-        chart_bent = _leave(jax.vmap(chart.inverse)(_bent(here)), chart_limits)
+        bent = while_inside(jax.vmap(chart.forward)(two_charts.bent(there, PIECES)), limits)
+        chart_bent = while_inside(jax.vmap(chart.inverse)(two_charts.bent(here, PIECES)), chart_limits)
         sides = (
             (name, "_there", here, bent, limits),
             (f"chart_{name}", "_here", there, chart_bent, chart_limits),
@@ -177,8 +171,7 @@ def respond(data, state):
 
 def still(panels, background):
     """θ and ψ side by side, and beside them what is left between the two steps."""
-    here, there, by_rate = (panels[letter] for letter in "ABC")
-    chart = background["chart"]
+    (here, there, by_rate), chart = (panels[letter] for letter in "ABC"), background["chart"]
     for panel, name in ((here, ""), (there, "chart_")):
         x, y = background[name + "x"], background[name + "y"]
         contours(panel, (x, y), background[name + "loss"], 15)
@@ -194,31 +187,3 @@ def still(panels, background):
     by_rate.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
     key(by_rate, "upper left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
-
-
-@jax.jit
-def _views(data):
-    """Lower left and upper right of both views, with room for the longest undamped steps, (2, 2) each."""
-    rate, views = jnp.asarray(RATES[-1], float), []
-    for chart, start in (coordinates.identity, data["problem"].params), (data["chart"], data["psi"]):
-        step = partial(two_charts.step_from, data["problem"], chart, start, rate, jnp.zeros_like(rate))
-        ends = jnp.stack([start, start + step(descent=False), start + step(descent=True)])
-        low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
-        half = fit(0.68 * (high - low), ASPECT)
-        views.append((low + high) / 2 + jnp.stack([-half, half]))
-    return views
-
-
-def _bent(path):
-    """A path for the other panel, which sees its first step as a curve."""
-    stretch = jnp.linspace(0, 1, PIECES + 1)[:, None]
-    return jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]])
-
-
-def _leave(points, limits):
-    """A line that stops where it leaves the chart or the view: its last good point is repeated."""
-    low, high = limits
-    jump = jnp.diff(points, axis=0, prepend=points[:1])
-    inside = jnp.isfinite(points) & (points >= low) & (points <= high) & (jnp.abs(jump) <= (high - low) / 2)
-    last = jnp.sum(jnp.cumprod(jnp.all(inside, axis=-1))) - 1
-    return points[jnp.minimum(jnp.arange(len(points)), jnp.maximum(last, 0))]

@@ -18,7 +18,7 @@ from efisher_teach.core.statements import STATEMENTS, TOLERANCE
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, EMPIRICAL_FISHER, FAINT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import dots, key, line, polygons
 from efisher_teach.figures.paint import is_wide
-from efisher_teach.figures.plane import WIDEST, numbers, points, within_view
+from efisher_teach.figures.plane import WIDEST, nearest, numbers, place_of, points, strip, within_view
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 NAMES = tuple(STATEMENTS)
@@ -59,7 +59,7 @@ def proof(problem: Problem, *, budget: float = 0.01, damping: float = 0.0) -> Sc
         >>> print(f"{len(broken.values) - 1} lines can be broken, first {broken.say(broken.default)}")
         12 lines can be broken, first “stationarity” (the step goes along −g)
     """
-    start = float(BUDGETS[np.argmin(abs(np.log(BUDGETS / within_view(budget))))])
+    start = nearest(BUDGETS, within_view(budget))
     judge = partial(ledger, problem.loss_fn, problem.params, problem.x, problem.y, damping=damping)
     intact = [judge(budget=c) for c in BUDGETS.tolist()]
     names = tuple(found.name for found in intact[0])
@@ -123,12 +123,12 @@ def background(data):
 
 def respond(data, state):
     """The dots at the budget, and the verdicts where a line is broken."""
-    gaps = data["gaps"][jnp.argmin(jnp.abs(jnp.asarray(BUDGETS, float) - state["budget"]))]
-    place = state["broken"].astype(int)
+    gaps = data["gaps"][place_of(state["budget"], BUDGETS)]
+    place, hand = state["broken"].astype(int), state["broken"] - 1
     falls, found = data["falls"][place], data["broken_gaps"][place]
     rows, exact, ordered = jnp.arange(len(falls), dtype=float), data["exact"], data["ordered"]
     intact, fallen = (points(jnp.where(falls, gap, AWAY), rows) for gap in (data["broken_gaps"][0], found))
-    hand = place - 1.0
+    half = jnp.where(hand < 0, 0, 0.5)  # no strip where nothing is broken
     return {
         "exact": points(gaps[exact], rows[exact]),
         "ordered": points(gaps[ordered], rows[ordered]),
@@ -136,8 +136,8 @@ def respond(data, state):
         "fallen": fallen,
         "stands": points(jnp.where(falls, -9.0, 0.0), rows),
         "falls": points(jnp.where(falls, 1.0, -9.0), rows),
-        "row": _band(SIDES, hand),
-        "verdict_row": _band(COLUMNS, hand),
+        "row": strip(SIDES, hand, half),
+        "verdict_row": strip(COLUMNS, hand, half),
         "hand": points(2.0, hand),
         **numbers(lines=len(falls), exact_lines=len(exact), ordered_lines=len(ordered)),
         **numbers(least=jnp.min(gaps[ordered]), most=jnp.max(gaps[ordered]), judged=data["start"]),
@@ -157,9 +157,8 @@ def still(panels, background):
         for row in rows:
             panel.axhline(row, color=FAINT, lw=0.5)
     gap.set(xscale="log", xlim=SIDES, xlabel="relative error")
-    ticks = {1e-16: "10⁻¹⁶", 1e-12: "10⁻¹²", 1e-8: "10⁻⁸", 1e-4: "10⁻⁴", 1: "1"}
-    shown = [value for value in ticks if wide or value != 1e-12]
-    gap.set_xticks(shown, [ticks[value] for value in shown])
+    ticks = {1e-16: "10⁻¹⁶", 1e-8: "10⁻⁸", 1e-4: "10⁻⁴", 1: "1"} | ({1e-12: "10⁻¹²"} if wide else {})
+    gap.set_xticks([*ticks], [*ticks.values()])
     gap.minorticks_off()
     gap.axvline(TOLERANCE, color=CONSTRAINT, lw=1, ls=(0, (4, 2)))
     gap.set_yticks(rows, names, ha="left", color=CONSTRAINT)
@@ -189,10 +188,3 @@ def _gaps(ledgers):
     """The discrepancy of every line of every ledger, as it is drawn."""
     residuals = np.array([[found.residual for found in lines] for lines in ledgers])
     return jnp.asarray(np.clip(np.nan_to_num(residuals, nan=LARGEST), EXACT, LARGEST), float)
-
-
-def _band(sides, row):
-    """The corners (1, 4, 2) of a band about a row; none above the first, where nothing is broken."""
-    left, right = sides
-    half = jnp.where(row < 0, 0, 0.5)
-    return points(jnp.array([left, right, right, left]), row + half * jnp.array([-1, -1, 1, 1]))[None]

@@ -114,10 +114,7 @@ def background(data):
 def respond(data, state):
     """The change of each loss for a = 1 and for this a, and the distance between the two."""
     found = _changes(data)
-    i, j = (
-        jnp.argmin(jnp.abs(jnp.asarray(values) - state[name]))
-        for name, values in (("factor", FACTORS), ("damping", DAMPINGS))
-    )
+    i, j = plane.place_of(state["factor"], FACTORS), plane.place_of(state["damping"], DAMPINGS)
     gaps, shown = _gap(found["step"]), {}
     for name in METHODS:
         changes = found[name][j] if name == "step" else found[name]

@@ -18,7 +18,7 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.core.step import step_along, targeted_step
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, TRUTH, UNDAMPED
-from efisher_teach.figures.marks import dots, key, line, polygons, set_up
+from efisher_teach.figures.marks import dots, key, line, loss_panel, polygons, set_up
 from efisher_teach.figures.plane import changes, height_limits, height_of, numbers, over, percent, rectangles
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
@@ -147,13 +147,12 @@ def respond(data, state):
     worse = {"worse": path.worse * len(weights) / jnp.sum(data["kept"]), "bound": jnp.maximum(most, 0)}
     worse = percent(**worse, actual=dot((actual > 0).astype(rms.dtype), weights))
 
-    here = jnp.argmin(jnp.abs(dampings - state["damping"]))
+    here = plane.place_of(state["damping"], dampings)
     worse_here = {name: part[here] for name, part in worse.items()}
     predicted, actual, descent_predicted = predicted[here], actual[here], dot(known["G"], descent)
     ranks, descent_ranks = _ranks(data, predicted), _ranks(data, descent_predicted)
     flipped, seen = data["flipped"][ranks], height_of(predicted[ranks], rms)
-    means, descent_means = (dot(data["groups"], each) for each in (actual, changes(problem, descent)))
-    pair = jnp.array([0.0, 1.0])
+    means, by_descent = (dot(data["groups"], each) for each in (actual, changes(problem, descent)))
     return {
         "bars": plane.bars(seen * (1 - flipped)),
         "flipped_bars": plane.bars(seen * flipped),
@@ -161,20 +160,18 @@ def respond(data, state):
         "descent": plane.beside_bars(height_of(descent_predicted[descent_ranks], rms)),
         **over(dampings, **{f"{name}_path": part for name, part in worse.items()}),
         **over(state["damping"], **{f"{name}_dot": part for name, part in worse_here.items()}),
-        "groups": rectangles(pair - 0.2, height_of(means, rms), 0.36),
-        "descent_groups": rectangles(pair + 0.2, height_of(descent_means, rms), 0.36),
+        "groups": rectangles(jnp.arange(2.0) - 0.2, height_of(means, rms), 0.36),
+        "descent_groups": rectangles(jnp.arange(2.0) + 0.2, height_of(by_descent, rms), 0.36),
         "agreement": path.agreement[0],
         **numbers(worse=worse_here["worse"], bound=worse_here["bound"], actual_worse=worse_here["actual"]),
-        **numbers(first=means[0], second=means[1]),
-        **numbers(descent_first=descent_means[0], descent_second=descent_means[1]),
+        **numbers(first=means[0], second=means[1], descent_first=by_descent[0], descent_second=by_descent[1]),
     }
 
 
 def still(panels, background):
     """One bar an example, sorted; the part that gets worse, against ε; the mean of each group."""
     each, worse, means = (panels[letter] for letter in "ABC")
-    set_up(each, zero=True, xlim=(-1, SHOWN), ylim=background["change_limits"], xticks=[])
-    each.set(xlabel=f"{SHOWN} examples, by what they gain", title="Change of each loss, in √c")
+    loss_panel(each, SHOWN, background["change_limits"], "examples, by what they gain")
     each.axhline(-1, color=CONSTRAINT, lw=1, ls=(0, DASHES))
     entries = [("gradient descent, in its own order", DESCENT), ("first order", DATA), ("true", TRUTH)]
     if background["groups"][1] == "flipped":

@@ -17,16 +17,16 @@ from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
-from efisher_teach.figures.marks import arrow, dots, key, label, line, set_up
+from efisher_teach.figures.marks import about_the_middle, arrow, dots, key, label, line, set_up
 from efisher_teach.figures.plane import WIDEST, gradients, no_farther, numbers, over, unit
 from efisher_teach.figures.scene import Axis, Orbit, Preset, Scene, degrees, scientific
+from efisher_teach.figures.space import seen_from, square, wires
 
 DAMPINGS = np.logspace(-6, 0, 37)
 TURNS, TILTS = np.arange(-180.0, 181.0, 3), np.arange(-90.0, 91.0, 3)  # degrees
 ASPECT = 1.24  # width by height of the panel of the ellipsoid
 CORNER = 1.6  # from the middle of that panel to its corner, in half its height: beyond it wires end
 FARTHEST = 2.5  # a step that is longer, in half heights, is drawn as long: its tip is out of view
-POINTS = 33  # of a wire
 MARKS = {
     "rulers": line("A", FAINT, 1, dashes=(2, 2)),
     "semi_axes": line("B", CONSTRAINT, 1.6),
@@ -120,7 +120,6 @@ def respond(data, state):
     eigenvalues, V = _geometry(G)
     reach, budget, damping = _reach(eigenvalues), data["budget"], state["damping"]
     g, dampings = mean_gradient(G), jnp.asarray(DAMPINGS, G.dtype)
-    normal = unit(g)
 
     def cost(delta, damping):
         return jnp.mean(dot(G, delta) ** 2) + damping * jnp.sum(delta**2)
@@ -131,21 +130,15 @@ def respond(data, state):
 
     step, descent = best(damping), -g * jnp.sqrt(budget / cost(g, damping))
     semi, every = (jnp.sqrt(budget / (eigenvalues[:, None] + each)) for each in (damping, dampings))
-    wires = _wires(V, semi[:, 0], CORNER * reach)
-    tip = no_farther(step, FARTHEST * reach)
-
-    across = unit(jnp.cross(normal, jnp.eye(3, dtype=G.dtype)[jnp.argmin(jnp.abs(normal))]))
-    sides = 0.4 * jnp.minimum(reach, 3 * semi[1, 0]) * jnp.stack([across, jnp.cross(normal, across)])
-    square = jnp.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]])
-
+    mesh, tip = wires(V, semi[:, 0], CORNER * reach), no_farther(step, FARTHEST * reach)
     lengths, length = jnp.linalg.norm(jax.vmap(best)(dampings), axis=-1), jnp.linalg.norm(step)
     rulers = 0.92 * reach * jnp.eye(3, dtype=G.dtype)
     return {
         "rulers": jnp.stack([-rulers, rulers], axis=1),
         "marks": jnp.stack([rulers[k] * (1 - 0.06 * i) for k in range(3) for i in range(k + 1)]),
-        "wires": wires,
-        "front": wires,
-        "level": tip + dot(square, sides),
+        "wires": mesh,
+        "front": mesh,
+        "level": tip + square(unit(g), 0.4 * jnp.minimum(reach, 3 * semi[1, 0])),
         **plane.from_origin(step=tip, descent=no_farther(descent, FARTHEST * reach)),
         **over(dampings, semi_axes=every, lengths=lengths),
         **over(damping, semi_dots=semi[:, 0], length_dot=length),
@@ -157,10 +150,10 @@ def respond(data, state):
 
 def still(panels, background):
     """The ellipsoid at the left, its semi-axes against ε at the right."""
-    space, semi = (panels[letter] for letter in "AB")
-    reach = background["reach"]
-    space.set(xlim=(-ASPECT * reach, ASPECT * reach), ylim=(-reach, reach), aspect="equal")
-    space.set(xticks=[], yticks=[], title="Steps of equal cost")
+    (space, semi), reach = (panels[letter] for letter in "AB"), background["reach"]
+    half = reach * np.array([ASPECT, 1.0], reach.dtype)
+    about_the_middle(space, half, aspect="equal", title="Steps of equal cost")
+    space.set(xticks=[], yticks=[])
     space.spines[:].set(visible=True, color=FAINT)
     best = ("best step, and the plane it reaches", EMPIRICAL_FISHER)
     key(space, "lower left", best, ("along −g, for the same cost", DESCENT))
@@ -188,28 +181,10 @@ def _viewpoints(data):
     longest, down = np.asarray(_geometry(G)[1])[:, 2], -np.asarray(mean_gradient(G))
     down, aside = down / np.linalg.norm(down), np.cross(down, longest)
     aside, above = (v * np.where(v[2] < 0, -1, 1) for v in (aside / np.linalg.norm(aside), longest))
-
-    def nearest(values, y, x):
-        return float(values[np.argmin(abs(values - np.rad2deg(np.arctan2(y, x))))])
-
-    return [
-        {"azimuth": nearest(TURNS, y, x), "elevation": nearest(TILTS, z, np.hypot(x, y))}
-        for x, y, z in (aside, aside + 0.4 * down + 0.35 * above)
-    ]
+    return [seen_from(eye, 3) for eye in (aside, aside + 0.4 * down + 0.35 * above)]
 
 
 def _reach(eigenvalues):
     """Half the height of the view: the widest ellipsoid, unless it is a needle, a cylinder or a slab."""
     short, middle, long = jnp.sqrt(WIDEST / (eigenvalues + DAMPINGS[0]))
     return 1.05 * jnp.minimum(long, 1.4 * jnp.minimum(middle, 4 * short))
-
-
-def _wires(V, semi, cut):
-    """Eight meridians from pole to pole of the longest axis, and seven parallels, (15, 33, 3), cut along the axis."""
-    ends = jnp.arcsin(jnp.minimum(1, cut / semi[2]))  # of the latitude
-    along, around = jnp.linspace(-1, 1, POINTS), jnp.linspace(0, 2 * jnp.pi, POINTS)
-    meridians = jnp.meshgrid(ends * along, jnp.arange(8) * jnp.pi / 4)
-    parallels = jnp.meshgrid(around, ends * jnp.linspace(-1, 1, 7))[::-1]
-    latitude, longitude = (jnp.concatenate(pair) for pair in zip(meridians, parallels, strict=True))
-    ball = [jnp.cos(latitude) * jnp.cos(longitude), jnp.cos(latitude) * jnp.sin(longitude), jnp.sin(latitude)]
-    return dot(jnp.clip(semi * jnp.stack(ball, axis=-1), -cut, cut), V.T)  # a slab is cut all round

@@ -17,7 +17,7 @@ from efisher_teach.core.solve import spectrum
 from efisher_teach.core.step import empirical_fisher_step, step_along
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
-from efisher_teach.figures.marks import arrow, centre, contours, dots, key, label, line
+from efisher_teach.figures.marks import arrow, centre, contours_of, dots, key, label, line
 from efisher_teach.figures.plane import WIDEST, changes, fit, from_origin, gradients, over, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
@@ -142,7 +142,7 @@ def respond(data, state):
 def still(panels, background):
     """The plane of the two parameters, the score all round the ellipse, and the value of the best step against c."""
     plane, score, value = (panels[letter] for letter in "ABC")
-    contours(plane, np.outer(background["reach"], background["grid"]), background["loss"], 13)
+    contours_of(plane, background, 13)
     centre(plane, background["reach"], ASPECT, xlabel="Δ₁", ylabel="Δ₂")
     plane.set_title("Steps of equal cost, over contours of the loss")
     plane.annotate("θ", (0, 0), xytext=(-12, 4), textcoords="offset points")

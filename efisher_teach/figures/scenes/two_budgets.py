@@ -5,20 +5,16 @@ the circle binds it is −g; where both do, ε is the ratio of the two multiplie
 alone: R(ε) = ΔᵀCΔ/‖Δ‖² grows with ε from R(0) to R(∞), and ε is where it is c/r².
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.ticker import LogLocator, NullLocator
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.solve import solve_spectral, spectrum
 from efisher_teach.core.step import step_along
-from efisher_teach.core.two_budgets import ratio, two_budget_step
+from efisher_teach.core.two_budgets import ratio_curve, two_budget_step
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, UNDAMPED
 from efisher_teach.figures.marks import arrow, centre, dots, key, line, polygons, set_up
@@ -73,13 +69,13 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         errors.reject("problem", "such that g is no eigenvector of C", got, action)
     ends = np.sqrt([BUDGETS[0] / highest, BUDGETS[-1] / lowest])
     radii = np.logspace(np.log10(ends[0]) - ROOM, np.log10(ends[1]) + ROOM, 41)
-    start = BUDGETS[np.argmin(abs(np.log(BUDGETS / budget)))]
-    middle = radii[np.argmin(abs(np.log(radii**2 * np.sqrt(lowest * highest) / start)))]
+    start = view.nearest(BUDGETS, budget)
+    middle = view.nearest(radii, np.sqrt(start / np.sqrt(lowest * highest)))
     return Scene(
         title="Two budgets: where ε comes from",
         axes=(
-            Axis("budget", "loss budget c", BUDGETS, float(start), scientific),
-            Axis("radius", "radius r", radii, float(middle), lambda value: f"{value:.3g}"),
+            Axis("budget", "loss budget c", BUDGETS, start, scientific),
+            Axis("radius", "radius r", radii, middle, lambda value: f"{value:.3g}"),
         ),
         data=data | {"radii": jnp.asarray(radii, float)},
         background=background,
@@ -176,7 +172,7 @@ def still(panels, background):
     key(plane, "lower right", ("best step", EMPIRICAL_FISHER), *alone)
 
     budgets, (top, bottom) = background["budgets"], background["borders"]
-    set_up(chart, log="xy", xlim=budgets, ylim=background["radii"] * [1 / 1.08, 1.08])
+    set_up(chart, log="xy", plain="xy", xlim=budgets, ylim=background["radii"] * [1 / 1.08, 1.08])
     chart.set(xlabel="loss budget c", ylabel="radius r", title="Which budget binds (drag the dot)")
     chart.fill_between(budgets, top, 1e9, color=UNDAMPED, alpha=0.15, lw=0)
     chart.fill_between(budgets, bottom, top, color=EMPIRICAL_FISHER, alpha=0.35, lw=0)
@@ -187,33 +183,18 @@ def still(panels, background):
     key(chart, "lower right", ("only r: along −g", CONSTRAINT))
 
     dampings = background["dampings"]
-    set_up(curve, log="xy", xlim=(dampings[0], dampings[-1]), ylim=background["ratio_limits"])
+    set_up(curve, log="xy", plain="y", xlim=dampings[[0, -1]], ylim=background["ratio_limits"])
     curve.set(xlabel="damping ε", title="R(ε) = ΔᵀCΔ/‖Δ‖² must be c/r²")
     for end, color in zip(background["ratio_ends"], (UNDAMPED, DESCENT), strict=True):
         curve.axhline(end, color=color, lw=1)
     curve.plot(dampings, background["ratios"], color=EMPIRICAL_FISHER)
     key(curve, "upper left", ("c/r² (dashed)", CANDIDATE))
     key(curve, "lower right", ("R(ε)", EMPIRICAL_FISHER))
-    for axis in (chart.xaxis, chart.yaxis, curve.yaxis):  # less than a decade may be in view
-        low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_locator(NullLocator())
 
 
-@partial(jax.jit, inline=True)
 def _curve(G):
-    """(C + εI)⁻¹g from ε = 0 to ∞, and R(ε) between: from far below the least eigenvalue that matters to far above all.
-
-    The view has room for pairs of budgets that lie beyond the ends of R: they are drawn at the border.
-    """
-    g, factors = mean_gradient(G), spectrum(G)
-    largest = factors.eigenvalues[0]
-    kept = jnp.where(factors.eigenvalues > 1e-5 * largest, factors.eigenvalues, largest)
-    dampings = jnp.geomspace(jnp.min(kept) / 100, largest * 100, 61)
-    undamped, damped = solve_spectral(factors, 0.0), solve_spectral(factors, dampings)
-    ratios, ends = jax.vmap(ratio, (None, 0))(G, damped), jnp.stack([ratio(G, undamped), ratio(G, g)])
+    """The directions from ε = 0 to ∞, and R(ε) between. The view has room for c/r² beyond its ends, at the border."""
+    u, dampings, ratios, ends = ratio_curve(G)
     beyond = 1.15 * (ends[1] / ends[0]) ** 0.4
     limits = ends * jnp.stack([1 / beyond, beyond])
-    u = jnp.concatenate([undamped[None], damped, g[None]])
     return u, {"dampings": dampings, "ratios": ratios, "ratio_ends": ends, "ratio_limits": limits}

@@ -11,26 +11,23 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from matplotlib.colors import to_rgba
 from matplotlib.patheffects import withStroke
 
 from efisher_teach import errors
 from efisher_teach.core.matrices import quadratic_form
 from efisher_teach.core.precision import dot, einsum
-from efisher_teach.core.solve import solve_two_by_two
+from efisher_teach.core.two_by_two import solve_two_by_two
+from efisher_teach.figures.flows import flow, linear_flow, walk
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, NATURAL
 from efisher_teach.figures.marks import contours, dots, key, line
-from efisher_teach.figures.plane import grid_of, numbers, points, turned, unit
+from efisher_teach.figures.plane import grid_of, numbers, points, unit
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, as_written
 
-N = 1000
-TRUTH_AT = (2.0, 2.0)  # intercept and slope that made the data
+N, TRUTH_AT = 1000, (2.0, 2.0)  # examples, and the intercept and slope that made them
 PRIOR = 1 / (0.1 * N)  # N(0, 0.1) on both parameters, as in the authors' code: it enters g and F, not C
-STARTS = np.arange(-1, 5.01, 0.25)
-VIEW = (-2.0, 6.1)
+STARTS, VIEW = np.arange(-1, 5.01, 0.25), (-2.0, 6.1)
 POINTS = 31  # of a path, equally far apart
-STEPS, SPAN = 320, 18.0  # of the integration of a path, and how long it lasts
 MARKS = {
     "natural": line("A", NATURAL, 2.2),
     "descent": line("A", DESCENT, 2.2, dashes=(5, 2)),
@@ -128,9 +125,10 @@ def respond(data, state):
     """The three ways from a start to the optimum."""
     start, (optimum, H, C) = jnp.stack([state["intercept"], state["slope"]]), _regression(data)
     off, direction = start - optimum, partial(_direction, H, C)
-    g, far, way, descent = dot(H, off), jnp.linalg.norm(off), _flow(direction, off), _descent(H, off)
-    path, left, length, turning = _walk(way, jax.vmap(direction)(way))
-    descent, descent_left, descent_length, descent_turning = _walk(descent, -unit(dot(descent, H)))
+    g, far, way, descent = dot(H, off), jnp.linalg.norm(off), flow(direction, off), linear_flow(H, off)
+    path, left, length, turning = walk(way, jax.vmap(direction)(way), POINTS)
+    descent, descent_left, descent_length, descent_turning = walk(descent, -unit(dot(descent, H)), POINTS)
+    lengths = {"": length, "descent_": descent_length, "natural_": far}
     return {
         "start": start,
         "place": start,
@@ -140,10 +138,8 @@ def respond(data, state):
         "left": left,
         "descent_left": descent_left,
         "natural_left": jnp.array([[0.0, far], [far, 0.0]]),
-        "ends": points(length, 0.0),
-        "descent_ends": points(descent_length, 0.0),
-        "natural_ends": points(far, 0.0),
-        **numbers(length=length, descent_length=descent_length, natural_length=far),
+        **{f"{name}ends": points(way, 0.0) for name, way in lengths.items()},
+        **numbers(**{f"{name}length": way for name, way in lengths.items()}),
         **numbers(turning=turning, descent_turning=descent_turning, cosine=-dot(direction(off), off) / far),
         **numbers(gradient=jnp.linalg.norm(g), step=jnp.linalg.norm(solve_two_by_two(C(off), g))),
     }
@@ -158,14 +154,12 @@ def still(panels, background):
         panel.plot(*optimum, "*", color=CONSTRAINT, ms=size, mec="white", zorder=9)
 
     contours(plane, (grid, grid), background["loss"], 10)
-    u, v = np.moveaxis(background["field"], -1, 0)
     pale = {"color": to_rgba(EMPIRICAL_FISHER, 0.28), "linewidth": 0.9, "arrowsize": 0.8}
-    plane.streamplot(grid, grid, u, v, density=0.9, **pale)
+    plane.streamplot(grid, grid, *np.moveaxis(background["field"], -1, 0), density=0.9, **pale)
     plane.set(aspect="equal", title="Flows to the optimum ★")
     flows = ("empirical Fisher, −C⁻¹g", EMPIRICAL_FISHER), ("natural gradient, −F⁻¹g", NATURAL)
-    for text in key(
-        plane, "lower left", *flows, ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
-    ):
+    flows += ("gradient descent, −g", DESCENT), ("start: drag it", CANDIDATE)
+    for text in key(plane, "lower left", *flows):
         text.set_path_effects([withStroke(linewidth=3, foreground="white")])  # over the lines of the field
 
     levels = [-1, -0.5, 0, 0.5, 0.9, 1]
@@ -194,45 +188,3 @@ def _regression(data):
 def _direction(H, C, off):
     """The direction of −C⁻¹g, g = H(θ − θ*)."""
     return -unit(solve_two_by_two(C(off), dot(H, off)))
-
-
-def _flow(direction, off):
-    """The flow along directions from an offset, by Runge and Kutta, at a speed that falls to 0 with the distance."""
-
-    def velocity(off):
-        far = jnp.linalg.norm(off)
-        return far / (1 + far) * direction(off)
-
-    def move(off, _):
-        h = SPAN / STEPS
-        a = velocity(off)
-        b = velocity(off + h / 2 * a)
-        c = velocity(off + h / 2 * b)
-        off = off + h / 6 * (a + 2 * b + 2 * c + velocity(off + h * c))
-        return off, off
-
-    return jnp.concatenate([off[None], lax.scan(move, off, length=STEPS)[1]])
-
-
-def _descent(H, off):
-    """The flow of −g from an offset, in closed form: e^(−Ht)(θ − θ*)."""
-    values, V = jnp.linalg.eigh(H)
-    times = 8 / values[0] * jnp.linspace(0, 1, STEPS + 1) ** 3
-    return dot(jnp.exp(-times[:, None] * values) * dot(V.T, off), V.T)
-
-
-def _walk(path, directions):
-    """POINTS of a path, close together where it turns, and the distance left at each; its length; all it turns by.
-
-    Turns count, in degrees, until a hundredth of the distance is left: what comes later cannot be seen.
-    """
-    far = jnp.linalg.norm(path, axis=-1)
-    turns = jnp.deg2rad(jnp.abs(turned(directions[:-1], directions[1:]))) * (far[1:] > 0.01 * far[0])
-    arcs = jnp.linalg.norm(jnp.diff(path, axis=0), axis=-1) * (1 + turns**2 / 24)  # each an arc, not a chord
-    gone = jnp.concatenate([jnp.zeros(1), jnp.cumsum(arcs), (jnp.sum(arcs) + far[-1])[None]])
-    bent = jnp.concatenate([jnp.zeros(1), jnp.cumsum(turns), jnp.sum(turns)[None]])
-    gauge = gone / gone[-1] + bent / jnp.maximum(bent[-1], 0.1)
-    places = jnp.linspace(0, gauge[-1], POINTS)
-    columns = *jnp.concatenate([path, jnp.zeros_like(path[:1])]).T, gone
-    x, y, way = (jnp.interp(places, gauge, column) for column in columns)
-    return points(x, y), points(way, jnp.hypot(x, y)), gone[-1], jnp.rad2deg(bent[-1])

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import mean_gradient, per_example_losses
+from efisher_teach.core.gradients import mean_gradient, remainders
 from efisher_teach.core.matrices import empirical_fisher, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, INK, OTHER, TRUTH
-from efisher_teach.figures.marks import arrow, centre, contours, dots, key, line, polygons, set_up
+from efisher_teach.figures.marks import arrow, centre, contours, dots, key, line, loss_panel, polygons, set_up
 from efisher_teach.figures.plane import WIDEST, changes, gradients, numbers, over
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
@@ -28,12 +28,6 @@ LENGTHS = np.arange(1, 25) / 24  # of steps, in parts of the longest
 RADII = np.concatenate([np.logspace(-2.5, np.log10(LENGTHS[0]), 8)[:-1], LENGTHS])  # of the curves
 SHORT = 4  # the place among the radii up to which slopes are measured
 
-# Taylor's remainder is ∫₀ʳ (r − u) h″(u) du along the step: nothing cancels in it, as it does in h(r) − h(0) − rh′(0).
-# From h″ at a few places of the ray: WEIGHTS integrate the polynomial through them, one row a radius.
-NODES = (1 - np.cos(np.pi * np.linspace(0, 1, 16))) / 2
-POWERS = np.arange(len(NODES))
-WEIGHTS = RADII[:, None] ** (POWERS + 2) / ((POWERS + 1) * (POWERS + 2))
-WEIGHTS = WEIGHTS @ np.linalg.inv(np.vander(NODES, increasing=True))
 MARKS = {
     "true_curve": line("A", TRUTH, 1.8, dashes=(4, 2)),
     "bars": polygons("B", DATA),
@@ -142,10 +136,10 @@ def respond(data, state):
     radii, kept = data["longest"] * jnp.asarray(RADII, G.dtype), quadratic_form(known["C"], around)
     true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + rests[:, 1], 1e-30))
     crossing = jax.vmap(lambda cost: jnp.interp(2 * jnp.log(root), cost, jnp.log(radii)))(true_cost)
-    found, here = {}, rests[jnp.argmin(jnp.abs(jnp.asarray(TURNS, G.dtype) - state["turn"]))]
+    found, here = {}, rests[plane.place_of(state["turn"], TURNS)]
     for name, rest, power in zip(("", "square_"), jnp.abs(here), (2, 3), strict=True):
         first, end = rest[0], radii[jnp.array([0, -1])]
-        shown_at = rest[jnp.argmin(jnp.abs(radii - length))]
+        shown_at = rest[plane.place_of(length, radii)]
         found |= over(radii, known["limits"], **{f"{name}rest": rest})
         found |= over(length, known["limits"], **{f"{name}rest_dot": shown_at})
         found |= over(end, known["limits"], **{f"{name}guide": first * (end / radii[0]) ** power})
@@ -173,13 +167,12 @@ def still(panels, background):
     lines = contours(steps, (grid, grid), disc, levels)
     steps.clabel(lines, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
-    centre(steps, grid[[-1, -1]], 1.0, xlabel="Δ₁", ylabel="Δ₂", title="Steps, over their cost √(ΔᵀCΔ)")
+    centre(steps, grid[[-1, -1]], xlabel="Δ₁", ylabel="Δ₂", title="Steps, over their cost √(ΔᵀCΔ)")
     key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
     most, count = 1.01 * background["most"], int(background["count"])
-    set_up(each, zero=True, xlim=(-1, count), ylim=(-most, most), xticks=[])
-    each.set(xlabel=f"{count} of the examples", title="Change of each loss")
+    loss_panel(each, count, (-most, most), unit="")
     key(each, "upper right", ("first order", DATA), ("truth", TRUTH))
     key(each, "lower left", ("dashed: ±√c", CONSTRAINT))
 
@@ -219,12 +212,6 @@ def _rests(data, G, direction):
     E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
     """
     longest, problem = data["longest"], data["problem"]
-
-    def losses(u):
-        there = problem.params + u * longest * direction
-        return per_example_losses(problem.loss_fn, there, problem.x, problem.y)
-
-    bends = jax.vmap(jax.jacfwd(jax.jacfwd(losses)))(jnp.asarray(NODES, G.dtype))
-    rest = dot(jnp.asarray(WEIGHTS, G.dtype), bends)
+    rest = remainders(problem.loss_fn, problem.params, problem.x, problem.y, longest * direction, RADII)
     kept = longest * jnp.asarray(RADII, G.dtype)[:, None] * dot(G, direction)
     return jnp.stack([jnp.mean(rest, axis=1), jnp.mean(rest * (2 * kept + rest), axis=1)])

@@ -8,26 +8,20 @@ passes over the batch: one gives g and all rows of C, one more a label for each 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from matplotlib.ticker import NullLocator
 
-from efisher_teach import errors
-from efisher_teach.core.likelihoods import categorical
-from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem, descend
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, NATURAL, OTHER
 from efisher_teach.figures.marks import dots, key, label, line, polygons, set_up
-from efisher_teach.figures.plane import percent, points
-from efisher_teach.figures.scene import Axis, Preset, Scene
-from efisher_teach.network.stand_ins import directions, stand_ins
+from efisher_teach.figures.plane import percent, place_of, points
+from efisher_teach.figures.scene import Axis, Preset, Scene, empty
+from efisher_teach.network.stand_ins import directions, judge, require_dense_layers, stand_ins
 
 DAMPINGS = np.array([1e-3, 1e-2, 0.1, 1.0, 10.0])  # in mean eigenvalues of the matrix that is damped
-STRIDE = 10
-STEPS = (0, STRIDE, 50, 300)  # of descent on all examples, at a rate of 0.5
+STRIDE, STEPS = 10, (0, 10, 50, 300)  # of descent on all examples, at a rate of 0.5
 BATCHES = (64, 256, 1024)
-LABELS = (1, 2, 4, 8)  # sampled for each example
-DRAWS = 5
+LABELS, DRAWS = (1, 2, 4, 8), 5  # sampled for each example, and how often
 QUARTERS = "0", "¼", "½", "¾", "best"
 LARGEST = 400  # parameters: F is written down
 ROWS = {  # from below, by price
@@ -44,7 +38,7 @@ ROWS = {  # from below, by price
     "fisher": "F",
 }
 PRICES = np.array([1, 1, 1, 1, 1, 1, 2, 2, 5, 10, 10])
-OBSERVED, BELIEVED, DRAWN = slice(1, 6), slice(6, 11), slice(6, 9)
+GROUPS, DRAWN = {"alone": slice(1), "observed": slice(1, 6), "believed": slice(6, 11)}, slice(6, 9)
 TURNED = "descent", "empirical", "weighted", "kfac_empirical", "labels_1"  # whose cosines are said
 MARKS = {
     "ranges": line("A", f"{NATURAL}70", 5),
@@ -83,14 +77,7 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
         >>> print(scene.presets[1].asks)
         Which of the two errors do more data remove?
     """
-    layers = problem.params if isinstance(problem.params, list) else [{}]
-    dense = all({*layer} == {"W", "b"} for layer in layers)
-    if problem.likelihood is not categorical or not dense or len(layers[-1]["b"]) != PRICES[-1]:
-        got, action = f"params {jax.tree.structure(problem.params)}", "E.g. digits(hidden=(6,), side=4)."
-        errors.reject("problem", "dense layers with W and b, for ten classes", got, action)
-    if (p := ravel_pytree(layers)[0].size) > LARGEST:
-        action = "Here F is written down: take fewer units, or digits(side=4)."
-        errors.reject("problem", f"one with at most {LARGEST} parameters", f"{p}", action)
+    require_dense_layers(problem, classes=int(PRICES[-1]), most=LARGEST)
     view.require_examples(problem, BATCHES[-1])
     trained = [problem]
     for _ in range(STEPS[-1] // STRIDE):  # one program for all
@@ -105,7 +92,7 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
             Axis("batch", "batch", np.array(BATCHES, float), 256.0, "{:.0f} examples".format),
         ),
         data={"problem": problem, "stages": stages, "key": jax.random.key(seed)},
-        background=background,
+        background=empty,
         respond=respond,
         marks=MARKS,
         still=still,
@@ -143,30 +130,18 @@ PRESETS = (
 )  # fmt: skip
 
 
-def background(data):
-    """Nothing but the rows: what is drawn of the matrices moves."""
-    return {"rows": jnp.arange(len(ROWS))}
-
-
 def respond(data, state):
     """Every direction in one state: its share of the best decrease, and its cosine with F's."""
-    problem, grids = data["problem"], {"steps": STEPS, "batch": BATCHES}
-    stage, batch = (jnp.argmin(abs(jnp.asarray(grid) - state[name])) for name, grid in grids.items())
+    problem = data["problem"]
+    stage, batch = place_of(state["steps"], STEPS), place_of(state["batch"], BATCHES)
     params = jax.tree.map(lambda leaf: leaf[stage], data["stages"])
     z = jax.vmap(lambda x: problem.output_fn(params, x))(problem.x[: BATCHES[-1]])
     labels = jax.random.categorical(data["key"], z[:, None], shape=(DRAWS, len(z), LABELS[-1]))
     known = stand_ins(problem, params, labels, batches=BATCHES, counts=LABELS)
     g, matrices = jax.tree.map(lambda each: each[batch], known)
     found, F = directions(g, matrices, state["damping"]), matrices["fisher"][0]
-    U, names = jnp.concatenate([*found.values()]), [*found]
-    place = np.repeat(np.arange(len(names)), [len(u) for u in found.values()])
-    worth = dot(U, g) / jnp.sqrt(jnp.sum(dot(U, F) * U, axis=-1))
-    worth /= worth[place == names.index("best")]
-    natural = found["fisher"][0]
-    turn = dot(U, natural) / jnp.linalg.norm(U, axis=-1) / jnp.linalg.norm(natural)
-    average = (place == np.arange(len(names))[:, None]) / np.bincount(place)[:, None]
-    share, cosine = (dot(jnp.asarray(average, U.dtype), judged) for judged in (worth, turn))
-    low, high = (end(worth, place, len(names)) for end in (jax.ops.segment_min, jax.ops.segment_max))
+    names, judged = [*found], judge(g, F, found)
+    share, cosine, low, high = (judged[reading] for reading in ("share", "cosine", "low", "high"))
 
     def of(*chosen):
         return np.array([names.index(name) for name in chosen])
@@ -178,9 +153,7 @@ def respond(data, state):
     return {
         "ranges": jnp.stack([points(end[rows[DRAWN]], at[DRAWN]) for end in (low, high)], axis=1),
         "cosines": points(jnp.maximum(cosine[rows], 0), at),
-        "alone": points(share[rows[0]], 0),
-        "observed": points(share[rows[OBSERVED]], at[OBSERVED]),
-        "believed": points(share[rows[BELIEVED]], at[BELIEVED]),
+        **{name: points(share[rows[group]], at[group]) for name, group in GROUPS.items()},
         "band": points(np.r_[prices[:-1], prices[-2::-1]], jnp.append(low[labels], high[labels[::-1]]))[None],
         **{mark: points(PRICES[[0, -1]], share[of(name)]) for mark, name in levels.items()},
         "curve": curve,
@@ -197,10 +170,10 @@ def respond(data, state):
 def still(panels, background):
     """A row for each matrix, grouped by price, at the left; at the right what more labels are worth."""
     rows, price = panels["A"], panels["B"]
-    set_up(rows, xlim=(0, 1.3), ylim=(-0.7, len(ROWS) - 0.3), title="What the step of each matrix is worth")
+    rows.set(xlim=(0, 1.3), ylim=(-0.7, len(ROWS) - 0.3), title="What the step of each matrix is worth")
     rows.set(xlabel="decrease at equal KL (small dots: cosine)")
     rows.set_xticks([0, 0.25, 0.5, 0.75, 1], QUARTERS)
-    rows.set_yticks(background["rows"], [*ROWS.values()])
+    rows.set_yticks(range(len(ROWS)), [*ROWS.values()])
     rows.axvline(1, color=FAINT, lw=1)
     for cost in dict.fromkeys(PRICES.tolist()):
         (where,) = np.nonzero(cost == PRICES)
@@ -208,8 +181,8 @@ def still(panels, background):
             rows.axhline(where[0] - 0.5, color=FAINT, lw=1)
         label(rows, 1.29, where.mean(), f"price {cost}", CONSTRAINT, ha="right", va="center")
 
-    set_up(price, log="x", xlim=(0.85, 11.8), ylim=(0, 1.05), xlabel="price, in gradients")
-    price.set(title="What more labels are worth")
+    set_up(price, log="x", xlim=(0.85, 11.8), ylim=(0, 1.05))
+    price.set(xlabel="price, in gradients", title="What more labels are worth")
     price.set_xticks([1, 2, 3, 5, 10], ["1", "2", "3", "5", "10"])
     price.xaxis.set_minor_locator(NullLocator())
     price.set_yticks([0, 0.25, 0.5, 0.75, 1], QUARTERS)

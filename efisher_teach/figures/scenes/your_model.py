@@ -20,7 +20,7 @@ from efisher_teach.core.solve import agreement_of, solve_spectral, spectrum
 from efisher_teach.core.step import step_along
 from efisher_teach.figures import plane as view
 from efisher_teach.figures.ink import CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, TRUTH
-from efisher_teach.figures.marks import centre, contours, dots, key, line, polygons, set_up
+from efisher_teach.figures.marks import centre, contours_of, dots, key, line, loss_panel, polygons, set_up
 from efisher_teach.figures.plane import WIDEST, ellipse, height_of, numbers, percent, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
@@ -30,9 +30,7 @@ PLANES = {
     "eigenvectors": ("first eigenvector of C", "second eigenvector of C"),
     "random": ("a random direction", "another one"),
 }
-MOST = 300  # examples: of more, so many are drawn
-SHOWN = 36  # examples with a bar
-RANKS = 64  # eigenvalues that are drawn, evenly spaced
+MOST, SHOWN, RANKS = 300, 36, 64  # at most so many examples; those with a bar; eigenvalues that are drawn
 ASPECT = 1.25  # width by height of the panel of the plane
 NEEDLE = 1e-6  # of the largest eigenvalue of an ellipse: one that is thinner is cut
 MARKS = {
@@ -85,9 +83,8 @@ def your_model(
         got = "neither" if problem is None else "both"
         errors.reject("problem", "given, or else G", got, "Give a Problem, or per-example gradients (n, p).")
     errors.one_of("plane", plane, tuple(PLANES))
-    rng = np.random.default_rng(seed)
     data: dict[str, Any] = {"budget": jnp.asarray(view.within_view(budget), float)}
-    name, count = "G", "{n:.0f}"
+    rng, name, count = np.random.default_rng(seed), "G", "{n:.0f}"
     if problem is not None:
         name, n = "problem", len(jax.tree.leaves(problem.x)[0])
         count += f" of {n}" if n > MOST else ""
@@ -170,7 +167,7 @@ def respond(data, state):
     tip, descent, predicted = dot(delta, basis), rms * dot(data["descent"], basis), dot(G, delta)
     ranks, eigenvalues = data["eigenvalues"].T
     above, level = points(ranks, jnp.maximum(eigenvalues, damping)), points(ranks, damping)
-    length, last = jnp.linalg.norm(delta), len(factors.eigenvalues)
+    length, values = jnp.linalg.norm(delta), factors.eigenvalues
     found = {
         "ellipse": rms * ellipse(G, basis, 121, NEEDLE),
         "path": rms * dot(_steps(data, jnp.asarray(DAMPINGS, G.dtype)), basis),
@@ -178,13 +175,12 @@ def respond(data, state):
         "descent_tip": descent,
         "tip": tip,
         "kept_area": jnp.concatenate([above, level[::-1]])[None],
-        "level": points([0.5, last + 0.5], damping),
-        "level_dot": points(0.5 + 0.96 * last, damping),
+        "level": points([0.5, len(values) + 0.5], damping),
+        "level_dot": points(0.5 + 0.96 * len(values), damping),
         "bars": view.bars(height_of(predicted[order], rms)),
         "mean": points([-1.0, len(order)], jnp.mean(predicted) / rms),
-        **numbers(n=len(G), p=G.shape[1], rank=jnp.sum(factors.eigenvalues > 0), length=length),
-        "kept": jnp.sum(factors.eigenvalues / (factors.eigenvalues + damping)),
-        **numbers(agreement=agreement_of(factors), predicted=jnp.mean(predicted)),
+        **numbers(n=len(G), p=G.shape[1], agreement=agreement_of(factors), predicted=jnp.mean(predicted)),
+        **numbers(rank=jnp.sum(values > 0), kept=jnp.sum(values / (values + damping)), length=length),
         **percent(inside=jnp.linalg.norm(tip) / length, promised_worse=jnp.mean(predicted > 0)),
     }
     if "problem" in data:
@@ -199,8 +195,8 @@ def still(panels, background):
     plane, values, each = (panels[letter] for letter in "ABC")
     true, (x, y) = "loss" in background, background["directions"]
     if true:
-        loss, sides = background["loss"], np.outer(background["reach"], background["grid"])
-        contours(plane, sides, loss, MaxNLocator(16).tick_values(loss.min(), np.quantile(loss, 0.9)))
+        low, high = np.nanquantile(background["loss"], (0, 0.9))
+        contours_of(plane, background, MaxNLocator(16).tick_values(low, high))
     centre(plane, background["reach"], ASPECT, xlabel=x, ylabel=y)
     plane.set_title("Steps of equal cost" + (", over the true loss" if true else ""))
     key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
@@ -212,9 +208,7 @@ def still(panels, background):
     values.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     key(values, "upper right", ("ε: drag it", EMPIRICAL_FISHER))
 
-    shown = int(background["shown"])
-    set_up(each, zero=True, xlim=(-1, shown), ylim=background["change_limits"], xticks=[])
-    each.set(xlabel=f"{shown} examples, by gain along −g", title="Change of each loss, in √c")
+    loss_panel(each, int(background["shown"]), background["change_limits"], "examples, by gain along −g")
     key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
 
 
@@ -227,9 +221,9 @@ def _examine(G):
     least = jnp.min(jnp.where(eigenvalues > 0, eigenvalues, eigenvalues[0]))
     floor = jnp.clip(least / 3, 1e-10 * eigenvalues[0], 3e-8 * eigenvalues[0])  # of the view
     ranks = np.unique(np.linspace(0, last - 1, min(last, RANKS)).astype(int))
-    known = {"G": G, "factors": factors, "shown": shown, "floor": floor}
+    drawn = points(ranks + 1.0, jnp.maximum(eigenvalues[ranks], floor))
+    known = {"G": G, "factors": factors, "shown": shown, "floor": floor, "eigenvalues": drawn}
     known |= {"descent": step_along(G, -g, 1.0), "undamped": solve_spectral(factors, 0.0)}
-    known["eigenvalues"] = points(ranks + 1.0, jnp.maximum(eigenvalues[ranks], floor))
     return known, cancels(G, g)
 
 
@@ -242,6 +236,5 @@ def _plane(known, name, rng):
 
 def _steps(data, dampings):
     """Steps of cost 1 for ε in largest eigenvalues, (m, p)."""
-    G, factors = data["G"], data["factors"]
-    u = solve_spectral(factors, factors.eigenvalues[0] * dampings)
-    return -u / jnp.sqrt(jnp.mean(dot(u, G.T) ** 2, axis=1, keepdims=True))
+    u = solve_spectral(data["factors"], data["factors"].eigenvalues[0] * dampings)
+    return -u / jnp.sqrt(jnp.mean(dot(u, data["G"].T) ** 2, axis=1, keepdims=True))
