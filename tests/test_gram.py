@@ -1,5 +1,6 @@
 """K = GGᵀ/n and w ↦ Gᵀw of any loss, against one example at a time: exact, without G, and in little memory."""
 
+import re
 import sys
 from functools import partial
 
@@ -397,3 +398,19 @@ def test_low_precision_is_summed_in_float32(kept):
     for found, leaf in zip(known.weighted_gradient(coefficients), rows, strict=True):
         assert found.dtype == kept
         assert oracles.relative(found, np.einsum("n,n...", coefficients, np.float64(leaf))) < 2e-2
+
+
+@pytest.mark.parametrize("way", ["factors", "rows", "columns", "blocks"])
+def test_names_the_examples_that_are_not_finite(way):
+    """√y is undefined below 0; at 0 it is 0, and steep without limit."""
+
+    def loss(params, x, y):
+        root = jnp.sqrt(y * jnp.sum(params["W"] ** 2))
+        if way == "factors":
+            return squared(x[0] @ params["W"] * root, y)
+        return squared(x @ params["W"] * root, y) if way == "columns" else root + squared(params["W"][0], y)
+
+    data = {"W": jnp.ones((4, 3))}, jnp.ones((4, 6, 4)), jnp.array([1.0, -1.0, 0.0, 2.0])
+    message = "`loss_fn` must be finite; got NaN or infinity in 2 of 4 rows: 1, 2. Its value or its gradient"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ef.loss_gram(loss, *data, chunk_size=1 if way == "blocks" else None)
