@@ -11,8 +11,9 @@ PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
 ALONE   = OPENBLAS_NUM_THREADS=1 # idle threads of LAPACK would spin beside JAX's
 # Most of the course's time is compilation: it is made cheap, and kept for the next run (flags of JAX before 0.11).
 KEPT    = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
-BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1" $(KEPT)
-HASTY   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0" $(KEPT) # tests run little of what they compile
+LEAN    = --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+BRISK   = XLA_FLAGS="$(LEAN) --xla_backend_optimization_level=1" $(KEPT)
+HASTY   = XLA_FLAGS="$(LEAN) --xla_backend_optimization_level=0" $(KEPT) # tests run little of what they compile
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 torchjd==0.18.0 netket==3.23.0 jax==0.10.2 numpy
 ENDS    = 'jax==0.8.0:lowest' 'jax<0.13:highest' # the highest that this Python has: 0.10 for 3.11, 0.12 for others
 SYSTEMS = x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-msvc
