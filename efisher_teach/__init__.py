@@ -109,7 +109,7 @@ __all__ = [
     "two_budget_step",
     "weighted_gradient",
 ]
-LATE = dict.fromkeys(("check", "given", "guesses", "lab_record", "predict"), "cards")
+LATE: dict[str, str] = dict.fromkeys(("check", "given", "guesses", "lab_record", "predict"), "cards")
 LATE |= {"Explorer": "explorer", "environment": "environment"}
 
 

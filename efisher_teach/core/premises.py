@@ -62,7 +62,7 @@ def prove(G: np.ndarray, rows: np.ndarray, budget: float, damping: float) -> Pre
     if not rho > 0:
         action = "In this matrix every part of the gradient costs nothing: there is no step to derive."
         errors.reject("C", "a matrix with g in its range, at least in part", f"gᵀC⁺g = {rho:.3g}", action)
-    rate = np.sqrt(budget / (damped @ times(rows, damped)))
+    rate = float(np.sqrt(budget / (damped @ times(rows, damped))))
     damped = -rate * damped
     return Premises(
         G=G,
@@ -74,7 +74,7 @@ def prove(G: np.ndarray, rows: np.ndarray, budget: float, damping: float) -> Pre
         delta=-np.sqrt(budget / rho) * u,
         damped=damped,
         rate=rate,
-        metric_budget=damped @ times(rows, damped) + damping * damped @ damped,
+        metric_budget=float(damped @ times(rows, damped) + damping * damped @ damped),
         radius=float(np.linalg.norm(damped)),
         half=0.5,
         asked=rate,
