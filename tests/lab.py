@@ -51,12 +51,13 @@ def chromium() -> str:
 
 @contextmanager
 def server(folder: Path):
-    """JupyterLab on `folder`, started as on Binder; gives its address, the token, and the log's path.
-
-    What its kernels compile is kept if this process keeps what it compiles, as it is for learners.
-    """
+    """JupyterLab on `folder`, started as on Binder; gives its address, the token, and the log's path."""
     runtime = folder / ".runtime"
-    folders = {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_CONFIG_DIR": str(runtime / "config")}
+    here = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # what makes tests brisk is not what learners have
+    environment = {name: value for name, value in os.environ.items() if name not in here} | {
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "JUPYTER_CONFIG_DIR": str(runtime / "config"),
+    }
     settings = runtime / "config/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True)
     no_news = '{"fetchNews": "false", "checkForUpdates": false}'  # else a question lies over the notebook
@@ -67,7 +68,7 @@ def server(folder: Path):
     command = ["bash", start, sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     with log.open("w") as out:
-        process = subprocess.Popen(command, env=os.environ | folders, stdout=out, stderr=out, cwd=folder)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
     try:
         deadline = time.monotonic() + 90
         while not (found := [path for path in runtime.glob("jpserver-*.json") if path.stat().st_size]):
