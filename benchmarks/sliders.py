@@ -230,7 +230,7 @@ def told(figure, moved, by, latencies, **more):
     said = [f"{p50:.0f} / {p95:.0f}", f"{times:.0f}" if times else "", "" if kept else "missed"]
     print("|", " | ".join([figure, moved, by, *said]), "|", flush=True)
     row = {"figure": figure, "moved": moved, "by": by, "moves": len(latencies), "p50": p50, "p95": p95}
-    return row | {"kept": kept} | more
+    return row | {"kept": bool(kept)} | more
 
 
 def axes(name, cell, moves):
