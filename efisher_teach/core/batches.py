@@ -15,8 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Real
 
-from efisher_teach.core.precision import dot
-from efisher_teach.core.two_by_two import solve_each
+from efisher_teach.core.two_by_two import multiply_each, solve_each
 
 
 class Moments(NamedTuple):
@@ -106,7 +105,7 @@ def steps_with_last(
 
     def move(last, batch):
         kept = keep * last
-        step = kept - solve_each(batch.C, rate * batch.g + times(batch.C, kept), damping)
+        step = kept - solve_each(batch.C, rate * batch.g + multiply_each(batch.C, kept), damping)
         return step, step
 
     return lax.scan(move, jnp.zeros_like(batches.g[0]), batches)[1]
@@ -114,11 +113,6 @@ def steps_with_last(
 
 def misses(steps: Float[Array, "... 2"], batches: Moments, rate: float) -> Float[Array, "..."]:
     """By how much of η examples miss the decrease that they are asked for: √E[(gᵢᵀΔ + η)²]/η, from C and g alone."""
-    squares = jnp.sum(steps * times(batches.C, steps), axis=-1)
+    squares = jnp.sum(steps * multiply_each(batches.C, steps), axis=-1)
     squares += 2 * rate * jnp.sum(batches.g * steps, axis=-1) + rate**2
     return jnp.sqrt(jnp.maximum(squares, 0)) / rate
-
-
-def times(C: Float[Array, "... 2 2"], v: Float[Array, "... 2"]) -> Float[Array, "... 2"]:
-    """Cv, of many matrices and vectors."""
-    return dot(C, v[..., None])[..., 0]

@@ -159,7 +159,7 @@ def loss_changes(
 def remainders(
     loss_fn: Callable, params: PyTree, x: PyTree, y: PyTree, delta: Real[Array, " p"], radii: np.ndarray
 ) -> Float[Array, "m n"]:
-    """What first order leaves out of each change of a loss, on the way along a step: ℓᵢ(θ + rΔ) - ℓᵢ(θ) - r gᵢᵀΔ.
+    """The remainder of each change of a loss, on the way along a step: ℓᵢ(θ + rΔ) - ℓᵢ(θ) - r gᵢᵀΔ.
 
     By Taylor it is ∫₀ʳ (r - u)ℓ″(u)du, where nothing cancels. ℓ″ is taken at 16 places of the step, and the polynomial
     through them is integrated.

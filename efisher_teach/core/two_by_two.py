@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Real
 
+from efisher_teach.core.precision import dot
+
 
 def solve_two_by_two(A: Float[Array, "2 2"], b: Float[Array, "2 ..."]) -> Float[Array, "2 ..."]:
     """A⁻¹b for a positive definite A (2, 2).
@@ -12,6 +14,11 @@ def solve_two_by_two(A: Float[Array, "2 2"], b: Float[Array, "2 ..."]) -> Float[
     (a, c), (_, d) = A
     determinant = jnp.maximum(a * d - c * c, 1e-7 * (a + d) ** 2)
     return jnp.stack([d * b[0] - c * b[1], a * b[1] - c * b[0]]) / jnp.maximum(determinant, 1e-30)
+
+
+def multiply_each(C: Float[Array, "... 2 2"], v: Float[Array, "... 2"]) -> Float[Array, "... 2"]:
+    """Cv, of many matrices and vectors at once."""
+    return dot(C, v[..., None])[..., 0]
 
 
 def solve_each(

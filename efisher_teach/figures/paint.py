@@ -160,7 +160,7 @@ def _stand(figure: Figure, places: np.ndarray) -> None:
 
 
 def within(here: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """What panels in two places have in common; where that is much less than here, they stay here."""
+    """The common part of panels in two places; where that is much less than here, they stay here."""
     both = np.hstack([np.maximum(here[:, :2], there[:, :2]), np.minimum(here[:, 2:], there[:, 2:])])
     roomy = both[:, 2:] - both[:, :2] >= 0.85 * (here[:, 2:] - here[:, :2])
     return both if roomy.all() else here

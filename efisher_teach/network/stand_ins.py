@@ -158,7 +158,7 @@ def directions(
 def judge(
     g: Float[Array, " p"], F: Float[Array, "p p"], found: dict[str, Float[Array, "_ p"]]
 ) -> dict[str, Float[Array, " names"]]:
-    """What the directions are worth: the decrease of each at equal KL divergence, gᵀu/√(uᵀFu), in parts of the best.
+    """The decrease of each direction at equal KL divergence, gᵀu/√(uᵀFu), in parts of the best.
 
     Args:
         g: The gradient.

@@ -16,9 +16,9 @@ import numpy as np
 
 from efisher_teach.figures.ink import CANDIDATE, DATA, EMPIRICAL_FISHER, NATURAL, TRUTH
 from efisher_teach.figures.marks import centre, dots, key, line, set_up
-from efisher_teach.figures.misfit import ends_of_runs, form, gaps_of_fits
 from efisher_teach.figures.plane import circle, no_farther, numbers, over, percent, place_of, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
+from efisher_teach.network.misfit import ends_of_runs, form, gaps_of_fits
 
 NOISES = 2.0 ** np.arange(-2, 0.6, 0.5)
 MISFITS = np.linspace(0, 1, 6)

@@ -14,7 +14,8 @@ import numpy as np
 from efisher_teach import errors
 from efisher_teach.core import coordinates
 from efisher_teach.core.problems import Problem, mean_loss
-from efisher_teach.figures import two_charts
+from efisher_teach.core.two_charts import descent_gap, gaps, smallest_eigenvalue, start_of, trajectory
+from efisher_teach.figures import chart_planes
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER
 from efisher_teach.figures.marks import Mark, arrow, contours, dots, key, line, set_up
 from efisher_teach.figures.plane import grid_of, numbers, over, require_two_parameters, while_inside
@@ -80,7 +81,7 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     """
     errors.one_of("chart", chart, tuple(CHARTS))
     require_two_parameters(problem)
-    params, chosen = jnp.asarray(problem.params, float), two_charts.named(chart)
+    params, chosen = jnp.asarray(problem.params, float), chart_planes.named(chart)
     return Scene(
         title=f"The same step in any coordinates: {chart}",
         axes=(
@@ -125,10 +126,10 @@ PRESETS = (
 def background(data):
     """Views about the steps in both planes, contours of the loss in them, and the gap of gradient descent."""
     problem, chart, psi = data["problem"], data["chart"], data["psi"]
-    start = two_charts.start_of(problem, chart, psi)
-    gap = jax.vmap(partial(two_charts.descent_gap, start))(jnp.asarray(RATES, psi.dtype))
+    start = start_of(problem, chart, psi)
+    gap = jax.vmap(partial(descent_gap, start))(jnp.asarray(RATES, psi.dtype))
     found = {"descent_gap": jnp.clip(gap, *GAPS)}
-    views = two_charts.views(problem, chart, psi, RATES[-1], ASPECT)
+    views = chart_planes.views(problem, chart, psi, RATES[-1], ASPECT)
     charts = ("", coordinates.identity, problem.params), ("chart_", chart, psi)
     for (name, of, middle), (low, high) in zip(charts, views, strict=True):
         x, y = jnp.linspace(low, high, 49, axis=-1)
@@ -141,15 +142,15 @@ def respond(data, state):
     """First steps and trajectories in both planes, and the gap between the two against η."""
     rate, damping = state["learning_rate"], state["damping"]
     problem, chart, psi = data["problem"], data["chart"], data["psi"]
-    views = two_charts.views(problem, chart, psi, RATES[-1], ASPECT)
+    views = chart_planes.views(problem, chart, psi, RATES[-1], ASPECT)
     limits, chart_limits = (view + (view - view[::-1]) / 4 for view in views)  # a little beside the view
     found = {}
     for name, descent in (("step", False), ("descent", True)):
         settings = {"rate": rate, "damping": jnp.zeros_like(rate) if descent else damping}
-        walk = partial(two_charts.trajectory, problem, **settings, steps=STEPS, descent=descent)
+        walk = partial(trajectory, problem, **settings, steps=STEPS, descent=descent)
         here, there = walk(coordinates.identity, problem.params), walk(chart, psi)
-        bent = while_inside(jax.vmap(chart.forward)(two_charts.bent(there, PIECES)), limits)
-        chart_bent = while_inside(jax.vmap(chart.inverse)(two_charts.bent(here, PIECES)), chart_limits)
+        bent = while_inside(jax.vmap(chart.forward)(chart_planes.bent(there, PIECES)), limits)
+        chart_bent = while_inside(jax.vmap(chart.inverse)(chart_planes.bent(here, PIECES)), chart_limits)
         sides = (
             (name, "_there", here, bent, limits),
             (f"chart_{name}", "_here", there, chart_bent, chart_limits),
@@ -158,14 +159,14 @@ def respond(data, state):
             own = jnp.clip(path, *view)
             found |= {flow: own[:2], f"{flow}_path": own[2:]}
             found |= {f"{flow}{other}": carried[: PIECES + 1], f"{flow}_path{other}": carried[PIECES:]}
-    rates, start = jnp.asarray(RATES, rate.dtype), two_charts.start_of(problem, chart, psi)
-    by_rate = jax.vmap(lambda rate: two_charts.gaps(start, rate, damping))(rates)
-    now, now_descent = two_charts.gaps(start, rate, damping), two_charts.descent_gap(start, rate)
+    rates, start = jnp.asarray(RATES, rate.dtype), start_of(problem, chart, psi)
+    by_rate = jax.vmap(lambda rate: gaps(start, rate, damping))(rates)
+    now, now_descent = gaps(start, rate, damping), descent_gap(start, rate)
     return found | {
         **over(rates, GAPS, by_rate=by_rate.gap, restored=by_rate.restored),
         **over(rate, GAPS, by_rate_dot=now.gap, descent_dot=now_descent),
         **numbers(gap=now.gap, descent_gap=now_descent, leak=now.leak),
-        "smallest": two_charts.smallest_eigenvalue(start),
+        "smallest": smallest_eigenvalue(start),
     }
 
 

@@ -4,7 +4,7 @@ All is 2 × 2, so a table of many trajectories takes no factorisation. The gap i
 of φ do: in float32 the difference of two steps would lose most of its digits.
 """
 
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,14 +13,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from efisher_teach.core import coordinates
 from efisher_teach.core.coordinates import Coordinates
 from efisher_teach.core.gradients import mean_gradient, per_example_gradients
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.core.two_by_two import solve_two_by_two
-from efisher_teach.figures.plane import fit
+from efisher_teach.core.two_by_two import solve_each, solve_two_by_two
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(8)
 NODES, WEIGHTS = (1 + NODES) / 2, WEIGHTS / 2  # of a mean over [0, 1]
@@ -66,8 +64,7 @@ def step_from(
     _, _, C, g, J = start_of(problem, chart, psi)
     if descent:
         return -_descent_rate(C, g, J, rate) * dot(J.T, g)
-    seen = dot(J.T, dot(C, J)) + damping * jnp.eye(2, dtype=J.dtype)
-    return -rate * solve_two_by_two(seen, dot(J.T, g))
+    return -rate * solve_each(dot(J.T, dot(C, J)), dot(J.T, g), damping)
 
 
 def _descent_rate(C, g, J, rate):
@@ -105,16 +102,13 @@ def gaps(start: Start, rate: Float[Array, ""], damping: Float[Array, ""]) -> Gap
     """
     _, _, C, g, J = start
     metric = solve_two_by_two(dot(J, J.T), jnp.eye(2, dtype=J.dtype))
-    direct = solve_two_by_two(C + damping * jnp.eye(2, dtype=J.dtype), g)
+    direct = solve_each(C, g, damping)
     leak = damping * solve_two_by_two(C + damping * metric, direct - dot(metric, direct))
-
-    def back(v):  # the Δψ that is −ηv to first order
-        return -rate * dot(J.T, dot(metric, v))
-
+    back = -rate * dot(J.T, metric)  # times v: the Δψ that is −ηv to first order
     length = rate * jnp.linalg.norm(direct)
     return Gaps(
-        gap=100 * jnp.linalg.norm(_bend(start, back(direct + leak)) - rate * leak) / length,
-        restored=100 * jnp.linalg.norm(_bend(start, back(direct))) / length,
+        gap=100 * jnp.linalg.norm(_bend(start, dot(back, direct + leak)) - rate * leak) / length,
+        restored=100 * jnp.linalg.norm(_bend(start, dot(back, direct))) / length,
         leak=100 * jnp.linalg.norm(leak) / jnp.linalg.norm(direct),
     )
 
@@ -134,46 +128,12 @@ def _bend(start, delta):
     def along(t):
         return start.chart.forward(start.psi + t * delta)
 
-    def slope(t):
-        return jax.jvp(along, (t,), (jnp.ones_like(t),))[1]
-
-    def curvature(t):
-        return jax.jvp(slope, (t,), (jnp.ones_like(t),))[1]
-
     weights, nodes = (jnp.asarray(each, delta.dtype) for each in (WEIGHTS * (1 - NODES), NODES))
+    curvature = jax.jacfwd(jax.jacfwd(along))
     return dot(weights, jax.vmap(curvature)(nodes))
 
 
 def smallest_eigenvalue(start: Start) -> Float[Array, ""]:
     """The smallest eigenvalue of C in either chart."""
-    seen = dot(start.J.T, dot(start.C, start.J))
-    return jnp.minimum(jnp.linalg.eigvalsh(start.C)[0], jnp.linalg.eigvalsh(seen)[0])
-
-
-@cache  # one object a name: its functions are what a compiled scene is known by
-def named(name: str) -> Coordinates:
-    """The chart of a name: "affine", with a stretch and a shear, "exp", "square", "polar" or "logit"."""
-    if name == "affine":
-        return coordinates.affine(jnp.array([[1.5, 0.9], [0.0, 0.4]]))
-    return getattr(coordinates, "exponential" if name == "exp" else name)
-
-
-@partial(jax.jit, static_argnames=("rate", "aspect"))
-def views(
-    problem: Problem, chart: Coordinates, psi: Float[Array, " 2"], rate: float, aspect: float
-) -> list[Float[Array, "2 2"]]:
-    """Lower left and upper right of a view of θ and of one of ψ, with room for the undamped steps at that rate."""
-    found, eta = [], jnp.asarray(rate, float)
-    for of, start in (coordinates.identity, problem.params), (chart, psi):
-        step = partial(step_from, problem, of, start, eta, jnp.zeros_like(eta))
-        ends = jnp.stack([start, start + step(descent=False), start + step(descent=True)])
-        low, high = jnp.min(ends, axis=0), jnp.max(ends, axis=0)
-        half = fit(0.68 * (high - low), aspect)
-        found.append((low + high) / 2 + jnp.stack([-half, half]))
-    return found
-
-
-def bent(path: Float[Array, "m 2"], pieces: int) -> Float[Array, "_ 2"]:
-    """A path for the plane of the other chart, where its first step is a curve: in so many pieces."""
-    stretch = jnp.linspace(0, 1, pieces + 1)[:, None]
-    return jnp.concatenate([path[0] + stretch * (path[1] - path[0]), path[2:]])
+    both = jnp.stack([start.C, dot(start.J.T, dot(start.C, start.J))])
+    return jnp.min(jnp.linalg.eigvalsh(both))
