@@ -14,6 +14,7 @@ KEPT    = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_
 LEAN    = --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 BRISK   = XLA_FLAGS="$(LEAN) --xla_backend_optimization_level=1" $(KEPT)
 HASTY   = XLA_FLAGS="$(LEAN) --xla_backend_optimization_level=0" $(KEPT) # tests run little of what they compile
+MARIMO  = marimo==0.25.2
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 torchjd==0.18.0 netket==3.23.0 jax==0.10.2 numpy
 ENDS    = 'jax==0.8.0:lowest' 'jax<0.13:highest' # the highest that this Python has: 0.10 for 3.11, 0.12 for others
 SYSTEMS = x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin x86_64-pc-windows-msvc
@@ -24,7 +25,7 @@ PIP     = $(BIN)/python -m pip
 INDEXES = set -a && UV_INDEX_STRATEGY=unsafe-best-match && eval "$$($(PIP) config list | sed -nE \
   's/^[^=]*\.index-url=/UV_DEFAULT_INDEX=/p; s/^[^=]*\.extra-index-url=/UV_INDEX=/p; s/^[^=]*\.cert=/SSL_CERT_FILE=/p; /\.find-links=/{s/^[^=]*=/UV_FIND_LINKS=/; y/ /,/; p}')"
 
-.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-platforms test-peers test-newest test-wheel mutants lint tables notebooks site figures bench bench-start bench-peers bench-gpu bench-site bench-class binder lock clean
+.PHONY: help lab test test-units test-notebooks test-browser test-all test-heavy test-ends test-platforms test-peers test-marimo test-newest test-wheel mutants lint tables notebooks site figures bench bench-start bench-peers bench-gpu bench-site bench-class binder lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -43,7 +44,7 @@ test-notebooks: $(VENV)/.dev ## every notebook, output by output
 test-browser: $(VENV)/.dev ## pages and a real JupyterLab in a real Chromium
 	@$(call timed,browser,$(HASTY) $(BIN)/python -m pytest -m "browser and not heavy" -rs -n 2 --dist loadfile)
 
-test-all: test test-heavy test-ends test-platforms test-wheel test-peers ## the heavy rest, too: once a week, and before a release
+test-all: test test-heavy test-ends test-platforms test-wheel test-peers test-marimo ## the heavy rest, too: once a week, and before a release
 
 test-heavy: $(VENV)/.dev ## devices, CUDA, models of other frameworks, every notebook in JupyterLab
 	@$(call timed,heavy,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m heavy -rs -n 2 --dist loadfile $(HOOKS))
@@ -67,6 +68,11 @@ test-peers: $(VENV)/.dev ## the same matrices by PyTorch, NNGeometry and curvlin
 	  $(BIN)/uv pip install -q --python $$env/bin/python \
 	    -c requirements-dev.txt $(PEERS) jax jaxtyping beartype pytest hypothesis numpy scikit-learn nbformat matplotlib
 	@$(call timed,peers,EFISHER_TEACH_REQUIRE_PEERS=1 $(VENV)-peers/bin/python -m pytest --rootdir=. -p no:cacheprovider $(HOOKS) -k "peers or torch" tests/test_peers.py tests/test_own_models.py)
+
+test-marimo: $(VENV)/.dev ## an explorer and its controls in marimo
+	@set -e; $(INDEXES); env=$(VENV)-marimo; test -x $$env/bin/marimo || { $(BIN)/uv venv -q --python $(BIN)/python $$env; \
+	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt $(MARIMO) -e .; }
+	@$(call timed,marimo,EFISHER_TEACH_MARIMO=$(CURDIR)/$(VENV)-marimo/bin/marimo $(BIN)/python -m pytest -m heavy tests/test_marimo.py)
 
 test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in place of the pins
 	@$(INDEXES); env=$(VENV)-newest; rm -rf $$env && $(BIN)/uv venv -q --python $(BIN)/python $$env && \
@@ -125,7 +131,7 @@ lock: $(VENV)/.dev ## pin every requirement anew
 	$(LOCK) --extra lab --extra dev --upgrade -c requirements.txt -o requirements-dev.txt
 
 clean: ## remove the environments
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers $(VENV)-newest $(VENV)-wheel dist
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-highest $(VENV)-peers $(VENV)-marimo $(VENV)-newest $(VENV)-wheel dist
 
 # $(call install,requirements): by uv, in a tenth of pip's time; by pip where there is no uv.
 install = { $(PIP) install --quiet --disable-pip-version-check $$(grep '^uv==' requirements-dev.txt) && $(INDEXES) && \

@@ -2,11 +2,13 @@
 
 import gc
 import json
+import sys
 from base64 import b64encode
 from io import BytesIO
 from math import sqrt
 from threading import Semaphore
 from time import sleep
+from types import SimpleNamespace
 from weakref import ref
 
 import ipywidgets
@@ -246,6 +248,21 @@ CONTROLS = {
 def test_choices_of_controls(control):
     found, _ = choices(control, control.value)
     assert [value for _, value in found] == pytest.approx(CONTROLS[control])
+
+
+def test_where_no_ipywidgets_are_shown_an_explorer_shows_its_controls(monkeypatch):
+    monkeypatch.setitem(sys.modules, "marimo", SimpleNamespace(running_in_notebook=lambda: True))
+    budget = ipywidgets.FloatSlider(0.01, min=0.005, max=0.05, step=0.005)
+    top = ipywidgets.Dropdown(options=[("near", 0.3), ("far", 0.6)], value=0.3)
+    explorer = ef.Explorer(scene, budget=budget, top=top)
+    assert explorer.panel is explorer
+    tell(explorer, controls={"budget": 2, "top": 1})
+    assert (budget.value, top.value) == (pytest.approx(0.015), 0.6)
+    shown = explorer.reply["controls"]
+    assert [each["choices"][each["chosen"]]["said"] for each in shown] == ["0.015", "far"]
+    tell(explorer, controls={"budget": 9})
+    assert "at most 0.04" in explorer.reply["error"]
+    assert budget.value == pytest.approx(0.015)
 
 
 def test_a_page_has_every_combination_of_few_choices_and_none_that_takes_long():

@@ -1,5 +1,6 @@
 """Values that an explorer takes from outside: places on its axes, and the controls that recompute its scene."""
 
+import sys
 from math import isclose
 from typing import Any
 
@@ -31,6 +32,12 @@ def unmoved(values: dict[str, Any], before: dict[str, Any]) -> bool:
         return isclose(value, other, rel_tol=1e-9, abs_tol=1e-12) if floats else value == other
 
     return all(same(value, before[name]) for name, value in values.items())
+
+
+def shown_by_explorers() -> bool:
+    """Tell whether explorers show their controls themselves: marimo shows no ipywidgets."""
+    marimo = sys.modules.get("marimo")
+    return bool(marimo and marimo.running_in_notebook())
 
 
 def say(value: Any) -> str:

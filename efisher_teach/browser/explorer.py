@@ -14,16 +14,17 @@ from weakref import WeakKeyDictionary, WeakSet
 import ipywidgets
 import traitlets
 
-from efisher_teach.browser.controls import AxisValue, Cancelled, describe, unmoved
+from efisher_teach.browser.controls import AxisValue, Cancelled, describe, shown_by_explorers, unmoved
 from efisher_teach.browser.packing import Shown, pack, prepare
 from efisher_teach.browser.page import TEMPLATES, bundle, static, without_bytes
 from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.browser.snapshot import Snapshot
-from efisher_teach.browser.states import Builder, on_page
+from efisher_teach.browser.states import Builder, choices, offer, on_page
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
 
+MOST_PLACES = 101  # of a slider that explorers show themselves
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
 
 
@@ -92,7 +93,7 @@ class Explorer(Snapshot):
         self.add_traits(**{axis.name: AxisValue(axis.default).tag(**tags) for axis in first.axes})
         super().__init__(reply=self._next_reply(self._shown, self._values))
         self.panel: Any = self
-        if controls:
+        if controls and not shown_by_explorers():
             row = ipywidgets.HBox([*controls.values()], layout={"flex_flow": "row wrap"})
             self.panel = ipywidgets.VBox([row, self]).add_class("ef-panel")
             self._boxes = row, self.panel
@@ -274,6 +275,12 @@ class Explorer(Snapshot):
             self.send({"file": f"figure.{kind}", "kind": KINDS[kind]}, [self._as_file(kind)])
         elif message.get("reset"):
             self.restore(**self._initial_values)
+        elif places := message.get("controls"):
+            offered = {
+                name: choices(self.controls[name], self._values[name], MOST_PLACES)[0] for name in places
+            }
+            self.restore(**{name: offered[name][place][1] for name, place in places.items()})
+            self.send({"set": True})
         elif message.get("cancel"):
             with self._lock:
                 self._request += 1  # what still computes learns of it at its next `progress`
@@ -283,4 +290,10 @@ class Explorer(Snapshot):
         """Everything that the browser needs to show a scene, in one message."""
         reply = pack(shown)
         self._serial += 1
-        return reply | {"serial": self._serial, "error": "", "controls": describe(self.controls, values)}
+        described = describe(self.controls, values)
+        if shown_by_explorers():
+            for about in described:
+                name = about["name"]
+                if found := choices(self.controls[name], values[name], MOST_PLACES)[0]:
+                    offer(about, self.controls[name], found, values[name])
+        return reply | {"serial": self._serial, "error": "", "controls": described}

@@ -29,10 +29,10 @@ Builder = Callable[..., Scene]
 MOST_CHOICES = 12  # of a control, and of all combinations of several
 
 
-def choices(control: Any, value: Any) -> tuple[list[tuple[str, Any]], int]:
+def choices(control: Any, value: Any, most: int = MOST_CHOICES) -> tuple[list[tuple[str, Any]], int]:
     """List the values that a control can have on a page, `value` among them, as (said, value); and count all it has.
 
-    Sliders are thinned to `MOST_CHOICES` values from end to end. What has no finite list gives none.
+    Sliders are thinned to `most` values from end to end. What has no finite list gives none.
 
     Examples:
         >>> import ipywidgets
@@ -53,7 +53,7 @@ def choices(control: Any, value: Any) -> tuple[list[tuple[str, Any]], int]:
         return [], 0
     low, high, step = control.min, control.max, control.step or (control.max - control.min) / 100
     count = round((high - low) / step) + 1
-    places = np.unique(np.rint(np.linspace(0, count - 1, min(count, MOST_CHOICES))).astype(int))
+    places = np.unique(np.rint(np.linspace(0, count - 1, min(count, most))).astype(int))
     base = getattr(control, "base", 0)  # of a slider whose steps are those of a logarithm
     grid = [type(value)(base ** (low + place * step) if base else low + place * step) for place in places]
     at = int(np.argmin(np.abs(np.array(grid) - value)))
@@ -61,6 +61,13 @@ def choices(control: Any, value: Any) -> tuple[list[tuple[str, Any]], int]:
         at = min(max(at, 1), len(grid) - 2)  # the ends stay
     grid[at] = value
     return [(say(each), each) for each in grid], count
+
+
+def offer(about: dict[str, Any], control: Any, found: list[tuple[str, Any]], value: Any) -> None:
+    """Add to the description of a control what `buildControls` in static/explorer.js needs to show it."""
+    about["chosen"] = next(i for i, (_, each) in enumerate(found) if each == value)
+    about["choices"] = [{"said": said, "code": repr(each)} for said, each in found]
+    about["is_list"] = hasattr(control, "options") or isinstance(value, bool)
 
 
 class _Menu:
@@ -77,9 +84,7 @@ class _Menu:
                 fixed.append(f"{label} {about['said']}")
                 continue
             self.live[name] = found
-            about["chosen"] = next(i for i, (_, value) in enumerate(found) if value == values[name])
-            about["choices"] = [{"said": said, "code": repr(value)} for said, value in found]
-            about["is_list"] = hasattr(controls[name], "options") or isinstance(values[name], bool)
+            offer(about, controls[name], found, values[name])
             if count > len(found):
                 thinned.append(f"{len(found)} of the {count} values of {label}")
         self.together = prod(map(len, self.live.values())) <= MOST_CHOICES

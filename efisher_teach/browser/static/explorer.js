@@ -270,6 +270,14 @@ class Figure {
     clearTimeout(this.speaking);
   }
 
+  /** Put controls above the sliders; gives a function that sets all of them to the places given. */
+  addControls(controls, pick) {
+    if (!controls.length) return () => {};
+    const rows = element("div", "ef-controls", this.hands);
+    this.sliders.before(rows);
+    return buildControls(rows, controls, pick);
+  }
+
   /** Put the controls where there is room for them, "under" the thumb on a phone; and give the form that has room. */
   fitting(reply) {
     this.width = this.root.clientWidth || this.width; // 0 while JupyterLab keeps a cell out of view
@@ -712,11 +720,29 @@ function render({ model, el }) {
   };
   const values = () => Object.fromEntries(model.get("reply").axes.map(({ name }) => [name, model.get(name)]));
   const busy = () => figure.busy(model.get("awaited"), model.get("progress"));
-  const receive = () => figure.show(model.get("reply"), values).then(busy);
+  const controls = () => model.get("reply").controls.filter(({ choices }) => choices); // none where ipywidgets show them
+  let next; // places of controls that the kernel has not been asked for, as it still answers
+  let asking = false;
+  const setControls = figure.addControls(controls(), (i, place) => {
+    next = { ...next, [controls()[i].name]: place };
+    setControls(controls().map(({ name, chosen }) => next[name] ?? chosen));
+    if (!asking) ask();
+  });
+  const ask = () => {
+    asking = Boolean(next);
+    if (asking) model.send({ controls: next });
+    else setControls(controls().map(({ chosen }) => chosen));
+    next = undefined;
+  };
+  const receive = () => {
+    if (!asking) ask();
+    return figure.show(model.get("reply"), values).then(busy);
+  };
   listen("change:reply", receive);
   listen("change:awaited", busy);
   listen("change:progress", busy);
-  listen("msg:custom", ({ file, kind, at, now }, [bytes] = []) => {
+  listen("msg:custom", ({ file, kind, at, now, set }, [bytes] = []) => {
+    if (set) ask();
     if (at === told && !untold && !figure.held) for (const name in now) followElsewhere(name, now[name]);
     if (!file) return;
     if (files) download(new Blob([bytes], { type: kind }), file);
@@ -772,7 +798,7 @@ function loadPart(source) {
 const whole = async (part) => (typeof part === "string" ? part : (await Promise.all(part.map(loadPart))).join(""));
 const unpackBytes = async (part) => Uint8Array.from(atob(await whole(part)), (letter) => letter.charCodeAt(0));
 
-/** A list or a slider for each control that moves on this page; gives a function that sets all to the places given. */
+/** A list or a slider for each control that has choices; gives a function that sets all to the places given. */
 function buildControls(parent, controls, pick) {
   const rows = controls.map(({ label, choices, is_list }, i) => {
     const row = element("div", "ef-control", parent);
@@ -845,12 +871,8 @@ async function mount(parent, first) {
   };
   const reset = () => asked.join() !== start.join() && go(start);
   const figure = new Figure(room, { moved: () => {}, wantForm: () => {}, reset });
-  if (controls.length) {
-    const rows = element("div", "ef-controls", figure.hands);
-    figure.sliders.before(rows);
-    set = buildControls(rows, controls, (i, place) => go((first.together ? asked : start).with(i, place)));
-    set(start);
-  }
+  set = figure.addControls(controls, (i, place) => go((first.together ? asked : start).with(i, place)));
+  set(start);
   if (first.note) element("p", "ef-fixed", figure.side).textContent = first.note;
   try {
     await figure.show(await prepare(first), () => first.state);
