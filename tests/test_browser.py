@@ -473,10 +473,10 @@ ALONE = "alone = ef.Explorer(scene, budget=budget_slider()); alone"
 @pytest.fixture(scope="module")
 def boxes(desk):
     """Explorers that cost next to nothing: two side by side, one in a tab, one alone."""
-    lab.write_notebook(desk.folder / "boxes.ipynb", BOXES, IN_A_TAB, ALONE)
+    lab.write_notebook(desk.folder / "boxes.ipynb", BOXES, IN_A_TAB, ALONE, "alone")
     desk.open("boxes.ipynb")
     lab.run_all(desk.page)
-    lab.explorers(desk.page).nth(3).wait_for(state="attached", timeout=60_000)
+    lab.explorers(desk.page).nth(4).wait_for(state="attached", timeout=60_000)
     yield save(desk, "boxes.ipynb", ALONE)
     assert not desk.problems()
 
@@ -538,18 +538,19 @@ def test_a_window_that_follows_tells_the_kernel_nothing_old(boxes):
 
 @pytest.mark.heavy
 def test_what_a_hand_does_while_a_cell_runs_is_seen_as_the_kernel_has_it(boxes):
-    """The cell sets the same axis, and the kernel hears of the hand when the cell is done."""
-    view = lab.explorers(boxes.page).nth(3)
-    cell = Thread(target=boxes.ask, args=("import time; time.sleep(3); alone.turn = 40",))
+    """The cell sets the same axis, and the kernel hears of the hand when the cell is done; both views hear that."""
+    view, again = (lab.explorers(boxes.page).nth(place) for place in (3, 4))
+    cell = Thread(target=boxes.ask, args=("import time; alone.turn = -90; time.sleep(3); alone.turn = 40",))
     cell.start()
-    view.page.wait_for_timeout(1000)
+    lab.read_at(view, 18)  # the cell has begun
     lab.press(view, slider_of(view), "End")
     view.page.wait_for_timeout(500)
     lab.read_at(view, 72)
     cell.join()
     assert boxes.ask("print(alone.turn)") == 180
     view.page.wait_for_timeout(500)
-    lab.read_at(view, 72)
+    for each in (view, again):
+        lab.read_at(each, 72)
 
 
 @pytest.mark.heavy

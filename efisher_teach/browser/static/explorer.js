@@ -673,6 +673,7 @@ function render({ model, el }) {
   let hand = {}; // where the reader holds axes, until they have let go and the kernel has heard it
   let untold = false;
   let told; // when it was told last
+  let answered; // the last of these that it has heard
   let missed = {}; // what another window did meanwhile, and a hand here has not let through
   const tellKernel = () => {
     waiting = clearTimeout(waiting);
@@ -743,7 +744,8 @@ function render({ model, el }) {
   listen("change:progress", busy);
   listen("msg:custom", ({ file, kind, at, now, set }, [bytes] = []) => {
     if (set) ask();
-    if (at === told && !untold && !figure.held) for (const name in now) followElsewhere(name, now[name]);
+    if (at === told) answered = at;
+    if (answered === told && !untold && !figure.held) for (const name in now) followElsewhere(name, now[name]);
     if (!file) return;
     if (files) download(new Blob([bytes], { type: kind }), file);
     files = Math.max(0, files - 1);
