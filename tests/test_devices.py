@@ -209,9 +209,8 @@ def run(names, devices, *environments, seconds=600):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT}
     started = [subprocess.Popen([*command, __file__], env=settings | each, **pipes) for each in environments]
     try:
-        for process in started:
-            said, _ = process.communicate(timeout=seconds)
-            assert process.returncode == 0, said
+        said = [process.communicate(timeout=seconds)[0] for process in started]
+        assert not any(process.returncode for process in started), "".join(said)
     finally:
         for process in started:
             process.kill()

@@ -255,7 +255,7 @@ def _by_blocks(make_rows, x, y, size):
 
 def _require_room(n):
     """Room for a few n × n matrices, such as K and its factors, in the memory of this machine or of its accelerator."""
-    memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if memory is None and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if memory and 4 * n**2 > memory / 4:
