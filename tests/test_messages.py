@@ -181,7 +181,7 @@ def takers(*names):
 
 
 TAKE_G = [*(call for call, _ in takers("G")), scenes.your_model]
-TAKE_EXAMPLES = [call for call, _ in takers("y") if call is not ef.ledger]
+TAKE_EXAMPLES = [call for call, _ in takers("y")]
 TAKE_DATA = [ef.per_example_losses, ef.per_example_gradients, ef.weighted_gradient, ef.hessian, ef.loss_gram]
 TAKE_DATA += [ef.gauss_newton, fisher, per_example_jacobians, ef.fit, ef.ledger, update]
 TAKE_PARAMS = [*TAKE_DATA[1:8], ef.loss_changes, ef.ledger, update, init]

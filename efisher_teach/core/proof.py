@@ -81,7 +81,8 @@ def ledger(
         params, x, y = jax.tree.map(_double, (errors.parameters(params), *errors.data(x, y)))
         flat, unravel = ravel_pytree(params)
         losses = partial(_losses, loss_fn)
-        here, G = np.asarray(losses(params, x, y)), per_example_gradients(loss_fn, params, x, y)
+        G = per_example_gradients(loss_fn, params, x, y)  # which looks at the model and its data
+        here = np.asarray(losses(params, x, y))
         for result in (G, here):
             if result.dtype != np.float64:
                 action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
