@@ -48,6 +48,12 @@ def require_examples(problem: Problem, least: int) -> None:
         errors.reject("problem", f"one with {least} examples", f"{len(problem.y)}", "Make n larger.")
 
 
+def require_held_out(problem: Problem) -> None:
+    """Reject a problem without examples that it was not trained on."""
+    if problem.x_test is None or problem.y_test is None:
+        errors.reject("problem", "one with held-out examples", "x_test or y_test None", "Set aside a fifth.")
+
+
 def require_shape(problem: Problem, shape: tuple[int, ...], action: str) -> None:
     """Reject a problem whose parameters are not an array of that shape."""
     got = getattr(problem.params, "shape", None)
@@ -89,6 +95,11 @@ def changes(problem: Problem, delta: jax.Array) -> jax.Array:
     losses = partial(per_example_losses, problem.loss_fn)
     after = losses(unravel(flat + delta.astype(flat.dtype)), problem.x, problem.y)
     return jnp.clip(after - losses(problem.params, problem.x, problem.y), -1e6, 1e6)
+
+
+def mean_changes(problem: Problem, deltas: jax.Array) -> jax.Array:
+    """The true change of the mean loss under each of some steps (…, p)."""
+    return jnp.vectorize(lambda delta: jnp.mean(changes(problem, delta)), signature="(p)->()")(deltas)
 
 
 def place_of(value: Any, values: Any) -> jax.Array:
@@ -216,6 +227,12 @@ def turn_of(delta: jax.Array, downhill: jax.Array) -> jax.Array:
     downhill = downhill / jnp.linalg.norm(downhill)
     forward = dot(downhill, delta)
     return jnp.rad2deg(jnp.atan2(jnp.linalg.norm(delta - forward * downhill), forward))
+
+
+def turn(v: jax.Array, angle: Any) -> jax.Array:
+    """A vector (2,) turned by so many degrees against the clock, or by each of some, (…, 2)."""
+    angle, across = jnp.deg2rad(angle)[..., None], jnp.stack([-v[1], v[0]])
+    return jnp.cos(angle) * v + jnp.sin(angle) * across
 
 
 def turned(one: ArrayLike, other: ArrayLike) -> jax.Array:

@@ -15,12 +15,12 @@ from matplotlib.ticker import LogLocator
 
 from efisher_teach import errors
 from efisher_teach.core.gradients import mean_gradient
-from efisher_teach.core.matrices import empirical_fisher, fisher, gradient_covariance, quadratic_form
+from efisher_teach.core.matrices import fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.step import step_along
-from efisher_teach.core.two_by_two import solve_each, solve_two_by_two
-from efisher_teach.figures import plane
+from efisher_teach.core.two_by_two import solve_two_by_two
+from efisher_teach.figures import plane, samples
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER
 from efisher_teach.figures.marks import arrow, centre, dots, key, line, set_up
 from efisher_teach.figures.plane import fit, from_origin, gradients, points
@@ -142,14 +142,13 @@ def respond(data, state):
     """Both steps and what they end on, and what all seven spend and turn at this ε."""
     matrices, steps, spent, turns = _mistakes(data, state["damping"])
     G, c, this = gradients(data["problem"]), data["budget"], state["mistake"].astype(int)
-    g, farthest = mean_gradient(G), FARTHEST * jnp.max(background(data)["reach"])
+    farthest, rows, found = FARTHEST * jnp.max(background(data)["reach"]), jnp.asarray(ROWS, float), {}
     curves = jax.vmap(plane.level_curve, (0, None, None))(matrices, c, farthest)
-    found = {}
     for name, values, start in (("spent", spent, 1.0), ("turn", turns, 0.0)):
-        ends = points(values, jnp.asarray(ROWS, float))
-        found[f"{name}_stems"] = jnp.stack([ends.at[:, 0].set(start), ends], axis=1)
+        ends = points(values, rows)
+        found[f"{name}_stems"] = jnp.stack([points(start, rows), ends], axis=1)
         found |= {f"{name}_dots": ends, f"{name}_mark": ends[this]}
-    ratio = jnp.linalg.norm(steps[this]) / jnp.linalg.norm(steps[0])
+    g, ratio = mean_gradient(G), jnp.linalg.norm(steps[this]) / jnp.linalg.norm(steps[0])
     return found | {
         "ellipse": curves[0],
         "wrong_ellipse": curves[this],
@@ -172,32 +171,19 @@ def still(panels, background):
     key(both, "lower left", *right, ("along −g", DESCENT))
     key(both, "upper right", ("ΔᵀMΔ = c", CANDIDATE), ("wrong step", CANDIDATE))
 
-    for panel in (spent, turns):
+    for panel, start, color in ((spent, 1, CONSTRAINT), (turns, 0, EMPIRICAL_FISHER)):
         panel.set(ylim=EDGES, yticks=ROWS, yticklabels=[*NAMES])
+        panel.axvline(start, color=color, lw=1.2)
         panel.tick_params(axis="y", length=0)
-    spent.axvline(1, color=CONSTRAINT, lw=1.2)
     set_up(spent, log="x", xlim=background["spent_limits"], title="Really spent, ΔᵀCΔ/c (drag the dot)")
     spent.xaxis.set_major_locator(LogLocator(numticks=5))
     spent.xaxis.set_major_formatter("{x:g}")
-    turns.axvline(0, color=EMPIRICAL_FISHER, lw=1.2)
     turns.set(xlim=background["turn_limits"], title="Turned towards −g")
     turns.locator_params(axis="x", nbins=6, steps=[1, 2, 3, 5, 10])
     turns.xaxis.set_major_formatter(lambda value, _: degrees(value))
 
 
 def _mistakes(data, damping):
-    """The matrices in the place of C (7, 2, 2); and of each its step (7, 2), what that spends, in c, and its turn.
-
-    A step has the length that costs c in its own matrix. Its turn is counted in degrees from the first of them; on the
-    side of −g it is positive. The last matrix is C itself, as the first is, but with another ε.
-    """
-    G, c = gradients(data["problem"]), data["budget"]
-    g, C = mean_gradient(G), empirical_fisher(G)
-    batches = empirical_fisher(jnp.mean(G[data["batches"]], axis=1))
-    matrices = jnp.stack([C, jnp.outer(g, g), len(G) * C, batches, gradient_covariance(G), data["fisher"], C])
-    dampings = damping * jnp.ones(len(NAMES), g.dtype).at[-1].set(1 / len(G))
-    v = solve_each(matrices, g, dampings)
-    v = v.at[1].set(g)  # exactly, up to its length: at a tiny ε the rounding of ggᵀ would turn it
-    steps = -v * jnp.sqrt(c / jax.vmap(quadratic_form)(matrices, v))[:, None]
-    side = jnp.where(plane.turned(steps[0], g) > 0, -1, 1)
-    return matrices, steps, quadratic_form(C, steps) / c, side * plane.turned(steps[0], steps)
+    """The matrices in the place of C, their steps, what these spend and how they are turned."""
+    known = gradients(data["problem"]), data["fisher"], data["batches"]
+    return samples.lookalikes(*known, damping, data["budget"])

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach import errors
 from efisher_teach.core.coordinates import steps_in_units
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.solve import spectrum
-from efisher_teach.figures import ink, plane
+from efisher_teach.figures import ink, plane, samples
 from efisher_teach.figures.marks import arrow, centre, dots, key, line, loss_panel, polygons, set_up
+from efisher_teach.figures.plane import numbers, over, percent
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 41)
@@ -59,8 +59,7 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         "power", t, which spreads them: 0 makes all as large as the largest, 1 leaves them as they are.
 
     Raises:
-        ValueError: params is not a vector of at least two; no held-out examples; fewer than 36 examples; budget out
-            of range.
+        ValueError: params is not a vector of p ≥ 2; no held-out examples; fewer than 36 examples; budget out of range.
 
     Examples:
         >>> scene = ef.scenes.damping(ef.breast_cancer(None))
@@ -68,8 +67,7 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
         The step is the best one there is: why would anyone shorten it?
     """
     plane.require_vector(problem, least=2)
-    if problem.x_test is None or problem.y_test is None:
-        errors.reject("problem", "one with held-out examples", "x_test or y_test None", "Set aside a fifth.")
+    plane.require_held_out(problem)
     plane.require_examples(problem, SHOWN)
     return Scene(
         title="Damping: one cost, every ε",
@@ -119,14 +117,13 @@ def background(data):
     G, widest = plane.gradients(data["problem"]), plane.WIDEST
     factors, every = spectrum(G), jnp.asarray(FROM_END_TO_END, G.dtype)
     outline = jnp.sqrt(widest) * plane.ellipse(G, plane.plane_of_steps(G, factors), 181)
-    of_power = jax.vmap(lambda power: steps_in_units(factors, _dragged(factors, 1.0, power), every, widest))
-    _, predicted, lengths, _ = of_power(jnp.asarray(POWERS, G.dtype))
+    spectra = jax.vmap(lambda power: samples.dragged(factors, 1.0, power))(jnp.asarray(POWERS, G.dtype))
+    _, predicted, lengths, _ = jax.vmap(lambda each: steps_in_units(factors, each, every, widest))(spectra)
     fall, asked = -jnp.min(jnp.mean(predicted, axis=-1)), predicted[..., :SHOWN] / jnp.sqrt(widest)
-    low, high = jnp.minimum(-1.8, jnp.min(asked)), jnp.maximum(0.8, jnp.max(asked))
     return {
         "reach": plane.frame(1.08 * jnp.max(jnp.abs(outline), axis=0), ASPECT),
         "length_limits": jnp.stack([jnp.min(lengths[2, 1:-1]) / 50, 40 * jnp.max(lengths[2, 1:-1])]),
-        "change_limits": 1.1 * jnp.stack([low, high]),
+        "change_limits": 1.1 * jnp.stack([jnp.min(asked, initial=-1.8), jnp.max(asked, initial=0.8)]),
         "loss_limits": jnp.stack([-2.1 * fall, 0.5 * fall]),
     }
 
@@ -134,49 +131,41 @@ def background(data):
 def respond(data, state):
     """The step at ε, and the path over all ε."""
     problem, budget, damping = data["problem"], data["budget"], state["damping"]
-    G, dampings, rms = plane.gradients(problem), jnp.asarray(DAMPINGS, damping.dtype), jnp.sqrt(budget)
+    G, rms = plane.gradients(problem), jnp.sqrt(budget)
     factors, every = spectrum(G), jnp.asarray(FROM_END_TO_END, G.dtype)
-    basis, eigenvalues = plane.plane_of_steps(G, factors), _dragged(factors, state["scale"], state["power"])
-    steps = steps_in_units(factors, eigenvalues, every, budget)
+    basis = plane.plane_of_steps(G, factors)
+    eigenvalues = samples.dragged(factors, state["scale"], state["power"])
+    steps, at = steps_in_units(factors, eigenvalues, every, budget), plane.place_of(damping, every)
     path, (_, _, lengths, constant_lengths) = dot(steps[0], basis), (each[1:-1] for each in steps)
-    at = 1 + plane.place_of(damping, dampings)
     delta, predicted, length, constant_length = (each[at] for each in steps)
-    held_out = plane.held_out(problem)
-    actual, unseen = (plane.changes(each, delta) for each in (problem, held_out))
-    stretch, values = jnp.asarray(STRETCH, G.dtype), jnp.logspace(-7, 1, 65)
-
-    def along(each):
-        return jax.vmap(lambda t: jnp.mean(plane.changes(each, t * delta)))(stretch)
-
-    seen, kept = eigenvalues > 0, eigenvalues / (eigenvalues + damping)
+    actual, along = plane.changes(problem, delta), jnp.asarray(STRETCH, G.dtype)[:, None] * delta
+    true, held_out = (plane.mean_changes(each, along) for each in (problem, plane.held_out(problem)))
+    kept, values = eigenvalues / (eigenvalues + damping), jnp.logspace(-7, 1, 65)
+    promised, least = jnp.mean(predicted), jnp.min(jnp.where(eigenvalues > 0, eigenvalues, jnp.inf))
     return {
         "ellipse": rms * plane.ellipse(G, basis, 181),
         "path": path,
         **plane.from_origin(undamped=path[0], descent=path[-1], step=path[at]),
-        **plane.over(values, filter=values / (values + damping)),
+        **over(values, filter=values / (values + damping)),
         "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
-        **plane.over(eigenvalues, kept=kept),
-        **plane.over(dampings, lengths=lengths, constant_lengths=constant_lengths),
-        **plane.over(dampings, bounds=rms / 2 / jnp.sqrt(dampings)),
-        **plane.over(damping, length_dot=length, constant_dot=constant_length),
+        **over(eigenvalues, kept=kept),
+        **over(every[1:-1], lengths=lengths, constant_lengths=constant_lengths),
+        **over(every[1:-1], bounds=rms / 2 / jnp.sqrt(every[1:-1])),
+        **over(damping, length_dot=length, constant_dot=constant_length),
         "bars": plane.bars(predicted[:SHOWN] / rms),
         "changes": plane.beside_bars(actual[:SHOWN] / rms),
-        **plane.over(stretch, promised=stretch * jnp.mean(predicted)),
-        **plane.over(stretch, true=along(problem), held_out=along(held_out)),
-        **plane.numbers(predicted=jnp.mean(predicted), actual=jnp.mean(actual), unseen=jnp.mean(unseen)),
-        **plane.numbers(length=length, constant_length=constant_length, most=eigenvalues[0]),
-        "bound": rms / 2 / jnp.sqrt(damping),
-        "least": jnp.min(jnp.where(seen, eigenvalues, jnp.inf)),
+        **over(STRETCH, promised=STRETCH * promised, true=true, held_out=held_out),
+        **numbers(predicted=promised, actual=jnp.mean(actual), unseen=held_out[len(STRETCH) // 2]),
+        **numbers(length=length, constant_length=constant_length, bound=rms / 2 / jnp.sqrt(damping)),
+        **numbers(least=least, most=eigenvalues[0]),
         "shadow": jnp.mean(dot(G, dot(basis, path[at])) ** 2) / budget,
-        **plane.percent(kept_least=jnp.min(jnp.where(seen, kept, 1)), kept_most=kept[0]),
-        **plane.percent(worse=jnp.mean(actual > 0)),
+        **percent(kept_least=least / (least + damping), kept_most=kept[0], worse=jnp.mean(actual > 0)),
     }
 
 
 def still(panels, background):
     """The ellipse, and four readings of the same step."""
-    steps, kept, length, each, loss = (panels[letter] for letter in "ABCDE")
-    ends = DAMPINGS[[0, -1]]
+    (steps, kept, length, each, loss), ends = (panels[letter] for letter in "ABCDE"), DAMPINGS[[0, -1]]
     centre(steps, background["reach"], ASPECT, xlabel="along −g", ylabel="across")
     steps.set_title("The ellipse, and the step's shadow")
     key(steps, "lower left", ("−C⁺g: ε = 0", ink.UNDAMPED), ("descent: ε = ∞", ink.DESCENT))
@@ -199,9 +188,3 @@ def still(panels, background):
     loss.axvline(1, color=ink.FAINT, lw=1)
     losses = ("true", ink.TRUTH), ("held out (dashed)", ink.TRUTH)
     key(loss, "lower left", ("promised", ink.CONSTRAINT), *losses)
-
-
-def _dragged(factors, scale, power):
-    """The eigenvalues sμ₁(μ/μ₁)ᵗ; what C does not see it does not see in any unit."""
-    eigenvalues, largest = factors.eigenvalues, factors.eigenvalues[0]
-    return jnp.where(eigenvalues > 0, scale * largest * (eigenvalues / largest) ** power, 0)

@@ -5,18 +5,16 @@ C's eigenvectors. A gradient that grows moves the mean in proportion, and C by i
 arrow round, which the mean cannot but notice; C sees lengths and axes only.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.core.gradients import mean_gradient, per_example_gradients
+from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.matrices import empirical_fisher
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.two_by_two import root, semi_axes
-from efisher_teach.figures import plane
+from efisher_teach.figures import plane, samples
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, EMPIRICAL_FISHER, OTHER
 from efisher_teach.figures.marks import about_the_middle, arrow, dots, key, line, polygons, set_up
 from efisher_teach.figures.plane import circle, fit, from_origin, numbers, over, points, rectangles, unit
@@ -115,44 +113,35 @@ PRESETS = (
 
 def background(data):
     """Limits: all arrows but the longest, which may point beyond the view."""
-    true, flipped, longest = cloud = _cloud(data)
-    both = jnp.where(jnp.tile(longest, 2)[:, None], 0, jnp.concatenate([true, flipped]))
-    both = jnp.concatenate([both, dot(both, unit(mean_gradient(true)))[:, None]], axis=1)
-    own, other = jnp.split(jnp.abs(both), 2)  # of some flipped labels, too, arrows are cut at the edge
+    cloud, flipped = samples.cloud(data["problem"]), data["turn"] < jnp.arange(len(data["noises"]))[:, None]
+    g, each = mean_gradient(cloud.own), jnp.stack([cloud.own, cloud.other]).at[:, cloud.longest].set(0)
+    own, other = jnp.abs(jnp.concatenate([each, dot(each, unit(g))[..., None]], axis=-1))
+    # Of some flipped labels, too, arrows are cut at the edge.
     half = jnp.maximum(jnp.max(own, axis=0), jnp.quantile(other, 0.8, axis=0))
-    loudest, _, _ = jax.vmap(lambda noise: _gradients(data, cloud, OUTLIER[-1], noise))(data["noises"])
     return {
         "reach": fit(half, ASPECT, 1.12),
         "along": 1.25 * half[2],
-        "lengths": 1.35 * jnp.max(jnp.sqrt(jnp.mean(jnp.sum(loudest**2, axis=2), axis=1))),
-        "noises": data["noises"],
-        "mean": mean_gradient(true),
-        **numbers(longest=1 + jnp.argmax(longest), count=len(true)),
+        "lengths": 1.35 * jnp.max(samples.lengths(cloud.rows(flipped, OUTLIER[-1]))[1]),
+        "mean": g,
+        **numbers(longest=1 + cloud.longest, count=len(cloud.own)),
     }
 
 
 def respond(data, state):
     """The cloud, its mean and both ellipses; and of each arrow what lies along the mean."""
-    cloud, view = _cloud(data), background(data)
-    example, outlier, noise = state["example"], state["outlier"], state["noise"]
-    edge, limit = 0.985 * view["reach"], view["along"]
-    G, g, C = _gradients(data, cloud, outlier, noise)
-    turned, picked = _turned(data, noise), jnp.round(example).astype(int) - 1
-
-    # Without the outlier, the arrows do not depend on its scale.
-    tips = plane.inside(-_gradients(data, cloud, 0.0, noise)[0], edge)
-    true_tips, turned_tips = jnp.where(turned[:, None], 0, tips), jnp.where(turned[:, None], tips, 0)
-    loud, tip = plane.inside(-dot(cloud[2].astype(g.dtype), G), edge), plane.inside(-G[picked], edge)
+    cloud, view, outlier = samples.cloud(data["problem"]), background(data), state["outlier"]
+    edge, limit, picked = 0.985 * view["reach"], view["along"], jnp.round(state["example"]).astype(int) - 1
+    every = data["turn"] < jnp.arange(len(data["noises"]))[:, None]  # whose turn has come, at every noise
+    flipped = every[plane.place_of(state["noise"], data["noises"])]
+    G, quiet = cloud.rows(flipped, outlier), cloud.rows(flipped, 0.0)
+    g, C = mean_gradient(G), empirical_fisher(G)
+    length, rms, (longest, shortest) = jnp.linalg.norm(g), jnp.sqrt(jnp.trace(C)), semi_axes(C)
+    means, squares = samples.lengths(cloud.rows(every, outlier))
+    tips, loud, tip = (plane.inside(-each, edge) for each in (quiet, G[cloud.longest], G[picked]))
+    true_tips, turned_tips = jnp.where(flipped[:, None], 0, tips), jnp.where(flipped[:, None], tips, 0)
 
     rim, places, along = circle(49), jnp.arange(1, len(G) + 1, dtype=g.dtype), dot(G, unit(g))
-    seen, trace, length = jnp.clip(along, -limit, limit), jnp.trace(C), jnp.linalg.norm(g)
-
-    def lengths(noise):
-        G, g, _ = _gradients(data, cloud, outlier, noise)
-        return jnp.linalg.norm(g), jnp.sqrt(jnp.mean(jnp.sum(G**2, axis=1)))
-
-    means, squares = jax.vmap(lengths)(data["noises"])
-    longest, shortest = semi_axes(C)
+    seen = jnp.clip(along, -limit, limit)
     return {
         "ellipse": dot(rim, root(C)),
         "centred": dot(rim, root(C - jnp.outer(g, g))) - g,
@@ -161,14 +150,14 @@ def respond(data, state):
         "turned_tips": turned_tips,
         "loud_tip": loud,
         "tip": tip,
-        "bars": rectangles(places, jnp.where(turned, 0, seen), 0.8),
-        "turned_bars": rectangles(places, jnp.where(turned, seen, 0), 0.8),
+        "bars": rectangles(places, jnp.where(flipped, 0, seen), 0.8),
+        "turned_bars": rectangles(places, jnp.where(flipped, seen, 0), 0.8),
         "level": points([0.0, len(G) + 1.0], length),
-        **over(example, place=limit * jnp.array([-1.0, 1.0]), along_dot=seen[picked]),
+        **over(state["example"], place=limit * jnp.array([-1.0, 1.0]), along_dot=seen[picked]),
         **over(data["noises"], means=means, squares=squares),
-        **over(noise, mean_dot=length, square_dot=jnp.sqrt(trace)),
-        **numbers(count=len(G), mean=length, rms=jnp.sqrt(trace), longest=longest, shortest=shortest),
-        **plane.percent(share=length**2 / jnp.maximum(trace, 1e-30), against=jnp.mean(along < 0)),
+        **over(state["noise"], mean_dot=length, square_dot=rms),
+        **numbers(count=len(G), mean=length, rms=rms, longest=longest, shortest=shortest),
+        **plane.percent(share=length**2 / jnp.maximum(rms**2, 1e-30), against=jnp.mean(along < 0)),
         **numbers(length=jnp.linalg.norm(G[picked]), along=along[picked]),
     }
 
@@ -191,31 +180,8 @@ def still(panels, background):
     along.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
     key(along, "lower left", ("|g|, length of the mean", DESCENT))
 
-    lengths.set(xlim=background["noises"][-1] * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
+    lengths.set(xlim=count // 2 / count * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
     lengths.set(xlabel="flipped labels", title="‖g‖, and RMS of ‖gᵢ‖")
     lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     both = ("√tr C, RMS of |gᵢ|", EMPIRICAL_FISHER), ("|g|, length of the mean", DESCENT)
     key(lengths, "upper right", *both)
-
-
-def _cloud(data):
-    """G (n, 2) with each example's own label and with the other one, by falling pull; and which row is longest."""
-    problem = data["problem"]
-    gradients = partial(per_example_gradients, problem.loss_fn, problem.params, problem.x)
-    true, flipped = gradients(problem.y), gradients(jnp.min(problem.y) + jnp.max(problem.y) - problem.y)
-    order = jnp.argsort(-dot(true, mean_gradient(true)))
-    true, flipped = true[order], flipped[order]
-    return true, flipped, jnp.arange(len(true)) == jnp.argmax(jnp.sum(true**2, axis=1))
-
-
-def _turned(data, noise):
-    """The labels that are flipped: those whose turn has come."""
-    return data["turn"] < jnp.round(noise * len(data["turn"]))
-
-
-def _gradients(data, cloud, outlier, noise):
-    """G with some labels flipped and the longest row scaled, its mean g and its second moment C."""
-    true, flipped, longest = cloud
-    G = jnp.where(_turned(data, noise)[:, None], flipped, true)
-    G = jnp.where(longest[:, None], outlier * G, G)
-    return G, mean_gradient(G), empirical_fisher(G)

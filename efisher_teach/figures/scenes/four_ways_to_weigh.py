@@ -18,7 +18,7 @@ from efisher_teach.core.solve import quotient
 from efisher_teach.core.two_by_two import solve_two_by_two
 from efisher_teach.figures.ink import CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER, TRUTH
 from efisher_teach.figures.marks import arrow, centre, key, line, polygons, set_up
-from efisher_teach.figures.plane import from_origin, rectangles, unit
+from efisher_teach.figures.plane import from_origin, rectangles, turn, unit
 from efisher_teach.figures.scene import Axis, Preset, Scene, degrees, empty, scientific
 
 SHARES = np.array([0.75, 0.25])  # of the three, and of the fourth
@@ -105,9 +105,9 @@ PRESETS = (
 
 def respond(data, state):
     """Weights, directions and changes of the four ways."""
-    shares, angle, length = data["shares"], jnp.deg2rad(state["angle"]), state["length"]
-    turned = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-    G = jnp.stack([jnp.array([1.0, 0.0], shares.dtype), length * turned])
+    shares, first = data["shares"], jnp.array([1.0, 0.0], data["shares"].dtype)
+    turned = turn(first, state["angle"])
+    G = jnp.stack([first, state["length"] * turned])
     K = dot(G, G.T)
     weights = {
         "descent": shares,

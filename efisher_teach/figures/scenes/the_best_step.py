@@ -5,6 +5,8 @@ at one place, where it only touches: there stands the Lagrange step -√(c/ρ) C
 What it gains, against the budget c, has the slope λ: the multiplier is the value of one more unit of c.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from efisher_teach.core.step import empirical_fisher_step, step_along
 from efisher_teach.figures import plane
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, TRUTH
 from efisher_teach.figures.marks import arrow, centre, contours_of, dots, key, label, line
-from efisher_teach.figures.plane import WIDEST, changes, fit, from_origin, gradients, over, points
+from efisher_teach.figures.plane import WIDEST, fit, from_origin, gradients, mean_changes, over, points
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 ASPECT = 1.24  # width by height of the left panel
@@ -100,7 +102,7 @@ def background(data):
     return {
         "reach": reach,
         "most": -dot(mean_gradient(G), empirical_fisher_step(G, budget=WIDEST).delta),
-        **plane.landscape(lambda delta: jnp.mean(changes(data["problem"], delta)), reach),
+        **plane.landscape(partial(mean_changes, data["problem"]), reach),
     }
 
 
@@ -109,22 +111,18 @@ def respond(data, state):
     problem, budget, G = data["problem"], data["budget"], gradients(data["problem"])
     g, factors = mean_gradient(G), spectrum(G)
     best, descent = empirical_fisher_step(G, budget=budget).delta, step_along(G, -g, budget)
-
-    def fall(delta):
-        return jnp.mean(changes(problem, delta))
-
     tip, turns = _turned(factors, descent, budget, state["turn"]), jnp.asarray(TURNS, g.dtype)
-    around = jax.vmap(lambda turn: _turned(factors, descent, budget, turn))(turns)
-    predicted, actual, most = dot(g, tip), fall(tip), dot(g, best)
+    around = jax.vmap(partial(_turned, factors, descent, budget))(turns)
+    predicted, actual, most = dot(g, tip), mean_changes(problem, tip), dot(g, best)
     percent, value = 100 / most, -most / (2 * budget)  # of c: the multiplier of ΔᵀCΔ − c
     budgets, ends = WIDEST * jnp.linspace(0, 1, 41) ** 2, jnp.array([0.0, WIDEST])
-    gains = jax.vmap(lambda c: -fall(best * jnp.sqrt(c / budget)))(budgets)
+    gains = -mean_changes(problem, best * jnp.sqrt(budgets / budget)[:, None])
     return {
         "ellipse": around,
         "level": _chord(tip, jnp.stack([-g[1], g[0]]), _reach(factors)),
         **from_origin(descent=descent, best=best, candidate=tip),
         "tip": tip,
-        **over(turns, scores=percent * dot(around, g), true_scores=percent * jax.vmap(fall)(around)),
+        **over(turns, scores=percent * dot(around, g), true_scores=percent * mean_changes(problem, around)),
         **over(state["turn"], dot=percent * predicted, true_dot=percent * actual),
         **over(budgets, value=jnp.sqrt(budgets / budget) * -most, true_value=gains),
         "tangent": points(ends, -most + value * (ends - budget)),

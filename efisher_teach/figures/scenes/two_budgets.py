@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
 from efisher_teach.core.step import step_along
@@ -62,22 +61,30 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         Make r shorter: does ε grow or fall?
     """
     view.require_vector(problem, 2)
-    data = view.sample_of(problem, budget)
     lowest, highest = _curve(gradients(problem))[1]["ratio_ends"].tolist()
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
         errors.reject("problem", "such that g is no eigenvector of C", got, action)
     ends = np.sqrt([BUDGETS[0] / highest, BUDGETS[-1] / lowest])
     radii = np.logspace(np.log10(ends[0]) - ROOM, np.log10(ends[1]) + ROOM, 41)
-    start = view.nearest(BUDGETS, budget)
-    middle = view.nearest(radii, np.sqrt(start / np.sqrt(lowest * highest)))
+    start, c, middle = view.nearest(BUDGETS, budget), float(BUDGETS[30]), np.sqrt(lowest * highest)
+    wanted = np.array([lowest / 1.3, middle, 4 * highest])
+    wide, both, short = np.clip(np.sqrt(c / wanted), *radii[[0, -1]]).tolist()
+    presets = (
+        Preset("Only c binds", {"budget": c, "radius": wide}, "The circle is too wide to matter: −C⁺g, undamped.",
+               "What happens to the step if r grows further?"),
+        Preset("Both bind", {"budget": c, "radius": both}, "The step sits in a corner: some ε > 0 puts it there.",
+               "Make r shorter: does ε grow or fall?"),
+        Preset("Only r binds", {"budget": c, "radius": short}, "The circle lies inside: normalised gradient descent.",
+               "How much of the loss budget is left?"),
+    )  # fmt: skip
     return Scene(
         title="Two budgets: where ε comes from",
         axes=(
             Axis("budget", "loss budget c", BUDGETS, start, scientific),
-            Axis("radius", "radius r", radii, middle, lambda value: f"{value:.3g}"),
+            Axis("radius", "radius r", radii, view.nearest(radii, np.sqrt(start / middle)), "{:.3g}".format),
         ),
-        data=data | {"radii": jnp.asarray(radii, float)},
+        data=view.sample_of(problem, budget) | {"radii": jnp.asarray(radii, float)},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -87,7 +94,7 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         size=(10.0, 6.0),
         narrow=(4.8, 11.0),
         handles=(Handle("place", ("budget", "radius"), "the pair of budgets, c and r"),),
-        presets=_presets(radii, lowest, highest),
+        presets=presets,
     )
 
 
@@ -101,25 +108,10 @@ WORDS = (
 )
 
 
-def _presets(radii, lowest, highest):
-    c = float(BUDGETS[30])
-    wanted = np.array([lowest / 1.3, np.sqrt(lowest * highest), 4 * highest])
-    free, both, short = np.clip(np.sqrt(c / wanted), radii[0], radii[-1]).tolist()
-    return (
-        Preset("Only c binds", {"budget": c, "radius": free}, "The circle is too wide to matter: −C⁺g, undamped.",
-               "What happens to the step if r grows further?"),
-        Preset("Both bind", {"budget": c, "radius": both}, "The step sits in a corner: some ε > 0 puts it there.",
-               "Make r shorter: does ε grow or fall?"),
-        Preset("Only r binds", {"budget": c, "radius": short}, "The circle lies inside: normalised gradient descent.",
-               "How much of the loss budget is left?"),
-    )  # fmt: skip
-
-
 def background(data):
     """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
-    G, radii = gradients(data["problem"]), data["radii"]
-    _, curve = _curve(G)
-    budgets = jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], G.dtype)
+    _, curve = _curve(gradients(data["problem"]))
+    radii, budgets = data["radii"], jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], float)
     return curve | {
         "reach": 1.03 * radii[-1] * jnp.array([ASPECT, 1.0]),
         "radii": radii[jnp.array([0, -1])],
@@ -131,12 +123,11 @@ def background(data):
 def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
     G, c, r = gradients(data["problem"]), state["budget"], state["radius"]
-    g, (u, curve) = mean_gradient(G), _curve(G)
-    plane, dampings, ends = view.plane_of(-g, -u[0]), curve["dampings"], curve["ratio_ends"]
+    u, curve = _curve(G)
+    plane, dampings, ends = view.plane_of(-u[-1], -u[0]), curve["dampings"], curve["ratio_ends"]
     step, disc, farthest = two_budget_step(G, c, r), circle(97, G.dtype), data["radii"][-1]
     tip = dot(step.delta, plane)
-    # The tips of a needle, far out of view, are drawn nearer.
-    bound = no_farther(ellipse(G, plane, 97), 3 * farthest / jnp.sqrt(WIDEST))
+    bound = no_farther(ellipse(G, plane, 97), 3 * farthest / jnp.sqrt(WIDEST))  # needles end out of view
     path = dot(jax.vmap(step_along, (None, 0, None))(G, -u, 1.0), plane)  # of cost 1, from −C⁺g to −g
     path = jnp.sqrt(c) * jnp.concatenate([path, jnp.zeros((1, 2), G.dtype)])
     wanted, (low, high) = c / r**2, curve["ratio_limits"]
@@ -158,7 +149,7 @@ def respond(data, state):
         "crossing": crossing,
         **view.percent(cost_used=step.budget_spent / c, length_used=step.length**2 / r**2),
         **view.percent(by_budget=by_budget, by_radius=by_radius),
-        **view.numbers(decrease=-dot(g, step.delta), wanted=wanted, lowest=ends[0], highest=ends[1]),
+        **view.numbers(decrease=-dot(u[-1], step.delta), wanted=wanted, lowest=ends[0], highest=ends[1]),
         **view.numbers(of_budget=step.budget_multiplier, of_radius=step.radius_multiplier),
     }
 
@@ -195,6 +186,5 @@ def still(panels, background):
 def _curve(G):
     """The directions from ε = 0 to ∞, and R(ε) between. The view has room for c/r² beyond its ends, at the border."""
     u, dampings, ratios, ends = ratio_curve(G)
-    beyond = 1.15 * (ends[1] / ends[0]) ** 0.4
-    limits = ends * jnp.stack([1 / beyond, beyond])
+    limits = ends * (1.15 * (ends[1] / ends[0]) ** 0.4) ** jnp.array([-1, 1])
     return u, {"dampings": dampings, "ratios": ratios, "ratio_ends": ends, "ratio_limits": limits}

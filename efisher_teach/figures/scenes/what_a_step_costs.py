@@ -5,21 +5,19 @@ not round. And what first order leaves out fades faster than what it keeps, as t
 and cubed from the mean square, which itself falls as the length squared only.
 """
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from efisher_teach import errors
-from efisher_teach.core.gradients import mean_gradient, remainders
+from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.matrices import empirical_fisher, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures import plane
+from efisher_teach.figures import plane, samples
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import arrow, centre, contours, dots, key, line, loss_panel, polygons, set_up
-from efisher_teach.figures.plane import WIDEST, changes, gradients, numbers, over
+from efisher_teach.figures.plane import WIDEST, changes, gradients, numbers, over, points, turn, turned
 from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, degrees
 
 TURNS = np.arange(-180.0, 181.0, 4.0)
@@ -64,15 +62,13 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
         Two steps of one length: which of them would you call small?
     """
     plane.require_two_parameters(problem)
-    data = plane.sample_of(problem, budget)
     G = np.asarray(gradients(problem), float)
     (least, most), V = np.linalg.eigh(G.T @ G / len(G))
     if not least > 1e-6 * most:
         got = f"eigenvalues of C from {least:.3g} to {most:.3g}"
         errors.reject("problem", "one where every step costs something", got, "Take more examples.")
-    longest, (x, y), (u, v) = 1.05 * np.sqrt(WIDEST / least), -G.mean(axis=0), V[:, 0]
-    cheap = np.rad2deg(np.arctan((x * v - y * u) / (x * u + y * v)))  # the turn of the long axis
-    lengths = longest * LENGTHS
+    cheap = (float(turned(-G.mean(axis=0), V[:, 0])) + 90) % 180 - 90  # the turn of the long axis
+    lengths = 1.05 * np.sqrt(WIDEST / least) * LENGTHS
     presets = (
         Preset("Cheap", {"turn": cheap, "length": lengths[11]}, "Along the ellipse's long axis a step is cheap.",
                "Make the step half as long: what does it cost?"),
@@ -89,7 +85,7 @@ def what_a_step_costs(problem: Problem, *, budget: float = 0.01) -> Scene:
             Axis("turn", "turn from −g", TURNS, 32.0, degrees),
             Axis("length", "length ‖Δ‖", lengths, lengths[11], lambda value: f"{value:.2f}"),
         ),
-        data=data | {"longest": jnp.asarray(longest, float)},
+        data=plane.sample_of(problem, budget) | {"longest": jnp.asarray(lengths[-1], float)},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -118,7 +114,7 @@ def background(data):
     return {
         "grid": grid,
         "cost": jnp.sqrt(quadratic_form(known["C"], plane.grid_of(grid, grid))),
-        **plane.from_origin(downhill=longest * _direction(known["g"], 0.0)),
+        **plane.from_origin(downhill=longest * known["around"][len(TURNS) // 2]),
         **numbers(most=known["most"], count=len(known["shown"])),
         "radii": longest * RADII[[0, -1]],
         "rest_limits": known["limits"],
@@ -127,32 +123,29 @@ def background(data):
 
 def respond(data, state):
     """The step, what it does to each loss, and how what first order leaves out fades along its direction."""
-    known, length = _known(data), state["length"]
-    G, around, shown, rests = (known[name] for name in ("G", "around", "shown", "rests"))
-    delta, root = length * _direction(known["g"], state["turn"]), jnp.sqrt(data["budget"])
+    known, length, at = _known(data), state["length"], plane.place_of(state["turn"], TURNS)
+    G, around, shown, limits = (known[name] for name in ("G", "around", "shown", "limits"))
+    delta, root = length * around[at], jnp.sqrt(data["budget"])
     predicted, actual = dot(G, delta), changes(data["problem"], delta)
     seen, seen_actual = (jnp.clip(each[shown], -known["most"], known["most"]) for each in (predicted, actual))
 
     radii, kept = data["longest"] * jnp.asarray(RADII, G.dtype), quadratic_form(known["C"], around)
-    true_cost = jnp.log(jnp.maximum(kept[:, None] * radii**2 + rests[:, 1], 1e-30))
-    crossing = jax.vmap(lambda cost: jnp.interp(2 * jnp.log(root), cost, jnp.log(radii)))(true_cost)
-    found, here = {}, rests[plane.place_of(state["turn"], TURNS)]
-    for name, rest, power in zip(("", "square_"), jnp.abs(here), (2, 3), strict=True):
-        first, end = rest[0], radii[jnp.array([0, -1])]
-        shown_at = rest[plane.place_of(length, radii)]
-        found |= over(radii, known["limits"], **{f"{name}rest": rest})
-        found |= over(length, known["limits"], **{f"{name}rest_dot": shown_at})
-        found |= over(end, known["limits"], **{f"{name}guide": first * (end / radii[0]) ** power})
-        ratio = jnp.maximum(rest[SHORT], 1e-30) / jnp.maximum(first, 1e-30)
-        found[f"{name}slope"] = jnp.log(ratio) / np.log(RADII[SHORT] / RADII[0])
+    true = samples.reached(kept[:, None] * radii**2 + known["rests"][:, 1], radii, root)
+    found, ends = {}, radii[jnp.array([0, -1])]
+    here = jnp.maximum(jnp.abs(known["rests"][at]), 1e-30)
+    for name, rest, power in zip(("", "square_"), here, (2, 3), strict=True):
+        found |= over(radii, limits, **{f"{name}rest": rest})
+        found |= over(length, limits, **{f"{name}rest_dot": rest[plane.place_of(length, radii)]})
+        found |= over(ends, limits, **{f"{name}guide": rest[0] * (ends / radii[0]) ** power})
+        found[f"{name}slope"] = jnp.log(rest[SHORT] / rest[0]) / np.log(RADII[SHORT] / RADII[0])
     return found | {
         "ellipse": around * (root / jnp.sqrt(kept))[:, None],
-        "true_curve": around * jnp.exp(crossing)[:, None],
+        "true_curve": around * true[:, None],
         **plane.from_origin(step=delta),
         "tip": delta,
         "bars": plane.bars(seen),
         "changes": plane.beside_bars(seen_actual),
-        "allowance": jnp.stack([plane.points([-1.0, len(shown)], sign * root) for sign in (1, -1)]),
+        "allowance": jnp.stack([points([-1.0, len(shown)], sign * root) for sign in (1, -1)]),
         **numbers(cost=jnp.sqrt(jnp.mean(predicted**2)), true_cost=jnp.sqrt(jnp.mean(actual**2))),
         **numbers(allowed=root, predicted=jnp.mean(predicted), actual=jnp.mean(actual)),
     }
@@ -171,8 +164,7 @@ def still(panels, background):
     key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
-    most, count = 1.01 * background["most"], int(background["count"])
-    loss_panel(each, count, (-most, most), unit="")
+    loss_panel(each, int(background["count"]), 1.01 * background["most"] * np.array([-1, 1]), unit="")
     key(each, "upper right", ("first order", DATA), ("truth", TRUTH))
     key(each, "lower left", ("dashed: ±√c", CONSTRAINT))
 
@@ -186,32 +178,13 @@ def _known(data):
 
     The examples that are shown are at even places among all, ordered by how much they pull with the mean.
     """
-    G = gradients(data["problem"])
+    problem, longest, G = data["problem"], data["longest"], gradients(data["problem"])
     g, C = mean_gradient(G), empirical_fisher(G)
-    around = jax.vmap(partial(_direction, g))(jnp.asarray(TURNS, g.dtype))
-    rests = jax.vmap(partial(_rests, data, G))(around)
+    around = turn(-g, jnp.asarray(TURNS, G.dtype)) / jnp.linalg.norm(g)
+    rests = jax.vmap(lambda toward: samples.rests(problem, G, toward, longest, RADII))(around)
     shown = jnp.argsort(dot(G, g))[np.linspace(0, len(G) - 1, min(SHOWN, len(G))).round().astype(int)]
     # The most on the widest ellipse: a loud one is cut off.
     widest = WIDEST * jnp.sum(G[shown].T * jnp.linalg.solve(C, G[shown].T), axis=0)
     most = jnp.maximum(2 * WIDEST**0.5, 1.5 * jnp.sqrt(jnp.quantile(widest, 0.85)))
     limits = jnp.stack([jnp.median(jnp.abs(rests[:, 1, 0])) / 10, 3 * jnp.max(jnp.abs(rests[:, 0]))])
-    found = {"G": G, "g": g, "C": C, "around": around, "rests": rests}
-    return found | {"shown": shown, "most": most, "limits": limits}
-
-
-def _direction(g, turn):
-    """The unit vector at so many degrees from -g."""
-    angle = jnp.deg2rad(turn)
-    along, across = -g, jnp.stack([g[1], -g[0]])
-    return (jnp.cos(angle) * along + jnp.sin(angle) * across) / jnp.linalg.norm(g)
-
-
-def _rests(data, G, direction):
-    """The remainders of first order, of the mean loss and of E[Δℓ²], at all radii along a direction, (2, radii).
-
-    E[Δℓ²] − E[(gᵢᵀΔ)²] is the mean of rest · (2gᵢᵀΔ + rest), for the rest of each loss.
-    """
-    longest, problem = data["longest"], data["problem"]
-    rest = remainders(problem.loss_fn, problem.params, problem.x, problem.y, longest * direction, RADII)
-    kept = longest * jnp.asarray(RADII, G.dtype)[:, None] * dot(G, direction)
-    return jnp.stack([jnp.mean(rest, axis=1), jnp.mean(rest * (2 * kept + rest), axis=1)])
+    return {"G": G, "C": C, "around": around, "rests": rests, "shown": shown, "most": most, "limits": limits}

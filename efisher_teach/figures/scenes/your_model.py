@@ -147,7 +147,7 @@ def background(data):
     reach = view.frame(1.08 * jnp.sqrt(WIDEST) * half, ASPECT)
 
     def loss(place):
-        return jnp.mean(view.changes(data["problem"], dot(basis, place)))
+        return view.mean_changes(data["problem"], dot(basis, place))
 
     return {
         "reach": reach,
