@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 NOT_HERE = "is not on this page"
 
 
-def answers(exercise, styles):
-    """The stub, the solution, a mistake that nobody has named, one that raises; other styles, each known mistake."""
-    from styles import on_paper, remembered
+def answers(exercise):
+    """The stub, the solution, a mistake that nobody has named, one that raises; another style, each known mistake."""
+    from styles import STYLES, on_paper, remembered
 
     from efisher_teach.lessons.course import stub
 
@@ -28,22 +28,21 @@ def answers(exercise, styles):
     yield "solution", on_paper(exercise, exercise.solution)
     yield "unnamed", lambda *_: np.array([[0.125, -1.0]])
     yield "raises", lambda *_: [][1]
-    yield from ((f"style {place}", style) for place, style in enumerate(styles))
+    if exercise.name in STYLES:
+        yield "style", STYLES[exercise.name]
     for says in mistakes(*exercise.draw(np.random.default_rng(0), 0)):
         yield says, on_paper(exercise, lambda *arguments, says=says: mistakes(*arguments)[says])
 
 
 def verdicts(left_out, first=None):
     """Judge all answers, or the first few, to all exercises but those that are left out."""
-    from styles import STYLES
-
     from efisher_teach.lessons.course import EXERCISES, judge
 
     return {
         f"{name}: {kind}": list(judge(exercise, answer))
         for name, exercise in EXERCISES.items()
         if name not in left_out
-        for kind, answer in islice(answers(exercise, STYLES.get(name, ())), first)
+        for kind, answer in islice(answers(exercise), first)
     }
 
 
@@ -89,7 +88,7 @@ def test_verdicts_are_those_of_the_notebook(page_folder):
     lacking = []
     for answer, verdict in page.items():
         name, _, kind = answer.partition(": ")
-        style = kind.startswith("style ")
+        style = kind == "style"
         if style and verdict[0] == "stopped" and NOT_HERE in verdict[1]:
             lacking.append(answer)
             continue
