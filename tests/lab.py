@@ -50,8 +50,8 @@ def chromium() -> str:
 
 
 @contextmanager
-def server(folder: Path):
-    """JupyterLab on `folder`, started as on Binder; gives its address, the token, and the log's path."""
+def server(folder: Path, *more: str):
+    """JupyterLab on `folder`, started as on Binder, with `more` options; gives its address, token and log."""
     runtime = folder / ".runtime"
     here = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # what makes tests brisk is not what learners have
     environment = {name: value for name, value in os.environ.items() if name not in here} | {
@@ -66,7 +66,7 @@ def server(folder: Path):
     start = Path(__file__).parents[1] / "binder" / "start"
     options = {"root_dir": folder, "ip": "127.0.0.1", "port": 0}
     command = ["bash", start, sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
+    command += [*(f"--ServerApp.{name}={value}" for name, value in options.items()), *more]
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
     try:
@@ -341,35 +341,19 @@ def drag(slider: Locator, moves: int = 12) -> Iterator[int]:
     mouse.up()
 
 
-class Mouse:
-    """A mouse, in the page's coordinates."""
-
-    def __init__(self, page: Page):
-        self.mouse = page.mouse
-
-    def down(self, x: float, y: float) -> None:
-        self.mouse.move(x, y)
-        self.mouse.down()
-
-    def move(self, x: float, y: float) -> None:
-        self.mouse.move(x, y, steps=4)
-
-    def up(self) -> None:
-        self.mouse.up()
-
-
 class Touch:
-    """A finger: the same, through the browser's own touch events. One that is up does not move."""
+    """A finger, moved as Playwright moves a mouse, by the browser's own touch events. One that is up does not move."""
 
     def __init__(self, page: Page):
-        self.session, self.is_down = page.context.new_cdp_session(page), False
-
-    def down(self, x: float, y: float) -> None:
-        self._send("touchStart", {"x": x, "y": y})
+        self.session, self.is_down, self.place = page.context.new_cdp_session(page), False, {}
 
     def move(self, x: float, y: float) -> None:
+        self.place = {"x": x, "y": y}
         if self.is_down:
-            self._send("touchMove", {"x": x, "y": y})
+            self._send("touchMove", self.place)
+
+    def down(self) -> None:
+        self._send("touchStart", self.place)
 
     def up(self) -> None:
         self._send("touchEnd")
@@ -437,7 +421,7 @@ HEAR = """async (root, change) => {
     if (bare) root.setAttribute("role", "group"); // so that its end is heard
     await reader.start({ container: root });
     const [first] = await reader.spokenPhraseLog();
-    const read = async () => (await reader.spokenPhraseLog()).at(-1) !== `end of ${first}`;
+    const read = async () => (await reader.lastSpokenPhrase()) !== `end of ${first}`;
     for (let i = 0; i < 9000 && (await read()); i++) await reader.next();
     const before = (await reader.spokenPhraseLog()).length;
     if (change) {

@@ -1,4 +1,4 @@
-"""The exercises: right answers are accepted, also in another style, and each known mistake is recognised by its name."""
+"""The exercises: right answers are accepted, in another style too, and each known mistake is recognised by its name."""
 
 import re
 
@@ -35,7 +35,10 @@ def test_right_answers(name):
     assert judge(exercise, notebook[name]).state == "not yet"
     exec(source(exercise.solution), notebook)
     solutions = [on_paper(exercise, notebook[name], 0)]
-    solutions += [as_lists(on_paper(exercise, exercise.solution, 1)), on_paper(exercise, exercise.solution, 2)]
+    solutions += [
+        as_lists(on_paper(exercise, exercise.solution, 1)),
+        on_paper(exercise, exercise.solution, 2),
+    ]
     assert exercise.by_hand or name in STYLES
     for seed, answer in [*enumerate(solutions), (0, STYLES.get(name, solutions[0]))]:
         verdict = judge(exercise, answer, seed)

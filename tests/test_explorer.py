@@ -54,11 +54,18 @@ def test_axes_are_traits(explorer):
     assert explorer.state == {"turn": 180.0}
 
 
-def test_picture_follows_the_state(explorer):
+def test_pictures_follow_the_state_and_are_saved(explorer, tmp_path):
     before = explorer.to_png()
     explorer.turn = 90
     assert imread(BytesIO(explorer.to_png())).shape[:2] == (600, 800)
     assert imread(BytesIO(explorer.to_png(ratio=1))).shape[:2] == (300, 400)
+    for kind, start in (
+        ("png", b"\x89PNG"),
+        ("svg", b"<?xml"),
+        ("pdf", b"%PDF"),
+    ):  # by buttons: test_browser.py
+        explorer.save(tmp_path / f"figure.{kind}")
+        assert (tmp_path / f"figure.{kind}").read_bytes().startswith(start)
     assert explorer.to_png() != before
     explorer.turn = 0
     assert explorer.to_png() == before
@@ -178,18 +185,6 @@ def test_a_state_is_restored(controlled):
     assert "√c = 0.100" in controlled.words
 
 
-@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")])
-def test_figures_are_saved(explorer, tmp_path, kind, start):
-    explorer.save(tmp_path / f"figure.{kind}")
-    assert (tmp_path / f"figure.{kind}").read_bytes().startswith(start)
-    sent = []
-    explorer.send = lambda content, buffers: sent.append((content, buffers))
-    tell(explorer, save=kind)
-    ((content, (data,)),) = sent
-    assert content["file"] == f"figure.{kind}"
-    assert data.startswith(start)
-
-
 def test_a_page_holds_everything_and_escapes_it(tmp_path):
     hostile = ef.Explorer(scene()._replace(title="</script><b>"))
     hostile.save(tmp_path / "page.html")
@@ -217,7 +212,9 @@ def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
     for says in ("12 of the 80 values of c", "One of these moves at a time", "Fixed on this page: own 1."):
         assert says in page["note"]
     assert len(page["states"]) == 11 + 1
+    wide = picture(explorer)
     explorer.form = "narrow"
+    assert picture(explorer) is wide
     for key, state in page["states"].items():
         places = zip((budget, top), map(int, key.split(",")), strict=True)
         chosen = {each["name"]: eval(each["choices"][place]["code"]) for each, place in places}
@@ -227,6 +224,7 @@ def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
             continue
         live = json.loads(json.dumps(explorer.reply, default=lambda raw: b64encode(raw).decode()))
         assert state["words"] == live["words"]
+        assert live["forms"].keys() == state["forms"].keys() == {"wide", "narrow"}
         for name, form in live["forms"].items():
             assert state["forms"][name]["table"] == form["table"]
             assert (state["forms"][name]["picture"] is None) == (chosen["top"] == 0.3)
@@ -279,22 +277,15 @@ def test_a_page_has_every_combination_of_few_choices_and_none_that_takes_long():
     assert slow["note"] == "Fixed on this page: kind 1. A kernel can change it."
 
 
-def test_narrow_form_is_drawn_when_it_is_asked_for(controlled):
-    wide = picture(controlled)
-    controlled.form = "narrow"
-    assert set(controlled.reply["forms"]) == {"wide", "narrow"}
-    assert picture(controlled) is wide
-    assert controlled.reply["forms"]["narrow"]["size"] == [300, 400]
-    controlled.controls["budget"].value = 0.02
-    assert set(controlled.reply["forms"]) == {"wide", "narrow"}
-
-
 # Computations that run beside the notebook
 
 
-@pytest.fixture
-def slow():
-    """An explorer whose builder works in ten parts; `gate` lets it go on, one part each."""
+def wait(ready):
+    return any(ready() or sleep(0.02) for _ in range(400))
+
+
+def test_a_long_computation_reports_its_progress_and_is_cancelled():
+    """A builder works in ten parts; `gate` lets it go on, one part each."""
     gate, reached = Semaphore(0), []
 
     def build(budget, progress):
@@ -305,41 +296,29 @@ def slow():
                 assert gate.acquire(timeout=20)
         return scene(budget)
 
-    return ef.Explorer(build, budget=budget_slider()), gate, reached
-
-
-def wait(ready):
-    return any(ready() or sleep(0.02) for _ in range(400))
-
-
-def test_a_long_computation_reports_its_progress(slow):
-    explorer, gate, _ = slow
+    explorer = ef.Explorer(build, budget=budget_slider())
     explorer.controls["budget"].value = 0.02  # comes back at once
     assert explorer.awaited == 2
     gate.release(3)
     assert wait(lambda: explorer.progress == 0.3)
     assert explorer.reply["serial"] == 1  # still what it was
-    gate.release(10)
+    gate.release(7)
     assert wait(lambda: explorer.reply["serial"] == 2)
     assert explorer.progress == -1
-    assert "√c = 0.141" in explorer.words
-
-
-def test_a_long_computation_is_cancelled(slow):
-    explorer, gate, reached = slow
     words = explorer.words
-    explorer.controls["budget"].value = 0.02
+    assert "√c = 0.141" in words
+    explorer.controls["budget"].value = 0.03
     gate.release(2)
     assert wait(lambda: explorer.progress == 0.2)
     tell(explorer, cancel=True)
-    assert explorer.controls["budget"].value == 0.01
-    assert explorer.reply["serial"] == explorer.awaited == 2
+    assert explorer.controls["budget"].value == 0.02
+    assert explorer.reply["serial"] == explorer.awaited == 3
     assert explorer.words == words
     before = len(reached)
     gate.release(20)
     sleep(0.2)
     assert len(reached) <= before + 1, "it went on"
-    assert explorer.reply["serial"] == 2
+    assert explorer.reply["serial"] == 3
 
 
 def test_a_late_answer_does_not_replace_a_newer_one():
