@@ -138,11 +138,17 @@ def site(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    with lab.browser() as page:
+        yield page.context.browser
+
+
 @pytest.mark.browser
-def test_an_answer_is_written_and_judged_by_keys_alone(site, page_folder):
+def test_an_answer_is_written_and_judged_by_keys_alone(site, page_folder, chromium):
     """The Python that judges is CPython here: the worker's place is taken, its files are the same."""
     run = "import on_page; print(on_page.check(*sys.argv[1:]))"
-    with lab.browser(color_scheme="dark") as page:
+    with chromium.new_page(color_scheme="dark") as page:
         troubles = lab.listen(page, from_disk=True)
         page.expose_function("judged", lambda name, code: in_page(page_folder, run, name, code))
         page.add_init_script(PYTHON_BESIDE)
@@ -189,7 +195,7 @@ PYODIDE = (
 
 @pytest.mark.browser
 @pytest.mark.parametrize("other", ["", "pyodide.mjs", "python_stdlib.zip"])
-def test_python_comes_at_the_first_check_and_only_as_it_is_pinned(site, other):
+def test_python_comes_at_the_first_check_and_only_as_it_is_pinned(site, chromium, other):
     """As far as its core: NumPy for browsers is not to be had from npm, so here it is what fails, and is said to."""
     core, asked = lab.from_npm(*PYODIDE), []
 
@@ -201,7 +207,7 @@ def test_python_comes_at_the_first_check_and_only_as_it_is_pinned(site, other):
         given = {"path": path} if path.exists() else {"status": 404}
         route.fulfill(**given, headers={"Access-Control-Allow-Origin": "*"})
 
-    with lab.browser() as page:
+    with chromium.new_page() as page:
         page.context.route("https://cdn.jsdelivr.net/**", answer)
         page.goto((site / "01_every_example_pulls.html").as_uri())
         form = page.locator("form.ef-exercise").first
