@@ -33,7 +33,6 @@ def visit(window, folder):
     def open_page(name, explorer=None, **media):
         path, explorer = folder / f"{name}.html", explorer or gallery.explorer(name)
         if not path.exists():
-            explorer.form = "narrow"  # from now on it has both forms
             explorer.to_html(path)
         window.set_viewport_size(lab.WINDOW)
         window.emulate_media(**{"reduced_motion": "no-preference", "color_scheme": "light"} | media)
@@ -98,6 +97,7 @@ TWO_FORMS = [name for name in gallery.BARE if name != "a_real_network"]
 @pytest.mark.parametrize("name", gallery.usual(TWO_FORMS, "vector_field", "solid"))
 def test_form_follows_the_room(visit, window, name):
     root, scene = visit(name), gallery.explorer(name).scene
+    gallery.explorer(name).form = "narrow"  # from now on it has both forms
     figure = root.locator(".ef-figure")
     check_at(root, name, ways_in(scene, 0.7), "wide")
     wide, narrow = figure.bounding_box(), pytest.approx([100 * side for side in scene.narrow])
