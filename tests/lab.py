@@ -29,6 +29,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 from scipy import ndimage
 
+BRISK = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # what makes tests brisk is not what learners have
 WINDOW = {"width": 1500, "height": 1000}
 # Without these, Chromium looks for the network at its start.
 FEATURES = ("quic", "background-networking", "component-update", "sync", "gpu")
@@ -53,8 +54,7 @@ def chromium() -> str:
 def server(folder: Path, *more: str):
     """JupyterLab on `folder`, started as on Binder, with `more` options; gives its address, token and log."""
     runtime = folder / ".runtime"
-    here = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")  # what makes tests brisk is not what learners have
-    environment = {name: value for name, value in os.environ.items() if name not in here} | {
+    environment = {name: value for name, value in os.environ.items() if name not in BRISK} | {
         "JUPYTER_RUNTIME_DIR": str(runtime),
         "JUPYTER_CONFIG_DIR": str(runtime / "config"),
     }

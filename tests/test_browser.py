@@ -1,6 +1,7 @@
 """The explorers in a real JupyterLab, in a real Chromium, moved by mouse and keys; and a lesson by keys alone."""
 
 import json
+import os
 import re
 import shutil
 import time
@@ -81,7 +82,10 @@ def desk(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def live(desk):
-    lab.write_notebook(desk.folder / "live.ipynb", SETUP, "explorer", WITH_A_SLIDER, "damping", SLOW, SPARE)
+    """Its kernel compiles as the tests do; those of the course's notebooks, as a learner's."""
+    brisk = {name: os.environ[name] for name in lab.BRISK if name in os.environ}
+    cells = f"import os; os.environ |= {brisk}", SETUP, "explorer", WITH_A_SLIDER, "damping", SLOW, SPARE
+    lab.write_notebook(desk.folder / "live.ipynb", *cells)
     desk.open("live.ipynb")
     lab.run_all(desk.page)
     lab.explorers(desk.page).nth(3).wait_for(state="attached", timeout=60_000)
