@@ -97,10 +97,9 @@ def test_points_are_moved_by_keys_mouse_and_touch(visit, window):
 
 
 def test_a_solid_is_turned_by_keys_mouse_and_touch(visit, window):
-    (name,) = (name for name in gallery.BARE if gallery.explorer(name).scene.orbit)
-    root, scene = visit(name), gallery.explorer(name).scene
+    root, scene = visit("solid"), gallery.explorer("solid").scene
     places = [[axis.name for axis in scene.axes].index(each) for each in scene.orbit[:2]]
-    layers = gallery.explorer(name).reply["forms"]["wide"]["layers"]
+    layers = gallery.explorer("solid").reply["forms"]["wide"]["layers"]
     left, top, width, height = next(each["clip"] for each in layers if each["space"] == 3)
     root.locator(".ef-figure").scroll_into_view_if_needed()
     box = root.locator("canvas").bounding_box()
