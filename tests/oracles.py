@@ -48,10 +48,11 @@ def line(theta, x, y):
     return (x @ theta - y) ** 2 / 2
 
 
-def gradients(loss_fn, params, x, y):
-    """One call of `jax.grad` for every example."""
-    gradient = jax.jit(jax.grad(loss_fn))
-    return np.array([ravel_pytree(gradient(params, x[i], y[i]))[0] for i in range(len(y))])
+def singly(loss_fn, params, *data, **options):
+    """The losses and G, one call for every example; inputs and labels may be pytrees."""
+    both, n = jax.jit(jax.value_and_grad(loss_fn), **options), len(jax.tree.leaves(data)[0])
+    found = [both(params, *jax.tree.map(lambda leaf, i=i: leaf[i], data)) for i in range(n)]
+    return np.array([loss for loss, _ in found]), np.array([ravel_pytree(g)[0] for _, g in found])
 
 
 def empirical_fisher(G):
@@ -116,6 +117,20 @@ def eigenvalues(G):
     """The non-zero eigenvalues of C, descending."""
     values = np.linalg.eigvalsh(empirical_fisher(G))[::-1]
     return values[values > 1e-12 * values[0]]
+
+
+def jacobian(forward, psi):
+    """J by complex steps: exact to rounding."""
+    return np.stack([forward(psi + 1e-30j * e).imag / 1e-30 for e in np.eye(len(psi))], axis=1)
+
+
+CHARTS = {  # θ of ψ, also of complex numbers
+    "identity": lambda psi: psi,
+    "exponential": np.exp,
+    "square": np.square,
+    "logit": lambda psi: 1 / (1 + np.exp(-psi)),
+    "polar": lambda psi: psi[0] * np.array([np.cos(psi[1]), np.sin(psi[1])]),
+}
 
 
 class Case(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
-from oracles import bare
+from oracles import bare, jacobian
 
 import efisher_teach as ef
 from efisher_teach.core import coordinates as charts
@@ -31,24 +31,15 @@ def weight_norm(psi):
 
 
 CHARTS = {  # each with its φ in NumPy, of real or complex numbers
-    "identity": (charts.identity, lambda psi: psi),
+    **{name: (getattr(charts, name), forward) for name, forward in oracles.CHARTS.items()},
     "affine": (charts.affine(jnp.asarray(A), SHIFT), lambda psi: A @ psi + SHIFT),
-    "exponential": (charts.exponential, np.exp),
-    "square": (charts.square, np.square),
-    "logit": (charts.logit, lambda psi: 1 / (1 + np.exp(-psi))),
     "cube": (charts.elementwise("cube", lambda psi: psi**3, jnp.cbrt), lambda psi: psi**3),
-    "polar": (charts.polar, lambda psi: psi[0] * np.array([np.cos(psi[1]), np.sin(psi[1])])),
     "weight norm": (charts.weight_norm, weight_norm),
 }
 WIDE_CHARTS = {
     "wide, affine": (charts.affine(jnp.asarray(THREE)), lambda psi: THREE @ psi),
     "wide, weight norm": (charts.weight_norm, weight_norm),
 }
-
-
-def jacobian(forward, psi):
-    """J by complex steps: exact to rounding."""
-    return np.stack([forward(psi + 1e-30j * e).imag / 1e-30 for e in np.eye(len(psi))], axis=1)
 
 
 def here(name):

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as Spec
+from oracles import flat, relative
 
 import efisher_teach as ef
 
@@ -79,13 +79,9 @@ def alone(name):
     return update_of(name)(*case(name)[1:])
 
 
-def flat(params):
-    return np.asarray(ravel_pytree(jax.device_get(params))[0], float)
-
-
 def step_error(new, one, old):
     """The distance of the step from that of one device, relative to its length."""
-    return np.linalg.norm(flat(new) - flat(one)) / np.linalg.norm(flat(one) - flat(old))
+    return relative(flat(new) - flat(old), flat(one) - flat(old))
 
 
 def same(found, name):

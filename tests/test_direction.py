@@ -97,9 +97,8 @@ def test_a_target_is_the_targeted_step(x64):
     params, x, y = data()
     target = jnp.arange(6.0)
     for damping in (0.0, 0.1):
-        delta, report = step_of(
-            ef.make_update(loss_fn, damping=damping, learning_rate=1.0), params, x, y, target=target
-        )
+        update = ef.make_update(loss_fn, damping=damping, learning_rate=1.0)
+        delta, report = step_of(update, params, x, y, target=target)
         step = ef.targeted_step(G_of(params, x, y), target, damping=damping)
         np.testing.assert_allclose(delta, step.delta, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(report.predicted_decrease, -jnp.mean(step.predicted_changes))

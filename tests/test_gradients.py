@@ -12,16 +12,20 @@ N = 12
 
 def test_losses_and_gradients_are_those_of_single_examples():
     """Of a tanh network, so that params is a pytree."""
-    problem = ef.digits((3,))
-    digits = loss_fn, params, x, y = problem.loss_fn, problem.params, problem.x[:N], problem.y[:N]
-    losses, G = ef.per_example_losses(*digits), ef.per_example_gradients(*digits)
-    # The same float32 operations in another order of summation: some units of rounding, 1e-6 with 64 inputs.
-    alone = jax.jit(loss_fn)
-    np.testing.assert_allclose(losses, [alone(params, x[i], y[i]) for i in range(N)], rtol=1e-5)
-    np.testing.assert_allclose(G, oracles.gradients(*digits), rtol=1e-4, atol=1e-6)
-    for chunk_size in (5, N + 7):  # 5 does not divide 12, and there are fewer than 19
-        chunked = ef.per_example_gradients(*digits, chunk_size=chunk_size)
-        np.testing.assert_allclose(chunked, G, rtol=1e-5, atol=1e-6)
+    problem = ef.digits((3,), side=4)
+    loss_fn, *data = problem.loss_fn, problem.params, problem.x[:N], problem.y[:N]
+    sizes = None, 5, N + 7  # 5 does not divide 12, and there are fewer than 19
+
+    @jax.jit
+    def found(*data):
+        rows = [ef.per_example_gradients(loss_fn, *data, chunk_size=size) for size in sizes]
+        return ef.per_example_losses(loss_fn, *data), rows
+
+    losses, rows = found(*data)
+    expected, G = oracles.singly(loss_fn, *data)
+    # The same float32 operations in another order of summation: some units of rounding.
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(rows, [G] * 3, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_are_held_constant():

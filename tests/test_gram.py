@@ -19,6 +19,7 @@ N = 5  # odd: two examples at a time leave a last block that is not full
 DAMPING = 0.01
 # Compiling costs more here than running. The tests of memory compile in earnest.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+singly = partial(oracles.singly, compiler_options=QUICK)
 CASES = {}
 LABELS, WORDS = np.arange(N), np.random.default_rng(0).integers(0, 9, (N, 4))
 
@@ -196,14 +197,8 @@ def examples_are_trees_and_the_loss_holds_arrays_and_draws(params, x, y):
     return y[0] * jnp.sum(jnp.where(mask, params["W"] @ hidden - y[1]["target"], params["scale"][0]) ** 2)
 
 
-SCALED = {
-    "bottom": (2, 6),
-    "direction": (6, 6),
-    "length": (),
-    "masked": (6, 6),
-    "top": (3, 6),
-    "unused": (2, 2),
-}
+SCALED = {"bottom": (2, 6), "top": (3, 6), "unused": (2, 2), "length": ()}
+SCALED |= dict.fromkeys(["direction", "masked"], (6, 6))
 
 
 @case("rows rows rows rows rows rows", normal(1, 6), normal(1, 4), **SCALED)
@@ -220,14 +215,6 @@ def prepared(name):
     """A case as JAX arrays, in the precision of the test."""
     ways, loss_fn, *data = CASES[name]
     return ways, loss_fn, *jax.tree.map(jnp.asarray, data)
-
-
-def singly(loss_fn, params, x, y):
-    """The losses and G, one example at a time: `oracles.gradients` for examples that are pytrees."""
-    both = jax.jit(jax.value_and_grad(loss_fn), compiler_options=QUICK)
-    n = len(jax.tree.leaves((x, y))[0])
-    found = [both(params, *jax.tree.map(lambda leaf, i=i: leaf[i], (x, y))) for i in range(n)]
-    return np.array([loss for loss, _ in found]), np.array([ravel_pytree(g)[0] for _, g in found], float)
 
 
 def check(ways, loss_fn, params, x, y, chunk_size=None):

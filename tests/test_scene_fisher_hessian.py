@@ -1,23 +1,13 @@
-"""The split, over the whole table: Gauss-Newton by JAX's own second derivatives of a loss that is really split."""
+"""The split, over the whole table, and Gauss-Newton by second differences of a loss that is really split."""
 
 import gallery
-import jax
-import jax.numpy as jnp
 import numpy as np
 from gallery import agree
 from scipy.special import beta, betainc
 
-import efisher_teach as ef
 from efisher_teach.figures.scenes.fisher_hessian import FARTHEST, POINTS, SHOWN
 
 case = gallery.looks("fisher_hessian", "fisher_hessian, drawn")
-# Inner functions of the logit that have names, and what they leave of the loss of a label.
-NAMED = {
-    0.0: (lambda z: z, lambda u, y: jnp.logaddexp(0, u) - y * u),
-    0.5: (lambda z: jnp.arcsin(jnp.sqrt(jax.nn.sigmoid(z))),
-          lambda u, y: -2 * jnp.log(jnp.sin(u) * y + jnp.cos(u) * (1 - y))),
-    1.0: (jax.nn.sigmoid, lambda u, y: -jnp.log(u * y + (1 - u) * (1 - y))),
-}  # fmt: skip
 
 
 def inner(z, s):
@@ -51,6 +41,7 @@ def test_matrices_weights_and_places_in_every_state(case):
 
 
 def test_curves_and_ends(case):
+    """And that they belong together: Gauss-Newton weighs an example by (du/dz)² d²h/du² of its loss h(u)."""
     grid, z = np.linspace(0, 1, POINTS), np.linspace(-FARTHEST, FARTHEST, POINTS)
 
     def weights(s):
@@ -61,23 +52,9 @@ def test_curves_and_ends(case):
 
     for (s, _), at in case.states(*((i, 0) for i in range(len(case.scene.axes[0].values)))):
         agree(at, rtol=1e-4, atol=2e-4, weights=weights(s), outer=outer(s))
+        fine = np.linspace(-4, 4, 2001)
+        u, q = inner(fine, s), 1 / (1 + np.exp(-fine))
+        weighed = np.gradient(u, fine) ** 2 * np.gradient(np.gradient(np.logaddexp(0, -fine), u), u)
+        np.testing.assert_allclose(weighed[5:-5], np.interp(q, *at["weights"].T)[5:-5], atol=1e-3)
     ends = {"weight_ends": [weights(0), weights(1)], "outer_ends": [outer(0), outer(1)]}
     agree(case.view, rtol=1e-4, atol=2e-4, **ends)
-
-
-def test_gauss_newton_of_named_splits_is_what_is_drawn(case):
-    """h and u as functions, given to the library, which knows nothing of the family."""
-    splits, scales = (list(axis.values) for axis in case.scene.axes)
-    problem, x = case.problem, np.float64(case.problem.x)
-    for s, (of, outer) in NAMED.items():
-        at = case.table.at((splits.index(s), scales.index(1.0)))
-        with jax.enable_x64(True):
-            params, features, y = (jnp.asarray(np.float64(each)) for each in (problem.params, x, problem.y))
-            M = ef.gauss_newton(lambda theta, row, of=of: of(row @ theta), outer, params, features, y)
-        q = 1 / (1 + np.exp(-x @ np.float64(problem.params)))
-        F = (x.T * q * (1 - q)) @ x / len(x)
-        C = (x.T * (q - np.float64(problem.y)) ** 2) @ x / len(x)
-        np.testing.assert_allclose(M, (1 - s) * F + s * C, rtol=1e-7)
-        back = np.linalg.inv(np.linalg.cholesky(F))
-        least, most = np.linalg.eigvalsh(back @ np.asarray(M) @ back.T)
-        agree(at, rtol=1e-3, least=least, most=most)

@@ -3,36 +3,31 @@
 from itertools import product
 
 import gallery
-import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 from gallery import agree
 
-import efisher_teach as ef
 from efisher_teach.figures.scenes.other_coordinates import DAMPINGS, GAPS, RATES, STEPS
 
 A = np.array([[1.5, 0.9], [0.0, 0.4]])
 THETA = np.float64(np.float32([0.6, 0.2]))
 
 
-def from_polar(p):
-    return p[0] * np.array([np.cos(p[1]), np.sin(p[1])])
-
-
-CHARTS = {  # θ of ψ, also of complex numbers; and ψ of θ
-    "θ": (lambda p: p, lambda t: t),
+CHARTS = {  # θ of ψ, and ψ of θ
+    "θ": (oracles.CHARTS["identity"], lambda t: t),
     "affine": (lambda p: A @ p, lambda t: np.linalg.solve(A, t)),
-    "exp": (np.exp, np.log),
-    "square": (np.square, np.sqrt),
-    "logit": (lambda p: 1 / (1 + np.exp(-p)), lambda t: np.log(t / (1 - t))),
-    "polar": (from_polar, lambda t: np.array([np.hypot(*t), np.arctan2(t[1], t[0])])),
+    "exp": (oracles.CHARTS["exponential"], np.log),
+    "square": (oracles.CHARTS["square"], np.sqrt),
+    "logit": (oracles.CHARTS["logit"], lambda t: np.log(t / (1 - t))),
+    "polar": (oracles.CHARTS["polar"], lambda t: np.array([np.hypot(*t), np.arctan2(t[1], t[0])])),
 }
 
 
 def step(problem, chart, psi, rate, damping, descent=False):
-    """Δψ by definition; gradient descent at the cost of the undamped step. The Jacobian is exact to rounding."""
+    """Δψ by definition; gradient descent at the cost of the undamped step."""
     forward, _ = CHARTS[chart]
-    J = np.stack([forward(psi + 1e-30j * e).imag / 1e-30 for e in np.eye(len(psi))], axis=1)
+    J = oracles.jacobian(forward, psi)
     G = gallery.gradients(problem._replace(params=forward(psi)))
     here = G @ J
     C, g = here.T @ here / len(G), here.mean(0)
@@ -65,14 +60,14 @@ def test_gaps_are_between_the_ends_of_both_steps(case):
         np.testing.assert_allclose(at["by_rate"][i], [rate, ours], rtol=2e-3)
 
 
-def test_what_leaks_to_first_order_is_that_of_the_library_and_is_repaired_by_the_metric(case):
+def test_what_leaks_to_first_order_is_repaired_by_the_metric(case):
     chart, problem, table = case.scene.labels["chart"], case.problem, case.table
-    G = jnp.asarray(gallery.gradients(problem), float)
-    name = "exponential" if chart == "exp" else chart
-    chosen = ef.coordinates.affine(jnp.asarray(A)) if chart == "affine" else getattr(ef.coordinates, name)
+    forward, inverse = CHARTS[chart]
+    J = oracles.jacobian(forward, psi := inverse(THETA))
     for j in (8, 24):
-        gap = ef.invariance_gap(chosen, problem.params, G, damping=DAMPINGS[j], learning_rate=RATES[20])
-        np.testing.assert_allclose(table.arrays["leak"][j], 100 * gap.first_order, rtol=1e-2, atol=0.02)
+        here = step(problem, "θ", THETA, 1, DAMPINGS[j])
+        leak = np.linalg.norm(J @ step(problem, chart, psi, 1, DAMPINGS[j]) - here) / np.linalg.norm(here)
+        np.testing.assert_allclose(table.arrays["leak"][j], 100 * leak, rtol=1e-2, atol=0.02)
     restored = np.broadcast_to(table.arrays["restored"][..., 1], (25, 31))
     if chart == "affine":  # nothing is left
         assert (restored <= GAPS[0] * (1 + 1e-5)).all()

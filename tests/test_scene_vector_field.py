@@ -42,7 +42,7 @@ class Field(gallery.Look):
             return np.r_[v, np.linalg.norm(v)]
 
         path = solve_ivp(rates, (0, 400), [*start, 0], "LSODA", rtol=1e-8, atol=1e-10, dense_output=True)
-        points = path.sol(np.geomspace(1e-6, 399, 4000))[:2].T
+        points = path.sol(np.geomspace(1e-6, 399, 1000))[:2].T
         left = np.linalg.norm(points - self.optimum, axis=1)
         directions = np.array([velocity(point) for point in points[left > 0.01 * left[0]]])
         turns = np.diff(np.unwrap(np.arctan2(directions[:, 1], directions[:, 0])))

@@ -93,8 +93,9 @@ def test_examples_that_are_shown(case):
     assert np.searchsorted(np.sort(gain), gain[shown[0]]) <= len(G) / 36
 
 
-@pytest.mark.parametrize("plane", PLANES)
-@pytest.mark.parametrize("name", ["two", "wide", "bare"])
+@pytest.mark.parametrize(
+    ("name", "plane"), [*(("wide", plane) for plane in PLANES), ("two", "steps"), ("bare", "steps")]
+)
 def test_the_plane(name, plane):
     problem = None if name == "bare" else gallery.problem(name)
     scene = your_model(problem, G=bare() if problem is None else None, plane=plane)
