@@ -75,21 +75,6 @@ def test_what_leaks_to_first_order_is_repaired_by_the_metric(case):
         np.testing.assert_allclose(restored[0], table.arrays["gap"][:, 0].clip(*GAPS), rtol=0.05)
 
 
-def test_without_damping_the_gap_grows_as_the_square_of_the_rate_in_curved_charts(case):
-    """In an affine chart only ε is felt, in proportion."""
-    chart, problem, table = case.scene.labels["chart"], case.problem, case.table
-    gap = table.arrays["gap"]
-    if chart == "affine":
-        np.testing.assert_allclose(gap, np.broadcast_to(gap[:1], gap.shape), rtol=1e-5)
-    else:  # in % of the step, which is as long as η is large
-        power = 1 + np.log(gap[1, 0] / gap[0, 0]) / np.log(RATES[1] / RATES[0])
-        assert power == pytest.approx(2, abs=0.05)
-    if chart == "square":
-        u = step(problem, "θ", THETA, 1, 0)
-        gap = 100 * RATES * np.linalg.norm(u**2 / (4 * THETA)) / np.linalg.norm(u)
-        np.testing.assert_allclose(table.arrays["gap"][:, 0], gap, atol=2e-3)  # and what ε = 1e-6 leaks
-
-
 @pytest.mark.parametrize("name", ["step", "descent"])
 @pytest.mark.parametrize(("i", "j"), [(15, 6), (3, 24), (0, 0)])
 @np.errstate(invalid="ignore")  # outside the chart, where nothing is drawn

@@ -20,13 +20,10 @@ def test_steps_of_one_cost_from_undamped_to_along_the_gradient(case):
     away = [abs(gallery.turned(descent, step)) for step in (*steps, undamped)]
     agree(arrays, atol=0.05, turn=away[:-1], widest=away[-1])
     np.testing.assert_allclose(gallery.cost(G, arrays["ellipse"]), c, rtol=1e-3)
+    reach = case.view["reach"]
+    assert (abs(arrays["ellipse"]) <= reach / 1.09).all()
+    assert reach[0] / reach[1] == np.float32(1.4)  # one scale on both axes
     # What 00 asks for a guess about: the step turns towards −g and gets shorter; it ends near both limits.
     assert (np.diff(arrays["length"]) <= 1e-6).all()
     assert (np.diff(arrays["turn"]) <= 1e-2).all()
     np.testing.assert_allclose(arrays["length"][[0, -1]], [longest, shortest], rtol=5e-3)
-
-
-def test_there_is_room_for_the_ellipse(case):
-    reach = case.view["reach"]
-    assert (abs(case.arrays["ellipse"]) <= reach / 1.09).all()
-    assert reach[0] / reach[1] == np.float32(1.4)  # one scale on both axes
