@@ -214,6 +214,7 @@ def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
     assert len(page["states"]) == 11 + 1
     wide = picture(explorer)
     explorer.form = "narrow"
+    assert explorer.reply["forms"].keys() == {"wide", "narrow"}
     assert picture(explorer) is wide
     for key, state in page["states"].items():
         places = zip((budget, top), map(int, key.split(",")), strict=True)
