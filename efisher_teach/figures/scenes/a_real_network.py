@@ -54,9 +54,8 @@ def a_real_network(
         errors.reject("rivals", f"the runs of {', '.join(RIVALS)}", ", ".join(rivals) or "none", "Name all.")
     if not ours.get(first) or not all(ours.values()):
         got = "; ".join(f"{len(runs)} of {name}" for name, runs in ours.items()) or "none"
-        errors.reject(
-            "ours", f"runs of every variant, also of {first}", got, "Run each with a setting or more."
-        )
+        required, action = f"runs of every variant, also of {first}", "Run each with a setting or more."
+        errors.reject("ours", required, got, action)
     best = {name: runs[_best(runs)] for name, runs in rivals.items()}
     names = [f"{name} = {setting:g}" for name, runs in ours.items() for setting in runs]
     grid = [run for runs in ours.values() for run in runs.values()]
@@ -119,10 +118,8 @@ def respond(data, state):
     """The run that is chosen, and where everyone is after so many steps."""
     run, now = (jnp.round(state[axis]).astype(int) for axis in ("run", "step"))
     ours, now = data["ours"][run], now - 1
-    at, seconds = (
-        jnp.arange(1, len(ours) + 1, dtype=float),
-        data["seconds"] | {"ours": data["our_seconds"][run]},
-    )
+    at = jnp.arange(1, len(ours) + 1, dtype=float)
+    seconds = data["seconds"] | {"ours": data["our_seconds"][run]}
     found = {"by_step": points(at, ours), "by_cost": points(at * seconds["ours"], ours)}
     for name, curve in (data["rivals"] | {"ours": ours}).items():
         found |= {

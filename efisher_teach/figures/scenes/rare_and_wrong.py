@@ -11,7 +11,7 @@ from jaxtyping import Float
 from efisher_teach import errors
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER, TRUTH
 from efisher_teach.figures.marks import dots, key, line, polygons, set_up
-from efisher_teach.figures.plane import over, points
+from efisher_teach.figures.plane import numbers, over, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
 
 NEGLECTED = 3.0  # times the mean loss: a kind whose loss is larger than that under descent is neglected
@@ -135,20 +135,12 @@ def respond(data, state):
         **over(at[-1], by_descent=untold[-1]),
         "band": jnp.concatenate([points(at, low), points(at, high)[::-1]])[None],
         "here": points(data["levels"][level], reached),
-        "equal_neglected": equal[neglected].mean(),
-        "descent_neglected": descent[neglected].mean(),
-        "equal_others": equal[others].mean(),
-        "descent_others": descent[others].mean(),
-        "equal_wrong": untold[0],
-        "equal_low": low[0],
-        "equal_high": high[0],
-        "descent_wrong": untold[-1],
-        "descent_low": low[-1],
-        "descent_high": high[-1],
-        "equal_told": told[0],
-        "descent_told": told[-1],
-        "loss_neglected": reached[1],
-        "loss_wrong": reached[3],
+        **numbers(equal_neglected=equal[neglected].mean(), descent_neglected=descent[neglected].mean()),
+        **numbers(equal_others=equal[others].mean(), descent_others=descent[others].mean()),
+        **numbers(equal_wrong=untold[0], equal_low=low[0], equal_high=high[0]),
+        **numbers(descent_wrong=untold[-1], descent_low=low[-1], descent_high=high[-1]),
+        **numbers(equal_told=told[0], descent_told=told[-1]),
+        **numbers(loss_neglected=reached[1], loss_wrong=reached[3]),
     }
 
 

@@ -88,12 +88,9 @@ def respond(data, state):
     return {
         "ellipse": _ellipse(data),
         **plane.from_origin(undamped=undamped, descent=descent, step=step),
-        "length": jnp.linalg.norm(step),
-        "turn": plane.turn_of(step, -g),
-        "longest": jnp.linalg.norm(undamped),
-        "widest": plane.turn_of(undamped, -g),
-        "shortest": jnp.linalg.norm(descent),
-        "cost": jnp.sqrt(jnp.mean(dot(G, step) ** 2)),
+        **plane.numbers(length=jnp.linalg.norm(step), turn=plane.turn_of(step, -g)),
+        **plane.numbers(longest=jnp.linalg.norm(undamped), widest=plane.turn_of(undamped, -g)),
+        **plane.numbers(shortest=jnp.linalg.norm(descent), cost=jnp.sqrt(jnp.mean(dot(G, step) ** 2))),
     }
 
 

@@ -127,13 +127,9 @@ def respond(data, state):
         **over(budgets, value=jnp.sqrt(budgets / budget) * -most, true_value=gains),
         "tangent": points(ends, -most + value * (ends - budget)),
         "spent": points(budget, -most),
-        "score": percent * predicted,
-        "predicted": predicted,
-        "best_predicted": most,
-        "actual": actual,
-        "descent_score": percent * dot(g, descent),
-        "multiplier": value,
-        "cost": jnp.sqrt(jnp.mean(dot(G, tip) ** 2)),
+        **plane.numbers(score=percent * predicted, descent_score=percent * dot(g, descent)),
+        **plane.numbers(predicted=predicted, best_predicted=most, actual=actual),
+        **plane.numbers(multiplier=value, cost=jnp.sqrt(jnp.mean(dot(G, tip) ** 2))),
     }
 
 
