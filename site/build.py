@@ -17,16 +17,19 @@ from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
+import numpy as np
 import pdoc
 import pdoc.render
 from jinja2 import FileSystemLoader
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
+from PIL import Image, ImageOps
 from traitlets.config import Config
 
 import efisher_teach as ef
@@ -57,6 +60,7 @@ PART = 95_000  # letters of a file that is loaded on demand
 WAY = re.compile(
     r"\n(?:---\n)?(?:Previous|Next): \[.*\n?$"
 )  # of a notebook to its neighbours: pages have their own
+FORMULA = re.compile(r"\$\$.*?\$\$|`[^`]*`|(\(?)(\$[^$]+\$)([.,;:!?)]?)", re.DOTALL)
 SITE = TEMPLATES.overlay(loader=FileSystemLoader(HERE))
 PARTS = SITE.get_template("parts.html").module
 
@@ -150,7 +154,8 @@ def dress(book: nbformat.NotebookNode, given: list[list[dict]], path: Path, asse
             )
             cell.outputs = [output for output in cell.outputs if output.output_type == "stream"] + [link]
         elif cell.cell_type == "markdown":
-            cell.source = relink(WAY.sub("", cell.source))
+            source = re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", relink(WAY.sub("", cell.source)))
+            cell.source = FORMULA.sub(joined, source)
 
 
 def relink(text: str) -> str:
@@ -170,6 +175,12 @@ def relink(text: str) -> str:
         return f"]({HOME}/blob/main/{name})"
 
     return re.sub(r"\]\(([^)#]+)\)", new, text)
+
+
+def joined(match: re.Match[str]) -> str:
+    """A formula in a line of text, in one piece with the bracket before it and the sign behind it."""
+    before, _, after = match.groups()
+    return f'<span class="formula">{match[0]}</span>' if before or after else match[0]
 
 
 class Writer:
@@ -199,6 +210,9 @@ class Writer:
         body = re.sub(r'<a class="anchor-link".*?</a>', "", body)
         body = re.sub(r"<h2>(.*?)</h2>", lambda found: f'<h2 id="{slug(found[1])}">{found[1]}</h2>', body)
         sections = re.findall(r'<h2 id="(.*?)">(.*?)</h2>', body)
+        body = re.sub(
+            r"(?<=<td><code>)[\w.]+(?=</code>)", lambda name: re.sub(r"[._]", r"\g<0><wbr>", name[0]), body
+        )
         body = body.replace("<table", '<table tabindex="-1"')  # until the script finds which ones scroll
         parts = {"title": title, "body": Markup(body), "sections": sections, "links": links}
         html = SITE.get_template("page.html").render(parts | self.around(name))
@@ -226,7 +240,7 @@ class Writer:
                 for output in cell.get("outputs", [])
             ]
             first = next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {}))
-            (self.assets / f"{path.stem}.png").write_bytes(in_256_colours(b64decode(first), 480, 1.5))
+            (self.assets / f"{path.stem}.png").write_bytes(in_256_colours(first_panel(b64decode(first))))
 
     def notebook(self, path: Path, given: list[list[dict]]) -> None:
         """Write the page of a notebook."""
@@ -264,11 +278,36 @@ class Writer:
             self.course() | {"name": "api", "before": self.papers[-1], "after": None}
         )
         pdoc.pdoc("efisher_teach", *behind, output_directory=self.out / "api")
+        for path in (self.out / "api").rglob("*.html"):
+            path.write_text(without_dead_links(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def slug(text: str) -> str:
     """The name of a section in an address."""
     return re.sub(r"\W+", "-", re.sub(r"<.*?>", "", text)).strip("-")
+
+
+def first_panel(picture: bytes) -> bytes:
+    """The first panel of a stored figure, without the words below it, on a card of 480 × 320 pixels."""
+    out, image = BytesIO(), Image.open(BytesIO(picture)).convert("RGB")
+    ink = np.asarray(image.convert("L")) < 245
+    bottom = in_gap(ink.any(axis=1), 0.7, 0.95)
+    right = in_gap(ink[:bottom].any(axis=0), 0.3, 0.8)
+    ImageOps.pad(image.crop((0, 0, right, bottom)), (480, 320), color="white").save(out, "PNG")
+    return out.getvalue()
+
+
+def in_gap(ink: np.ndarray, low: float, high: float) -> int:
+    """The middle of the widest blank stretch that begins between these parts of a side, or the end of that side."""
+    sides = np.flatnonzero(np.diff(ink, prepend=True, append=True)).reshape(-1, 2)
+    gaps = [side for side in sides if low * len(ink) <= side[0] <= high * len(ink)]
+    return int(np.mean(max(gaps, key=np.ptp))) if gaps else len(ink)
+
+
+def without_dead_links(text: str) -> str:
+    """A page of pdoc's, which links to inherited names, too, and does not show them."""
+    marks = {*re.findall(r'id="(.*?)"', text)}
+    return re.sub(r'<a href="#([^"]+)">(.*?)</a>', lambda link: link[0 if link[1] in marks else 2], text)
 
 
 def first_figure() -> dict[str, Any]:
@@ -279,7 +318,7 @@ def first_figure() -> dict[str, Any]:
         marks={name: mark for name, mark in whole.marks.items() if mark.panel == "A"},
         mosaic=("A", "A"),
         size=(6.2, 4.7),
-        narrow=(3.6, 3.0),
+        narrow=(4.0, 3.3),
         still=one_plane,
         axes=(whole.axes[0]._replace(default=-75.0),),
         words="Turned {turn} from the step along −g, your step makes {score:.1f} % of the best decrease of the loss.",
@@ -294,7 +333,7 @@ def one_plane(panels: Any, background: Any) -> None:
     plane, reach, grid = panels["A"], background["reach"], background["grid"]
     contours = {"levels": 13, "colors": FAINT, "linewidths": 0.9, "linestyles": "solid"}
     plane.contour(reach[0] * grid, reach[1] * grid, background["loss"], **contours)
-    centre(plane, reach, 1.24, xlabel="Δθ₁", ylabel="Δθ₂")
+    centre(plane, reach, 1.24, xlabel="Δ₁", ylabel="Δ₂")
     steps = (
         ("empirical Fisher", EMPIRICAL_FISHER),
         ("gradient descent", DESCENT),

@@ -95,14 +95,9 @@ def slim(about: dict[str, Any]) -> dict[str, Any]:
     return about
 
 
-def in_256_colours(picture: bytes, width: int = 0, shape: float = 0) -> bytes:
-    """Reduce a PNG to what figures of lines and words have, and a third of the bytes; or to its top, so wide."""
+def in_256_colours(picture: bytes) -> bytes:
+    """Reduce a PNG to what figures of lines and words have, and a third of the bytes."""
     out, image = BytesIO(), Image.open(BytesIO(picture)).convert("RGB")
-    if width:
-        side = int(image.width * 0.62)  # the first panel, in most figures
-        image = image.crop((0, 0, side, int(side / shape))).resize(
-            (width, int(width / shape)), Image.Resampling.LANCZOS
-        )
     # An octree is four times as fast as a median cut, a third smaller as a file, and nearer to the colours; the last
     # levels of PNG take four times as long for a tenth of the bytes.
     image = image.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)

@@ -138,7 +138,7 @@
     const [check, again, more] = ["Check", "Start again", ""].map((text) => make("button", { type: "button" }, text));
     const text = make("div", { class: "ef-said", "aria-live": "polite", tabindex: "-1" });
     const said = make("div", { class: "ef-card" }, text, more);
-    const note = make("p", { class: "ef-note" }, ...sentence("Ctrl + Enter checks, too. The first check loads Python, about 15 MB, from cdn.jsdelivr.net. `jnp` is NumPy here."));
+    const note = document.querySelector(".ef-note") ? "" : make("p", { class: "ef-note" }, ...sentence("Ctrl + Enter checks, too. The first check loads Python, about 15 MB, from cdn.jsdelivr.net. `jnp` is NumPy here."));
     const form = make("form", { class: "ef-exercise" }, make("label", { for: id }, "Your answer: ", make("code", {}, name)), code, check, " ", again, note, said);
     check.type = "submit";
     let hinted = 0;

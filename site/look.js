@@ -17,4 +17,5 @@ const memory = {
   },
 };
 document.documentElement.dataset.look = memory.read().look ?? "";
-window.MathJax = { tex: { inlineMath: [["$", "$"]], tags: "none" }, options: { skipHtmlTags: ["script", "pre", "code"] } };
+// Without its menu: else every formula is a stop for Tab.
+window.MathJax = { tex: { inlineMath: [["$", "$"]], tags: "none" }, options: { enableMenu: false, skipHtmlTags: ["script", "pre", "code"] } };

@@ -16,17 +16,21 @@ const seen = new IntersectionObserver(
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;
       seen.unobserve(target);
+      target.tabIndex = -1;
       mount(target, JSON.parse(document.querySelector(`script[data-for="${target.id}"]`).textContent));
     }
   },
   { rootMargin: "200px" },
 );
-for (const figure of document.querySelectorAll(".ef-page")) seen.observe(figure);
+for (const figure of document.querySelectorAll(".ef-page")) {
+  figure.tabIndex = 0; // else Tab leaps over what has nothing to press yet
+  seen.observe(figure);
+}
 mountQuestions(document);
 
 // What is too wide for the page scrolls by keys too.
 new ResizeObserver(() => {
-  for (const node of document.querySelectorAll("pre, table"))
+  for (const node of document.querySelectorAll("pre, table, mjx-container[display]"))
     if (node.scrollWidth > node.clientWidth) node.tabIndex = 0;
     else node.removeAttribute("tabindex");
 }).observe(document.body);
@@ -40,10 +44,11 @@ choice.addEventListener("change", () => {
   memory.write({ look: choice.value });
 });
 
-// The drawer closes behind a link into the page itself, and where there is room beside the text.
+// The drawer closes behind a link into the page itself, where Tab leaves it, and where there is room beside the text.
 const contents = document.getElementById("contents");
 const close = () => contents.matches(":popover-open") && contents.hidePopover();
 contents.addEventListener("click", (event) => event.target.closest("a") && close());
+contents.addEventListener("focusout", ({ relatedTarget: next }) => next && !next.closest("#contents, .menu") && close());
 matchMedia("(min-width: 75em)").addEventListener("change", close);
 
 // What was read: opened, or read to its end.
