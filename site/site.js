@@ -48,7 +48,7 @@ choice.addEventListener("change", () => {
 const contents = document.getElementById("contents");
 const close = () => contents.matches(":popover-open") && contents.hidePopover();
 contents.addEventListener("click", (event) => event.target.closest("a") && close());
-contents.addEventListener("focusout", ({ relatedTarget: next }) => next && !next.closest("#contents, .menu") && close());
+document.addEventListener("focusin", ({ target }) => target.closest("#contents, .menu") || close());
 matchMedia("(min-width: 75em)").addEventListener("change", close);
 
 // What was read: opened, or read to its end.
