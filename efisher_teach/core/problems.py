@@ -178,11 +178,8 @@ def digits(hidden: tuple[int, ...] = (32,), *, side: int = 8, seed: int = 0) -> 
     data = _bundled("digits.csv.gz")
     pixels = data[:, :-1].reshape(-1, side, 8 // side, side, 8 // side).mean(axis=(2, 4))
     x, y, n = _split(pixels.reshape(-1, side**2), data[:, -1], seed)
-    keys = jax.random.split(jax.random.key(seed), len(widths))
-    params = [
-        {"W": jax.random.normal(key, (after, before)) / np.sqrt(before), "b": jnp.zeros(after)}
-        for key, before, after in zip(keys, widths[:-1], widths[1:], strict=False)
-    ]
+    weights = _normal(jax.random.key(seed), tuple(zip(widths[1:], widths[:-1], strict=True)))
+    params = [{"W": W / np.sqrt(W.shape[1]), "b": jnp.zeros(len(W))} for W in weights]
     return _problem("digits", SOFTMAX, params, x, y.astype(int), n)
 
 
@@ -240,6 +237,13 @@ def _descend(loss_fn, steps, params, x, y, rate):
         return jax.tree.map(lambda leaf, g: leaf - rate * g, params, gradient(params)), None
 
     return lax.scan(move, params, length=steps)[0]
+
+
+@partial(jax.jit, static_argnums=1)
+def _normal(key, shapes):
+    """Normal matrices of these shapes, by one program."""
+    keys = jax.random.split(key, len(shapes) + 1)
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=False)]
 
 
 @cache

@@ -11,7 +11,7 @@ The gradient of a dense layer z = Wa + b is δ[a; 1]ᵀ, δ = ∂ℓ/∂z: K-FAC
 products. That is exact if errors and inputs are independent.
 """
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import jax
@@ -71,11 +71,14 @@ def stand_ins(
     G, sizes = A[here, y], jnp.asarray(batches, z.dtype)
     layers = [_layer_of(layer) for layer in jax.vmap(jax.vmap(ravel_pytree(params)[1]))(A)]
 
+    def running(parts):
+        """The sums of the first part, of the first two, and so on."""
+        return jnp.stack([*accumulate(parts)])
+
     def mean(rows):
         """E[Σ rows rowsᵀ] of each batch, for rows (n, m, p)."""
-        parts = [rows[a:b].reshape(-1, rows.shape[-1]) for a, b in pairwise((0, *batches))]
-        sums = jnp.cumsum(jnp.stack([dot(part.T, part) for part in parts]), axis=0)
-        return sums / sizes[:, None, None]
+        parts = (rows[a:b].reshape(-1, rows.shape[-1]) for a, b in pairwise((0, *batches)))
+        return running(dot(part.T, part) for part in parts) / sizes[:, None, None]
 
     def kronecker(label):
         means = ((mean(errors[here, label][:, None]), mean(inputs[:, None])) for errors, inputs in layers)
@@ -83,7 +86,7 @@ def stand_ins(
 
     def sample(label):
         rows = A[here[:, None], label]
-        sums = jnp.cumsum(jnp.stack([mean(rows[:, a:b]) for a, b in pairwise((0, *counts))]), axis=0)
+        sums = running(mean(rows[:, a:b]) for a, b in pairwise((0, *counts)))
         return sums / jnp.asarray(counts, z.dtype)[:, None, None, None]
 
     matrices = {
@@ -96,7 +99,8 @@ def stand_ins(
     factored, sampled = lax.map(lambda label: (kronecker(label[:, 0]), sample(label)), labels)
     matrices["kfac"] = jnp.moveaxis(factored, 0, 1)
     matrices |= {f"labels_{count}": jnp.moveaxis(sampled[:, i], 0, 1) for i, count in enumerate(counts)}
-    return jnp.cumsum(G, axis=0)[np.array(batches) - 1] / sizes[:, None], matrices
+    sums = running(jnp.sum(G[a:b], axis=0) for a, b in pairwise((0, *batches)))
+    return sums / sizes[:, None], matrices
 
 
 def _layer_of(gradients):
@@ -126,9 +130,10 @@ def directions(
 ) -> dict[str, Float[Array, "_ p"]]:
     """The stand-ins for F⁻¹g: (A + εI)⁻¹g for every matrix, also diagonal, and by a root, for one batch.
 
-    All are solved in one call: several that factor many matrices each, side by side in a compiled function, can wait
-    for each other for ever (jaxlib 0.10.2, two cores). ε > 0 counts in mean eigenvalues, tr A/p, of the matrix A that
-    it is added to; "best" is the direction of the Fisher with hardly any damping, ε = 10⁻⁴.
+    They are solved one after the other: that takes the memory of one, and calls that factor many matrices each, side by
+    side in a compiled function, can wait for each other for ever (jaxlib 0.10.2, two cores). ε > 0 counts in mean
+    eigenvalues, tr A/p, of the matrix A that it is added to; "best" is the direction of the Fisher with hardly any
+    damping, ε = 10⁻⁴.
 
     Examples:
         >>> from efisher_teach.network.stand_ins import directions
@@ -147,7 +152,8 @@ def directions(
         return dict(zip(named, jnp.split(rows, ends), strict=True))
 
     diagonal = by_name(jnp.diagonal(stack, axis1=1, axis2=2) + shift)
-    return by_name(solve(stack + shift[..., None] * jnp.eye(p, dtype=g.dtype), g)) | {
+    solved = lax.map(lambda one: solve(one[0] + one[1] * jnp.eye(p, dtype=g.dtype), g), (stack, shift))
+    return by_name(solved) | {
         "diag_fisher": g / diagonal["fisher"],
         "diag_empirical": g / diagonal["empirical"],
         "root": g / jnp.sqrt(diagonal["empirical"]),

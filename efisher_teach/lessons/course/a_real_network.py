@@ -9,8 +9,8 @@ from efisher_teach.lessons.question import ask
 
 ask(
     "the price of a step",
-    "A network has two million parameters, a batch has 256 examples. What does one exact damped empirical-Fisher step "
-    "cost, in units of one ordinary mini-batch gradient?",
+    "A network has two million parameters, a batch has 256 examples. What is the price of one exact damped "
+    "empirical-Fisher step, in ordinary mini-batch gradients?",
     "About as much as one or two gradients.",
     "About 256: one for each example.",
     "About two million: one for each row of C.",
@@ -36,7 +36,7 @@ ask(
 
 @exercise(
     1, "Which form is cheaper: the $p\\times p$ one, \"primal\", or the $n\\times n$ one, \"dual\"?",
-    ("The solve costs the cube of the matrix's side.",
+    ("The price of the solve is the cube of the matrix's side.",
      "C has the side p, K has the side n.",
      "dual where n < p, primal otherwise."),
     lambda rng, size: ((2, 3), (1000, 100), (64, 1_000_000), (500, 30), (256, 2410))[size],

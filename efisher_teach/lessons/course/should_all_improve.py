@@ -12,7 +12,7 @@ ask(
     "label in five is wrong. We train by steps that lower all losses equally, or by gradient descent. Which learns "
     "more about unseen digits?",
     "The equal steps, both times: they leave nobody behind.",
-    "Gradient descent, both times: equality has its price.",
+    "Gradient descent, both times: who serves all alike serves nobody well.",
     "The equal steps where twos are rare, descent where labels are wrong.",
     "Descent where twos are rare, the equal steps where labels are wrong.",
     because="It depends on who is served. Four twos are enough for equal steps to find two thirds of the unseen ones "

@@ -1,4 +1,4 @@
-"""Notebook 10: what stands in for the Fisher, what it costs in gradients, and what its step is worth."""
+"""Notebook 10: what stands in for the Fisher, its price in gradients, and what its step is worth."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,8 @@ from efisher_teach.lessons.question import ask
 ask(
     "a step by C",
     "Ten classes, early in training, little damping. Of all steps with the same KL divergence, that of F promises the "
-    "largest decrease; it costs ten gradients. C costs one. What does its step promise, at the same KL divergence?",
+    "largest decrease; its price is ten gradients. That of C is one. What does its step promise, at the same KL "
+    "divergence?",
     "About nine tenths of the best.",
     "About as much as a step along −g.",
     "Clearly less than a step along −g.",
@@ -31,7 +32,7 @@ ask(
 
 
 @exercise(
-    1, "With $k$ classes $F$ costs $k$ gradients, and $m$ sampled labels cost $1+m$. What is the largest $m$ for which "
+    1, "With $k$ classes the price of $F$ is $k$, that of $m$ sampled labels $1+m$. What is the largest $m$ for which "
     "sampling is cheaper?",
     ("The price of m labels is 1 + m: one pass for g, and one for each label.",
      "1 + m < k, for whole numbers.",
@@ -39,12 +40,12 @@ ask(
     lambda rng, size: ((3, 10, 4, 100, 1000)[size],),
     mistakes=lambda classes: {
         "With this many the prices are equal: sampling should be cheaper.": classes - 1,
-        "Do not forget the pass for g: m labels cost 1 + m.": classes,
+        "Do not forget the pass for g: the price of m labels is 1 + m.": classes,
         "One too few: with one more it is still cheaper.": classes - 3,
     },
 )  # fmt: skip
 def most_labels(classes):
-    """Return the largest number of sampled labels that costs less than F."""
+    """Return the largest number of sampled labels that is cheaper than F."""
     return classes - 2
 
 
