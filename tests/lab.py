@@ -51,8 +51,8 @@ def chromium() -> str:
 
 
 @contextmanager
-def server(folder: Path, *more: str):
-    """JupyterLab on `folder`, started as on Binder, with `more` options; gives its address, token and log."""
+def server(folder: Path):
+    """JupyterLab on `folder`, started as on Binder; gives its address, the token, and the log's path."""
     runtime = folder / ".runtime"
     environment = {name: value for name, value in os.environ.items() if name not in BRISK} | {
         "JUPYTER_RUNTIME_DIR": str(runtime),
@@ -66,7 +66,7 @@ def server(folder: Path, *more: str):
     start = Path(__file__).parents[1] / "binder" / "start"
     options = {"root_dir": folder, "ip": "127.0.0.1", "port": 0}
     command = ["bash", start, sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
-    command += [*(f"--ServerApp.{name}={value}" for name, value in options.items()), *more]
+    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     with log.open("w") as out:
         process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
     try:
