@@ -82,10 +82,10 @@ test-newest: $(VENV)/.dev ## the newest versions that pyproject.toml allows, in 
 
 test-wheel: $(VENV)/.dev ## the wheel, in an environment of its own: an explorer, a lesson; how to cite it
 	@$(BIN)/uv tool run -q --from cffconvert==2.0.0 cffconvert --validate -i CITATION.cff
-	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep -q static/lesson.js
+	@rm -rf dist && $(BIN)/uv build -q && $(BIN)/python -m zipfile -l dist/*.whl | grep static/lesson.js >/dev/null
 	@set -e; $(INDEXES); env=$(VENV)-wheel; test -x $$env/bin/python || $(BIN)/uv venv -q --python $(BIN)/python $$env; \
-	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt dist/*.whl pytest hypothesis
-	@$(call timed,wheel,cd tests && ../$(VENV)-wheel/bin/python -m pytest --rootdir=. -p no:cacheprovider -m "not browser" test_explorer.py test_cards.py)
+	  $(BIN)/uv pip install -q --python $$env/bin/python -c requirements-dev.txt dist/*.whl pytest hypothesis ipykernel
+	@$(call timed,wheel,(cd tests && ../$(VENV)-wheel/bin/python -m pytest --rootdir=. -p no:cacheprovider -m "not browser" test_explorer.py test_cards.py))
 
 lint: $(VENV)/.dev ## style, spelling, layers, types
 	@$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/codespell && $(BIN)/lint-imports --no-cache && PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright)

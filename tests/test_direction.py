@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import flat
 
@@ -248,6 +248,7 @@ def test_examples_some_at_a_time(examples):
     repeated=st.booleans(),
 )
 @settings(max_examples=40)
+@example(seed=0, n=3, p=12, rank=1, damping=1e-3, unit=0, repeated=False)
 def test_no_step_is_wrong_with_a_good_flag(seed, n, p, rank, damping, unit, repeated):
     """In float32, of any shape, rank and unit: it is the step in float64, or the residual says that it is not."""
     rng = np.random.default_rng(seed)

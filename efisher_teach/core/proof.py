@@ -91,8 +91,9 @@ def ledger(
                 )
         start = empirical_fisher_step(G, budget=budget).delta
         if not start.any():
-            action = "There is nothing to derive there."
-            errors.reject("params", "where the mean gradient is not 0", "g = 0", action)
+            errors.reject(
+                "params", "where the mean gradient is not 0", "g = 0", "There is nothing to derive there."
+            )
 
         def past():
             """The gradients of a few steps ago."""

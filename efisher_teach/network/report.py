@@ -131,10 +131,21 @@ def take(
     mesh: Mesh | None = None,
 ) -> tuple[PyTree, PyTree, Report]:
     """Take the step Δ = -ηu, unless it is refused: the new parameters, Δ, and the report."""
-    rate = limits.rate(found, rows.unit)
-    delta = rows.combine(-rate / rows.unit * found.coefficients)
+    # αᵀRRᵀα would have the rounding of α squared: where gradients are parallel, α is 1/ε times what Rᵀ sees of it.
+    largest = jnp.max(jnp.abs(found.coefficients))
+    scale = jnp.where(largest > 0, largest, 1)
+    direction = rows.combine(
+        found.coefficients / scale
+    )  # u by the unit and the scale: in range in half precision
     if past is not None:
-        delta = jax.tree.map(lambda step, old: step - rate.astype(old.dtype) * old, delta, past.direction)
+        part = rows.unit / scale
+        direction = jax.tree.map(
+            lambda new, old: new + part.astype(old.dtype) * old, direction, past.direction
+        )
+    squares = [jnp.sum(at_least_float32(leaf) ** 2) for leaf in jax.tree.leaves(direction)]
+    found = found._replace(squared_length=scale**2 * jnp.sum(jnp.stack(squares)).astype(scale.dtype))
+    rate = limits.rate(found, rows.unit)
+    delta = jax.tree.map(lambda leaf: (-rate * scale / rows.unit * leaf).astype(leaf.dtype), direction)
     moved, rounding = _add(params, delta)
     moved = devices.split_parameters(mesh, moved)
     numbers: dict[str, Any] = {
