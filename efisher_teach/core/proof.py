@@ -80,20 +80,16 @@ def ledger(
     with jax.enable_x64(True):
         params, x, y = jax.tree.map(_double, (errors.parameters(params), *errors.data(x, y)))
         flat, unravel = ravel_pytree(params)
-        losses = partial(_losses, loss_fn)
         G = per_example_gradients(loss_fn, params, x, y)  # which looks at the model and its data
-        here = np.asarray(losses(params, x, y))
-        for result in (G, here):
-            if result.dtype != np.float64:
+        here = np.asarray(_losses(loss_fn, params, x, y))
+        for each in (G, here):
+            if each.dtype != np.float64:
                 action = "Its numbers were float64: leave out casts such as .astype(jnp.float32)."
-                errors.reject(
-                    "loss_fn", "a function that computes in float64 here", f"{result.dtype}", action
-                )
+                errors.reject("loss_fn", "a function that computes in float64 here", f"{each.dtype}", action)
         start = empirical_fisher_step(G, budget=budget).delta
         if not start.any():
-            errors.reject(
-                "params", "where the mean gradient is not 0", "g = 0", "There is nothing to derive there."
-            )
+            action = "There is nothing to derive there."
+            errors.reject("params", "where the mean gradient is not 0", "g = 0", action)
 
         def past():
             """The gradients of a few steps ago."""
@@ -108,7 +104,7 @@ def ledger(
         solution = premises.damped if damping else premises.delta
         d = solution if direction is None else _vector(direction, flat.size)
         lengths = 0.5 ** np.arange(40)
-        changes = np.stack([losses(unravel(flat + t * d), x, y) - here for t in lengths])
+        changes = np.stack([_losses(loss_fn, unravel(flat + t * d), x, y) - here for t in lengths])
         lines = [*_taylor(premises, d, lengths, changes, np.mean(np.abs(here))), *_lagrange(premises)]
         if damping:
             lines += _damped(premises)
