@@ -11,9 +11,7 @@ PEERS   = torch==2.13.0 nngeometry==0.4 curvlinops-for-pytorch==3.0.1
 ALONE   = OPENBLAS_NUM_THREADS=1 # idle threads of LAPACK would spin beside JAX's
 # Most of the course's time is compilation: it is made cheap, and kept for the next run (flags of JAX before 0.11).
 KEPT    = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/.jax JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
-LEAN    = --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-BRISK   = XLA_FLAGS="$(LEAN) --xla_backend_optimization_level=1" $(KEPT)
-HASTY   = XLA_FLAGS="$(LEAN) --xla_backend_optimization_level=0" $(KEPT) # tests run little of what they compile
+BRISK   = XLA_FLAGS="--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level=0" $(KEPT)
 MARIMO  = marimo==0.25.2
 PRICED  = torch==2.13.0 nngeometry==0.4 backpack-for-pytorch==1.7.1 asdfghjkl==0.1a5 torchjd==0.18.0 netket==3.23.0 jax==0.10.2 numpy
 ENDS    = 'jax==0.8.0:lowest' 'jax<0.13:highest' # the highest that this Python has: 0.10 for 3.11, 0.12 for others
@@ -36,13 +34,13 @@ lab: $(VENV)/.lab ## open the course in JupyterLab
 test: lint test-units test-notebooks test-browser ## every fault that matters, in ten minutes
 
 test-units: $(VENV)/.dev ## mathematics, scenes, lessons, widgets
-	@$(call timed,units,$(ALONE) $(HASTY) $(BIN)/python -m pytest -m "not browser and not heavy" -n 2 --dist loadfile $(HOOKS))
+	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser and not heavy" -n 2 --dist loadfile $(HOOKS))
 
 test-notebooks: $(VENV)/.dev ## every notebook, output by output
-	@$(call timed,notebooks,$(ALONE) $(HASTY) $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
+	@$(call timed,notebooks,$(ALONE) $(BRISK) $(BIN)/python -m pytest --nbval --nbval-cell-timeout=300 -p no:cacheprovider -n 2 --dist loadfile notebooks)
 
 test-browser: $(VENV)/.dev ## pages and a real JupyterLab in a real Chromium
-	@$(call timed,browser,$(HASTY) $(BIN)/python -m pytest -m "browser and not heavy" -rs -n 2 --dist loadfile)
+	@$(call timed,browser,$(BRISK) $(BIN)/python -m pytest -m "browser and not heavy" -rs -n 2 --dist loadfile)
 
 test-all: test test-heavy test-ends test-platforms test-wheel test-peers test-marimo ## the heavy rest, too: once a week, and before a release
 
@@ -50,7 +48,7 @@ test-heavy: $(VENV)/.dev ## devices, CUDA, models of other frameworks, every not
 	@$(call timed,heavy,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m heavy -rs -n 2 --dist loadfile $(HOOKS))
 
 mutants: $(VENV)/.dev ## proof that the tests bite: each of these errors must be found
-	@$(call timed,mutants,$(ALONE) $(HASTY) $(BIN)/python tests/mutate.py)
+	@$(call timed,mutants,$(ALONE) $(BRISK) $(BIN)/python tests/mutate.py)
 
 test-ends: $(VENV)/.dev ## the mathematics at both ends of the JAX range
 	@set -e; $(INDEXES); for end in $(ENDS); do pin=$${end%%:*}; env=$(VENV)-$${end##*:}; \

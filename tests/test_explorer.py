@@ -209,7 +209,11 @@ def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
     assert [each["said"] for each in top["choices"]] == ["near", "far"]
     assert "choices" not in own
     assert not page["together"]
-    for says in ("12 of the 80 values of c", "One of these moves at a time", "Fixed on this page: own 1."):
+    for says in (
+        "12 of the 80 values of c",
+        "Move one of the lists and sliders above",
+        "Fixed on this page: own 1.",
+    ):
         assert says in page["note"]
     assert len(page["states"]) == 11 + 1
     wide = picture(explorer)

@@ -218,7 +218,7 @@ def test_controls_are_lists_and_sliders_of_the_states_that_the_page_has(visit, w
     root.get_by_role("button", name="back to the first state").click()
     turned = 180
     shows(kind="two")
-    assert "One of these moves at a time" in root.locator(".ef-fixed").inner_text()
+    assert "Move one of the lists and sliders above" in root.locator(".ef-fixed").inner_text()
     assert lab.barriers(window) == []
     window.set_viewport_size({"width": 390, "height": 844})
     assert lab.until(lambda: root.get_attribute("data-controls") == "under")

@@ -90,8 +90,10 @@ class _Menu:
         self.together = prod(map(len, self.live.values())) <= MOST_CHOICES
         parts = [f"This page has {', '.join(thinned)}."] if thinned else []
         if not self.together and len(self.live) > 1:
-            parts.append("One of these moves at a time, and the others go back to where they began:")
-            parts.append("all combinations need a kernel.")
+            parts.append(
+                "Move one of the lists and sliders above at a time: the others go back to where they began."
+            )
+            parts.append("All combinations need a kernel.")
         parts += [f"Fixed on this page: {', '.join(fixed)}. A kernel can change it."] if fixed else []
         self.note = " ".join(parts)
 

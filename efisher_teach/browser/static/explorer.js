@@ -302,7 +302,7 @@ class Figure {
     this.said = steady(this.words, sentence.map((part) => part.said ? longest(part.said) : part).join(""));
     this.root.setAttribute("aria-label", reply.title);
     this.error.textContent = reply.error;
-    const controls = JSON.stringify([reply.axes.map((axis) => [axis.name, axis.said.length]), reply.handles, reply.presets]);
+    const controls = JSON.stringify([reply.axes.map((axis) => [axis.name, axis.label, axis.said.length]), reply.handles, reply.presets]);
     if (controls !== this.builtFor) this.build(reply);
     this.builtFor = controls;
     this.state = reply.axes.map((axis) => nearest(axis.values, values()[axis.name] ?? axis.start));

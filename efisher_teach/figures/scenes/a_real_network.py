@@ -94,8 +94,8 @@ WORDS = (
 
 def _presets(steps):
     return (
-        Preset("The start", {"step": 1 + steps // 10}, "Early on, the curves are close.",
-               "Which will be ahead?"),
+        Preset("The start", {"step": 1 + steps // 10}, "The race has just begun.",
+               "Who will be ahead at the end, and by which clock?"),
         Preset("The finish", {"step": steps}, "What a step brings is one thing, what it costs another.",
                "Which of the two panels decides which method you use?"),
     )  # fmt: skip

@@ -106,8 +106,8 @@ PRESETS = (
            "Its pull counts three times in the mean, and nine times in C.",
            "Which moves more when one gradient grows, the arrow or the ellipse?"),
     Preset("Half the labels flipped", {"outlier": 1.0, "noise": 0.5},
-           "Arrows turn round until hardly any mean is left; the ellipse shows that all of them still pull.",
-           "The mean gradient is almost 0. Is there nothing left to learn?"),
+           "Half the arrows turn round, and the mean goes elsewhere; the ellipse shows that all still pull.",
+           "Where the mean is almost 0, is there nothing left to learn?"),
 )  # fmt: skip
 
 
@@ -175,13 +175,13 @@ def still(panels, background):
     key(cloud, corners[1], *examples)
 
     count, limit = background["count"], background["along"]
-    set_up(along, zero=True, xlim=(0, count + 1), ylim=(-limit, limit))
+    set_up(along, zero=True, xlim=(0, count + 1), ylim=(-1.45 * limit, limit))
     along.set_xticks([background["longest"]], ["longest"])
     along.set(xlabel=f"{count:.0f} examples; below 0: against", title="Pull along the mean")
-    key(along, "lower left", ("|g|, length of the mean", DESCENT))
+    key(along, "lower left", ("‖g‖, length of the mean", DESCENT))
 
     lengths.set(xlim=count // 2 / count * np.array([-0.03, 1.03]), ylim=(0, background["lengths"]))
     lengths.set(xlabel="flipped labels", title="‖g‖, and RMS of ‖gᵢ‖")
     lengths.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    both = ("√tr C, RMS of |gᵢ|", EMPIRICAL_FISHER), ("|g|, length of the mean", DESCENT)
+    both = ("√tr C, RMS of ‖gᵢ‖", EMPIRICAL_FISHER), ("‖g‖, length of the mean", DESCENT)
     key(lengths, "upper right", *both)

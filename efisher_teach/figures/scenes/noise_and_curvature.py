@@ -97,7 +97,8 @@ PRESETS = (
            "The noise is what the model assumes: C, F and H are one matrix, and it does both jobs.",
            "Which slider changes C by a factor, and which changes its shape?"),
     Preset("Little noise", {"noise": 0.25, "misfit": 0.0, "batch": 2.0},
-           "The cloud is small, as C says. The loss bends as before: as a curvature C is 16 times too small.",
+           "The cloud is small, as C says. The loss bends as before: as a curvature C is 16 times too small, and its "
+           "ellipse leaves the view.",
            "How long is the step −C⁻¹g here?"),
     Preset("Misspecified", {"noise": 0.5, "misfit": 1.0, "batch": 2.0},
            "The cloud is longest where C is largest, while the loss bends alike in all directions.",

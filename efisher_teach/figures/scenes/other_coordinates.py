@@ -113,7 +113,8 @@ WORDS = (
     "nothing."
 )
 PRESETS = (
-    Preset("One step", {"learning_rate": 0.1, "damping": 1e-6}, "Two charts, one step; gradient descent makes two.",
+    Preset("One direction", {"learning_rate": 0.1, "damping": 1e-6},
+           "The empirical Fisher sets out the same way in both charts; gradient descent sets out in two.",
            "Which of the two methods depends on how you write the parameters?"),
     Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
            "Halve η: by how much does the distance between the two ends shrink?"),
@@ -179,7 +180,7 @@ def still(panels, background):
         panel.set(xlim=x[[0, -1]], ylim=y[[0, -1]], aspect="equal")
         panel.plot(*background[name + "start"], "o", color=CONSTRAINT, ms=5)
     here.set(xlabel="θ₁", ylabel="θ₂", title="θ: dashed is taken in ψ")
-    there.set(xlabel=CHARTS[chart][0], ylabel=CHARTS[chart][1], title=f"ψ ({chart}): dashed, in θ")
+    there.set(xlabel=CHARTS[chart][0], ylabel=CHARTS[chart][1], title=f"ψ ({chart}): dashed is taken in θ")
     key(here, "lower right", ("empirical Fisher", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
 
     set_up(by_rate, log="xy", xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), ylim=(GAPS[0] / 2, GAPS[1]))

@@ -106,7 +106,7 @@ WORDS = (
     "{descent_others:.0f} %. With wrong labels equal decrease knows {equal_wrong:.0f} % of all unseen digits (from "
     "{equal_low:.0f} to {equal_high:.0f} % over the draws), and descent {descent_wrong:.0f} % (from {descent_low:.0f} "
     "to {descent_high:.0f} %); told which labels are wrong, they know {equal_told:.0f} % and {descent_told:.0f} %. "
-    "Under descent the neglected have a loss of {loss_neglected:.2f}, the wrong one of {loss_wrong:.2f}."
+    "Under descent the neglected have a loss of {loss_neglected:.2f}, the wrong labels one of {loss_wrong:.2f}."
 )
 
 

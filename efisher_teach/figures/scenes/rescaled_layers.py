@@ -96,7 +96,7 @@ PRESETS = (
            "The same ε, beside gradients a tenth as large in one layer and ten times in the other.",
            "Which layer does ε keep from moving?"),
     Preset("Nearly alike", {"factor": float(FACTORS[9]), "damping": 1e-6},
-           "A third more in one layer, a third less in the other: nobody would call that another network.",
+           "A third more in one layer, a quarter less in the other: nobody would call that another network.",
            "By how much do the two changes of descent differ?"),
 )  # fmt: skip
 

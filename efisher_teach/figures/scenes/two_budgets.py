@@ -102,9 +102,8 @@ WORDS = (
     "With c = {budget} and r = {radius} the best step spends {cost_used:.0f} % of c and {length_used:.0f} % of r²; a "
     "budget that is not used up has the multiplier 0. The step promises to lower the mean loss by {decrease:.4f}: "
     "{by_budget:.0f} % of that, 2λ₁c, is bought by c, and {by_radius:.0f} %, 2λ₂r², by r, with the multipliers λ₁ = "
-    "{of_budget:.3f} and λ₂ = {of_radius:.4f}. So ε = λ₂/λ₁ = {of_radius:.4f}/{of_budget:.3f} and η = 1/(2λ₁) = 1/(2 × "
-    "{of_budget:.3f}). Here c/r² = {wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = "
-    "{highest:.3g}."
+    "{of_budget:.3f} and λ₂ = {of_radius:.4f}: ε = λ₂/λ₁ and η = 1/(2λ₁), both infinite where λ₁ is 0. Here c/r² = "
+    "{wanted:.3g}; ε is 0 up to R(0) = {lowest:.3g}, and infinite from R(∞) = {highest:.3g}."
 )
 
 

@@ -116,7 +116,7 @@ WORDS = (
 )
 PRESETS = (
     Preset("Little damping", {"damping": 1e-3, "steps": 10.0, "batch": 256.0},
-           "C costs as little as −g, and here its step is worth less.",
+           "The price of C is that of −g, and here its step is worth less.",
            "Which dot of price 1 comes nearest to F?"),
     Preset("More examples", {"damping": 1e-3, "steps": 10.0, "batch": 1024.0},
            "The error of a sampled label is noise, and shrinks; that of C hardly does.",

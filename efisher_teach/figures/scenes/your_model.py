@@ -209,7 +209,7 @@ def still(panels, background):
     key(values, "upper right", ("ε: drag it", EMPIRICAL_FISHER))
 
     loss_panel(each, int(background["shown"]), background["change_limits"], "examples, by gain along −g")
-    key(each, "upper left", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
+    key(each, "lower right", ("first order, and its mean", DATA), *([("true", TRUTH)] if true else []))
 
 
 @jax.jit
