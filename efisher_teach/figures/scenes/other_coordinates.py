@@ -113,8 +113,7 @@ WORDS = (
     "nothing."
 )
 PRESETS = (
-    Preset("One direction", {"learning_rate": 0.1, "damping": 1e-6},
-           "The empirical Fisher sets out the same way in both charts; gradient descent sets out in two.",
+    Preset("One direction", {"learning_rate": 0.1, "damping": 1e-6}, "Both steps of C set out in the same direction.",
            "Which of the two methods depends on how you write the parameters?"),
     Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
            "Halve η: by how much does the distance between the two ends shrink?"),
