@@ -1,4 +1,4 @@
-"""Stand-ins for the Fisher F of a small network, and −g: how much the step of each is worth, and what it costs.
+"""Stand-ins for the Fisher F of a small network, and −g: how much the step of each is worth, and its price.
 
 A step u is worth gᵀu/√(uᵀFu): the decrease that it promises for its KL divergence. None is worth more than F⁻¹g, so
 that is the measure: its share of the best, the cosine with F⁻¹g in the metric of F. The price is counted in backward
