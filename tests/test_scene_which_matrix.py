@@ -125,7 +125,9 @@ def test_drawn_is_what_is_said(case):
     np.testing.assert_allclose(arrays["cosines"][..., 3, 0], cosine, atol=1e-6)
 
 
+@pytest.mark.parametrize("case", ["which_matrix"], indirect=True)
 def test_what_the_views_say(case):
+    """Of a network: a model without hidden layers is kinder to −g."""
     arrays = case.arrays
     assert max(arrays[name].max() for name in ROWS) < 100.5  # none is worth more than F⁻¹g
     assert (arrays["fisher"][0] > 99.5).all()

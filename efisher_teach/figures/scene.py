@@ -8,6 +8,7 @@ them (`Orbit`), and no table is needed for that.
 """
 
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import jax
@@ -153,7 +154,7 @@ def as_written(value: float, spec: str) -> str:
     """A number in a format, as people write it: 480 for 4.8e+02, 1.1×10⁻⁵ for 1.1e-05, and −1 with a true minus."""
     text = format(value, spec)
     if "e" in text:
-        text = f"{float(text):,.0f}" if 1 <= abs(float(text)) < 1e6 else _power_of_ten(text)
+        text = f"{Decimal(text):,f}" if 1 <= abs(float(text)) < 1e6 else _power_of_ten(text)
     return text.replace("-", "−")
 
 

@@ -1,7 +1,6 @@
 """Your model: a plane of any model's parameters, its spectrum, and what a step asks of each example.
 
-A `Problem` with parameters of any shape, or nothing but per-example gradients G (n, p), from any framework. C (p, p) is
-never formed: all of it that matters is in the n × n dual, and so thousands of parameters are no trouble.
+A `Problem` of any size, or nothing but per-example gradients G (n, p), from any framework: C (p, p) is never formed.
 """
 
 from typing import Any
@@ -199,6 +198,7 @@ def still(panels, background):
         contours_of(plane, background, MaxNLocator(16).tick_values(low, high))
     centre(plane, background["reach"], ASPECT, xlabel=x, ylabel=y)
     plane.set_title("Steps of equal cost" + (", over the true loss" if true else ""))
+    plane.locator_params(axis="x", nbins=7)
     key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
     key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
 
