@@ -183,7 +183,7 @@ def still(panels, background):
     key(here, "lower right", ("empirical Fisher", EMPIRICAL_FISHER), ("gradient descent", DESCENT))
 
     set_up(by_rate, log="xy", xlim=(RATES[0] / 1.1, RATES[-1] * 1.1), ylim=(GAPS[0] / 2, GAPS[1]))
-    by_rate.set(xlabel="learning rate η", title="Distance between the two ends")
+    by_rate.set(xlabel="learning rate η", title="Gap between the two ends")
     by_rate.set_xticks([0.01, 0.1], ["0.01", "0.1"])
     by_rate.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
