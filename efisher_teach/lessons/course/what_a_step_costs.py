@@ -24,8 +24,7 @@ ask(
 ask(
     "other units",
     "One of two measurements is written in a smaller unit: its numbers become ten times as large and its parameter a "
-    "tenth, so that the model predicts what it did before. A step Δ is rewritten in the same way. "
-    "What stays the same?",
+    "tenth, so that the model predicts what it did before. A step Δ is rewritten in the same way. What stays the same?",
     "Its cost ΔᵀCΔ only.",
     "Its length ‖Δ‖ only.",
     "Both.",
