@@ -258,7 +258,7 @@ class Explorer(Snapshot):
         And answer where the axes are now: while its word was on the way, a cell may have moved them.
         """
         now = {name: getattr(self, name) for name in self.hand["moved"] if self.has_trait(name)}
-        self.send({"at": self.hand["at"], "now": now})
+        self.send({"by": self.hand["by"], "at": self.hand["at"], "now": now})
         for other, names in list(self.linked.items()):
             moved = {name: value for name, value in self.hand["moved"].items() if name in names}
             if moved and self.hand["at"] != other.hand.get("at"):

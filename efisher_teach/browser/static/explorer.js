@@ -742,10 +742,10 @@ function render({ model, el }) {
   listen("change:reply", receive);
   listen("change:awaited", busy);
   listen("change:progress", busy);
-  listen("msg:custom", ({ file, kind, at, now, set }, [bytes] = []) => {
+  listen("msg:custom", ({ file, kind, by, at, now, set }, [bytes] = []) => {
     if (set) ask();
     if (at === told) answered = at;
-    if (answered === told && !untold && !figure.held) for (const name in now) followElsewhere(name, now[name]);
+    if (by === HERE && answered === told && !untold && !figure.held) for (const name in now) followElsewhere(name, now[name]);
     if (!file) return;
     if (files) download(new Blob([bytes], { type: kind }), file);
     files = Math.max(0, files - 1);
