@@ -31,8 +31,7 @@ help: ## this list
 lab: $(VENV)/.lab ## open the course in JupyterLab
 	$(ALONE) $(BRISK) $(BIN)/jupyter lab $(ROOT) --ServerApp.ip=localhost notebooks/00_start_here.ipynb
 
-test: lint test-units ## every fault that matters, in ten minutes
-	@$(MAKE) --no-print-directory -j2 $(if $(findstring output-sync,$(.FEATURES)),-Otarget) test-notebooks test-browser # which waits a lot
+test: lint test-units test-notebooks test-browser ## every fault that matters, in ten minutes
 
 test-units: $(VENV)/.dev ## mathematics, scenes, lessons, widgets
 	@$(call timed,units,$(ALONE) $(BRISK) $(BIN)/python -m pytest -m "not browser and not heavy" -n 2 --dist loadfile $(HOOKS))
@@ -155,5 +154,5 @@ $(VENV)/.dev: $(VENV)/.lab requirements-dev.txt
 	@touch $@
 
 # $(call timed,name,command): the command, then how long it took, by the clock and in CPU time (user, system).
-timed = start=$$(date +%s); $(2); status=$$?; times > $(VENV)/.times-$(1); \
-  echo "-- $(1): $$(( $$(date +%s) - start )) s, CPU $$(tail -n 1 $(VENV)/.times-$(1))"; exit $$status
+timed = start=$$(date +%s); $(2); status=$$?; times > $(VENV)/.times; \
+  echo "-- $(1): $$(( $$(date +%s) - start )) s, CPU $$(tail -n 1 $(VENV)/.times)"; exit $$status
