@@ -1,4 +1,4 @@
-"""What scenes compute of a sample: gradients by label, C and what is taken for it, and what first order misses."""
+"""Samples, as scenes see them: gradients by label, C and what is taken for it, and what first order misses."""
 
 from typing import Any, NamedTuple
 
