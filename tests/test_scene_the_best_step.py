@@ -11,8 +11,7 @@ def test_candidates_run_round_the_ellipse_from_gradient_descent(case):
     arrays, turns, G, g = case.arrays, case.scene.axes[0].values, case.G, case.g
     best, descent = (gallery.spend(G, u, case.budget) for u in (np.linalg.solve(case.C, g), g))
     W = np.linalg.cholesky(case.C).T  # where the ellipse is a circle
-    side = np.sign(gallery.turned(W @ descent, W @ arrays["tip"][270]))  # a quarter round
-    angles = side * np.deg2rad(turns)
+    angles = np.deg2rad(turns)  # W mirrors nothing: counter-clockwise here is counter-clockwise in the plane
     x, y = W @ descent
     round_ = [np.cos(angles) * x - np.sin(angles) * y, np.sin(angles) * x + np.cos(angles) * y]
     tips = np.linalg.solve(W, round_).T

@@ -1,4 +1,4 @@
-"""Race: learning curves of several optimizers, against steps and against what the steps cost.
+"""Race: learning curves of several optimizers, against steps and against seconds.
 
 The runs come from outside: training takes seconds, a slider milliseconds. What moves is which of the empirical
 Fisher's runs is shown, and where along the race one looks.
@@ -18,11 +18,11 @@ WINDOW = 7  # steps that a curve is the mean of: losses of mini-batches are nois
 RIVALS = {"descent": ("SGD", DESCENT), "adam": ("Adam", OTHER), "natural": ("natural gradient", NATURAL)}
 MARKS = {
     "by_step": line("A", EMPIRICAL_FISHER, 2.6),
-    "by_cost": line("B", EMPIRICAL_FISHER, 2.6),
+    "by_seconds": line("B", EMPIRICAL_FISHER, 2.6),
     **{f"{name}_step": dots("A", color) for name, (_, color) in RIVALS.items()},
-    **{f"{name}_cost": dots("B", color) for name, (_, color) in RIVALS.items()},
+    **{f"{name}_seconds": dots("B", color) for name, (_, color) in RIVALS.items()},
     "ours_step": dots("A", EMPIRICAL_FISHER, 9),
-    "ours_cost": dots("B", EMPIRICAL_FISHER, 9),
+    "ours_seconds": dots("B", EMPIRICAL_FISHER, 9),
 }
 
 
@@ -68,7 +68,7 @@ def a_real_network(
     }
     shown = float(names.index(f"{first} = {_best(ours[first]):g}"))
     return Scene(
-        title="Race: what a step brings, and what it costs",
+        title="Race: what a step brings, and its price",
         axes=(
             Axis("step", "after step", np.arange(1.0, steps + 1), float(steps), "{:.0f}".format, play=6.0),
             Axis("run", "empirical Fisher", np.arange(float(len(names))), shown, lambda run: names[int(run)]),
@@ -96,7 +96,7 @@ def _presets(steps):
     return (
         Preset("The start", {"step": 1 + steps // 10}, "The race has just begun.",
                "Who will be ahead at the end, and by which clock?"),
-        Preset("The finish", {"step": steps}, "What a step brings is one thing, what it costs another.",
+        Preset("The finish", {"step": steps}, "What a step brings is one thing, its price another.",
                "Which of the two panels decides which method you use?"),
     )  # fmt: skip
 
@@ -120,30 +120,30 @@ def respond(data, state):
     ours, now = data["ours"][run], now - 1
     at = jnp.arange(1, len(ours) + 1, dtype=float)
     seconds = data["seconds"] | {"ours": data["our_seconds"][run]}
-    found = {"by_step": points(at, ours), "by_cost": points(at * seconds["ours"], ours)}
+    found = {"by_step": points(at, ours), "by_seconds": points(at * seconds["ours"], ours)}
     for name, curve in (data["rivals"] | {"ours": ours}).items():
         found |= {
             name: curve[now],
             f"{name}_step": points(at[now], curve[now]),
-            f"{name}_cost": points(at[now] * seconds[name], curve[now]),
+            f"{name}_seconds": points(at[now] * seconds[name], curve[now]),
         }
     return found
 
 
 def still(panels, background):
     """The same curves twice: against steps at the left, against seconds at the right."""
-    by_step, by_cost = (panels[letter] for letter in "AB")
-    for panel, unit, log in ((by_step, "steps", "y"), (by_cost, "seconds", "xy")):
+    by_step, by_seconds = (panels[letter] for letter in "AB")
+    for panel, unit, log in ((by_step, "steps", "y"), (by_seconds, "seconds", "xy")):
         set_up(panel, log=log, xlim=background[unit], xlabel=unit, title=f"Training loss against {unit}")
         panel.set_yticks([0.01, 0.03, 0.1, 0.3, 1, 3], ["0.01", "0.03", "0.1", "0.3", "1", "3"])
         panel.set_ylim(*background["limits"])
         panel.grid(axis="y", color=FAINT, lw=0.5)
     for name, (_, color) in RIVALS.items():
-        at, cost, curve = background[name].T
+        at, clock, curve = background[name].T
         by_step.plot(at, curve, color=color, lw=1.8)
-        by_cost.plot(cost, curve, color=color, lw=1.8)
+        by_seconds.plot(clock, curve, color=color, lw=1.8)
     key(by_step, "lower left", *RIVALS.values(), ("empirical Fisher", EMPIRICAL_FISHER))
-    key(by_cost, "lower left", ("the same runs", CONSTRAINT))
+    key(by_seconds, "lower left", ("the same runs", CONSTRAINT))
 
 
 def _best(runs):

@@ -158,10 +158,11 @@ def still(panels, background):
 
 
 def _turned(factors, start, budget, degrees):
-    """The step of that cost at an angle from another, counted where the ellipse is a circle."""
+    """The step of that cost at an angle from another, counter-clockwise, counted where the ellipse is a circle."""
     root, V, length = jnp.sqrt(factors.eigenvalues), factors.parameter_vectors, jnp.sqrt(budget)
     x, y = root * dot(V.T, start) / length
-    cos, sin = jnp.cos(jnp.deg2rad(degrees)), jnp.sin(jnp.deg2rad(degrees))
+    side = V[0, 0] * V[1, 1] - V[0, 1] * V[1, 0]  # −1 where V mirrors the plane
+    cos, sin = jnp.cos(jnp.deg2rad(degrees)), side * jnp.sin(jnp.deg2rad(degrees))
     return length * dot(V, points(cos * x - sin * y, sin * x + cos * y) / root)
 
 
