@@ -137,19 +137,10 @@ def learner():
 
 def ten():
     """The cost of each of ten learners, a minute, and their wait."""
-    rows = []
-    head = ["a minute of", "kernel, CPU s each", "server, CPU s each"]
-    for said, kind in MOVES.items():
-        found = CLASSROOM["ten"]["phases"][kind]
-        if "settled" in found:
-            waits = {"all pages agree with their kernels after, s": f"{found['settled']:.1f}"}
-        elif "answers" in found:  # as clients without pages were asked, before 2026-11-26
-            waits = {"answers each": f"{found['answers']:.0f}"}
-            waits |= {f"{of}, ms": f"{1000 * found[of]:.0f}" for of in ("median", "slowest")}
-        else:
-            continue
-        rows.append([said, *cpu(found), *waits.values()])
-    return table([*head, *waits], rows)
+    phases = [(said, CLASSROOM["ten"]["phases"][kind]) for said, kind in MOVES.items()]
+    rows = [[said, *cpu(found), f"{found['settled']:.1f}"] for said, found in phases]
+    wait = "all pages agree with their kernels after, s"
+    return table(["a minute of", "kernel, CPU s each", "server, CPU s each", wait], rows)
 
 
 def notebooks():
