@@ -109,7 +109,7 @@ def test_shares_are_those_of_the_definitions(case, damping, stage, batch):
 def test_drawn_is_what_is_said(case):
     """A dot stands at the share that the words say, in the row of its name and at its price."""
     arrays = case.arrays
-    drawn = np.concatenate([arrays["alone"], arrays["observed"], arrays["believed"]], axis=-2)
+    drawn = np.concatenate([arrays[name] for name in ("alone", "observed", "kronecker", "believed")], axis=-2)
     said = np.stack([arrays[name] for name in ROWS], axis=-1)
     np.testing.assert_allclose(100 * drawn[..., 0], said, rtol=1e-5)
     assert (drawn[..., 1] == np.arange(11)).all()

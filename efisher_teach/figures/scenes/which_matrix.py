@@ -37,8 +37,8 @@ ROWS = {  # from below, by price
     "diag_fisher": "diag F",
     "fisher": "F",
 }
-PRICES = np.array([1, 1, 1, 1, 1, 1, 2, 2, 5, 10, 10])
-GROUPS, DRAWN = {"alone": slice(1), "observed": slice(1, 6), "believed": slice(6, 11)}, slice(6, 9)
+PRICES, DRAWN = np.array([1, 1, 1, 1, 1, 1, 2, 2, 5, 10, 10]), slice(6, 9)  # drawn by chance: they have bars
+GROUPS = {"alone": slice(1), "observed": slice(1, 5), "kronecker": slice(5, 7), "believed": slice(7, 11)}
 TURNED = "descent", "empirical", "weighted", "kfac_empirical", "labels_1"  # whose cosines are said
 MARKS = {
     "ranges": line("A", f"{NATURAL}70", 5),
@@ -50,6 +50,7 @@ MARKS = {
     "curve": line("B", NATURAL, 1.8),
     "factored": dots("B", OTHER, 9),
     "observed": dots("A", EMPIRICAL_FISHER, 9),
+    "kronecker": dots("A", OTHER, 9),
     "believed": dots("A", NATURAL, 9),
     "alone": dots("A", DESCENT, 9),
     "cheap": dots("B", EMPIRICAL_FISHER, 9),
@@ -119,13 +120,13 @@ PRESETS = (
            "The price of C is that of −g, and here its step is worth less.",
            "Which dot of price 1 comes nearest to F?"),
     Preset("More examples", {"damping": 1e-3, "steps": 10.0, "batch": 1024.0},
-           "The error of a sampled label is noise, and shrinks; that of C hardly does.",
+           "The error of a sampled label is noise, and shrinks; so early, that of C shrinks little.",
            "Which of the two errors do more data remove?"),
     Preset("Much damping", {"damping": 10.0, "steps": 10.0, "batch": 256.0},
            "Every cosine is near 1, as every step is nearly along −g.",
            "Is F still worth ten gradients?"),
-    Preset("Late", {"damping": 0.01, "steps": 300.0, "batch": 1024.0},
-           "The order changes as the network learns: C has passed K-FAC, and −g is last.",
+    Preset("Late", {"damping": 1e-3, "steps": 300.0, "batch": 1024.0},
+           "The order changes as the network learns: with 1024 examples C has passed K-FAC, and −g is last.",
            "What would you take for one gradient, early and late?"),
 )  # fmt: skip
 
@@ -156,8 +157,7 @@ def respond(data, state):
         **{name: points(share[rows[group]], at[group]) for name, group in GROUPS.items()},
         "band": points(np.r_[prices[:-1], prices[-2::-1]], jnp.append(low[labels], high[labels[::-1]]))[None],
         **{mark: points(PRICES[[0, -1]], share[of(name)]) for mark, name in levels.items()},
-        "curve": curve,
-        "labels": curve,
+        **dict.fromkeys(("curve", "labels"), curve),
         "factored": points(np.array([1, 2]), share[of("kfac_empirical", "kfac")]),
         "cheap": points(1, share[of("empirical", "weighted")]),
         "cheapest": points(1, share[names.index("descent")]),

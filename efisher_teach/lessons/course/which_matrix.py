@@ -26,7 +26,7 @@ ask(
     "More labels, or more examples.",
     "More training.",
     because="More labels, or more examples: its error is noise, which averages out. With 256 examples it promises less "
-    "than −g, with 1024 nine tenths of the best. More examples do little for C: its error is not noise.",
+    "than −g, with 1024 nine tenths of the best. So early they do little for C: most of its error is not noise.",
     answer=2,
 )
 
@@ -111,7 +111,7 @@ def _metric(rng, size):
     why="It is the same in any coordinates (notebook 05).",
 )  # fmt: skip
 def share_of_the_best(F, g, u):
-    """Return the share in [0, 1], for F (p, p), g (p,) and a direction u (p,)."""
+    """Return the share, at most 1, for F (p, p), g (p,) and a direction u (p,)."""
     return g @ u / jnp.sqrt((u @ F @ u) * (g @ jnp.linalg.solve(F, g)))
 
 
@@ -129,7 +129,7 @@ def _sides(S, A, V):
 @exercise(
     3, "A layer's block of K-FAC is $S\\otimes A$, with $S=\\mathbb E[\\delta\\delta^\\top]$ and "
     "$A=\\mathbb E[aa^\\top]$. Solve $(S\\otimes A)\\operatorname{vec}U=\\operatorname{vec}V$ for the layer's gradient "
-    "$V$, whose rows belong to outputs, without a matrix of $ab$ rows.",
+    "$V$, whose rows belong to outputs, without a matrix of $n_\\text{in}n_\\text{out}$ rows.",
     ("The gradient of one example is δaᵀ: S acts on its left side, A on its right side.",
      "(S ⊗ A) vec U = vec(S U A), as A is symmetric.",
      "U = S⁻¹ V A⁻¹"),
@@ -142,8 +142,9 @@ def _sides(S, A, V):
         "Each side is divided twice: one inverse for each is enough.":
             S_inverse @ S_inverse @ V @ A_inverse @ A_inverse,
     },
-    why="Two small systems in place of one with $ab$ rows: for a layer of 1024 by 1024, $10^3$ rows against $10^6$.",
+    why="Two small systems in place of one with $n_\\text{in}n_\\text{out}$ rows: for a layer of 1024 by 1024, $10^3$ "
+    "rows against $10^6$.",
 )  # fmt: skip
 def kronecker_direction(S, A, V):
-    """Return U (b, a), for S (b, b), A (a, a) and the layer's gradient V (b, a)."""
+    """Return U (n_out, n_in), for S (n_out, n_out), A (n_in, n_in), V (n_out, n_in)."""
     return jnp.linalg.solve(S, jnp.linalg.solve(A, V.T).T)
