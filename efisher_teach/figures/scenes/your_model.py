@@ -150,7 +150,7 @@ def background(data):
 
     return {
         "reach": reach,
-        "change_limits": view.height_limits(dot(steps, G[data["shown"]].T), -1.6, 0.3),
+        "change_limits": view.height_limits(dot(steps, G[data["shown"]].T), -3.0, 0.3),
         "eigenvalues": data["eigenvalues"],
         "spectrum_limits": jnp.stack([data["floor"], 1000 * factors.eigenvalues[0]]),
         **numbers(ranks=len(factors.eigenvalues), shown=len(data["shown"])),
@@ -203,7 +203,7 @@ def still(panels, background):
     key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
 
     values.plot(*background["eigenvalues"].T, color=CONSTRAINT, marker="o", ms=2.5, lw=1)
-    set_up(values, log="y", ylim=background["spectrum_limits"], xlabel="rank of the eigenvalue")
+    set_up(values, log="y", ylim=background["spectrum_limits"], xlabel="eigenvalues, the largest first")
     values.set(xlim=(0.5, background["ranks"] + 0.5), title="Eigenvalues of C: kept above ε")
     values.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     key(values, "upper right", ("ε: drag it", EMPIRICAL_FISHER))
