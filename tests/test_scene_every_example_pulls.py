@@ -97,7 +97,14 @@ def test_arrows_are_the_examples_with_their_labels(case):
     flipped = case.scene.data["turn"] < np.arange(len(own))[:, None]
     assert not turned[~flipped].any()
     assert not own[flipped].any()
-    for line, tips in (("arrows", "tips"), ("turned_arrows", "turned_tips"), ("loud", "loud_tip")):
+    for line, tips in (("arrows", "tips"), ("turned_arrows", "turned_tips")):
         np.testing.assert_array_equal(case.arrays[line][..., 1, :], case.arrays[tips])
-    loud = -G[:, :, longest]
-    agree(case.arrays, atol=1e-6, where=(abs(loud) < 0.98 * reach).all(axis=-1), loud_tip=loud)
+    thick = {name: case.arrays[name][..., 1, :] for name in ("loud", "turned_loud")}
+    loud, turned = -G[:, :, longest], flipped[:, longest, None]
+    agree(
+        thick,
+        atol=1e-6,
+        where=(abs(loud) < 0.98 * reach).all(axis=-1),
+        loud=loud * ~turned,
+        turned_loud=loud * turned,
+    )

@@ -23,7 +23,7 @@ from efisher_teach.figures.scene import Axis, Handle, Preset, Scene, scientific
 
 NAMES = tuple(STATEMENTS)
 ALONG = {"broken": 1.0 + NAMES.index("stationarity")}
-BUDGETS = np.logspace(-6, np.log10(WIDEST), 15)
+BUDGETS = np.append(np.logspace(-6, -2, 13), [0.02, WIDEST])
 EXACT, LARGEST = 1e-16, 30.0  # what is nearer or farther than that is drawn there
 SIDES, COLUMNS = (2e-17, 60.0), (-0.5, 2.6)  # of the two panels
 AWAY = 1e-19  # left of the view: where marks wait

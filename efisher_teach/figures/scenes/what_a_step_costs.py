@@ -160,7 +160,9 @@ def still(panels, background):
     lines = contours(steps, (grid, grid), disc, levels)
     steps.clabel(lines, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
-    centre(steps, grid[[-1, -1]], xlabel="Δ₁", ylabel="Δ₂", title="Steps, over their cost √(ΔᵀCΔ)")
+    centre(
+        steps, grid[[-1, -1]], xlabel="Δ₁", ylabel="Δ₂", title="Steps, over √(ΔᵀCΔ), the root of their cost"
+    )
     key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
