@@ -38,7 +38,10 @@ MARKS = {
     "allowed": polygons("A", FAINT),
     "three": line("A", CONSTRAINT, 1.4, dashes=(4, 2)),
     "fourth": line("A", CONSTRAINT, 1.4, dashes=(1, 2)),
-    **{f"{name}_step": arrow("A", color) for name, (_, color) in WAYS.items()},
+    "descent_step": arrow("A", DESCENT),
+    "equal_step": arrow("A", EMPIRICAL_FISHER),
+    "hull_step": line("A", OTHER, 2.5, dashes=(2, 1.5)),  # an arrow below it, for the same step, is seen
+    "projected_step": arrow("A", TRUTH),
     **{f"{name}_changes": polygons("B", color) for name, (_, color) in WAYS.items()},
     **{f"{name}_weights": polygons("C", color) for name, (_, color) in WAYS.items()},
 }
@@ -92,7 +95,7 @@ PRESETS = (
            "Descent goes with the three, and the fourth pays.",
            "Which of the others treats both groups alike?"),
     Preset("A loud one", {"angle": 60.0, "length": 4.0, "damping": 1e-4},
-           "All four losses may fall alike only if the loud gradient is followed uphill: its weight is negative.",
+           "All four losses fall alike only if the loud gradient has a negative weight: its own term goes uphill.",
            "What does MGDA do, which may not give a negative weight?"),
     Preset("A quiet one", {"angle": 120.0, "length": 0.25, "damping": 1e-4},
            "To lower the quiet loss as much as the others, equal decrease must give its gradient most of the weight.",
@@ -141,7 +144,13 @@ def still(panels, background):
     plane, changes, weights = (panels[letter] for letter in "ABC")
     centre(plane, HALF * np.array([ASPECT, 1.0]), ASPECT, xlabel="Δ₁", ylabel="Δ₂")
     plane.set_title("Directions; grey: no loss rises")
-    key(plane, "upper right", ("−g: three (dashed)", CONSTRAINT), ("fourth (dotted)", CONSTRAINT))
+    key(
+        plane,
+        "upper right",
+        ("−g: three (dashed)", CONSTRAINT),
+        ("fourth (dotted)", CONSTRAINT),
+        ("MGDA (dashed)", OTHER),
+    )
     for panel in (changes, weights):
         set_up(panel, zero=True, xlim=(-0.5, 1.5), xticks=(0, 1), xticklabels=("the three", "the fourth"))
     changes.set_ylim(LOWEST, HIGHEST)

@@ -1,7 +1,8 @@
-"""Rare and wrong: whom equal decrease finds that descent neglects, and what it memorises, while training goes on.
+"""Rare and wrong: how equal decrease serves those that descent neglects, and what it memorises, while training goes on.
 
 The runs come from outside, as training takes seconds. What moves is how far training has gone, which is the only way
-to compare methods that take steps of different length: at the same mean loss.
+to compare methods that take steps of different length: at the same mean loss. (Runs that are told
+which labels are wrong stop at that mean loss of the others.)
 """
 
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jaxtyping import Float
 
 from efisher_teach import errors
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DESCENT, EMPIRICAL_FISHER, FAINT, OTHER, TRUTH
-from efisher_teach.figures.marks import dots, key, line, polygons, set_up
+from efisher_teach.figures.marks import dots, key, label, line, polygons, set_up
 from efisher_teach.figures.plane import numbers, over, points
 from efisher_teach.figures.scene import Axis, Preset, Scene
 
@@ -38,9 +39,9 @@ def rare_and_wrong(
         levels: Mean training losses at which the runs were looked at, falling.
         dampings: ε of the runs with wrong labels, rising; the last is so large that it is descent.
         rare: By equal decrease and by descent: of each rare kind, draw and level the part of its unseen examples that
-            is known, and the mean training loss of its few examples.
-        wrong: Nobody told and told who is wrong: of each ε, draw and level the part of all unseen examples that is
-            known, and the mean loss of the wrong labels.
+            it gets right, and the mean training loss of its few examples.
+        wrong: Nobody told and told who is wrong: of each ε, draw and level the part of all unseen examples that it
+            gets right, and the mean loss of the wrong labels.
 
     Returns:
         A `Scene` with the axis "level".
@@ -68,7 +69,7 @@ def rare_and_wrong(
         errors.reject("rare", "some kinds that descent neglects, and some that not", f"{neglected}", action)
     data = {"known": known, "losses": losses, "wrong": wrong, "levels": np.array(levels)}
     return Scene(
-        title="Rare and wrong: at the same training loss",
+        title="Rare and wrong: as the training loss falls",
         axes=(
             Axis(
                 "level",
@@ -91,22 +92,23 @@ def rare_and_wrong(
         labels={"dampings": (*(f"{value:g}" for value in dampings[:-1]), "descent")},
         presets=(
             Preset("Early", {"level": 0.0},
-                   "Equal decrease has found most of what it will find; descent has yet to look at the neglected.",
+                   "On the neglected kinds equal decrease is hardly better than a coin, and descent is far worse.",
                    "Will descent make up for it?"),
             Preset("Late", {"level": len(levels) - 1.0},
-                   "Descent has caught up with most kinds, and every method has learned most wrong labels.",
+                   "Descent has caught up, and every method that is not told has learned the wrong labels.",
                    "Where would you have stopped, if you did not know which is which?"),
         ),
     )  # fmt: skip
 
 
 WORDS = (
-    "At a mean training loss of {level} equal decrease knows {equal_neglected:.0f} % of the unseen digits of the kinds "
-    "that descent neglects, and descent {descent_neglected:.0f} %; of the other kinds {equal_others:.0f} % and "
-    "{descent_others:.0f} %. With wrong labels equal decrease knows {equal_wrong:.0f} % of all unseen digits (from "
-    "{equal_low:.0f} to {equal_high:.0f} % over the draws), and descent {descent_wrong:.0f} % (from {descent_low:.0f} "
-    "to {descent_high:.0f} %); told which labels are wrong, they know {equal_told:.0f} % and {descent_told:.0f} %. "
-    "Under descent the neglected have a loss of {loss_neglected:.2f}, the wrong labels one of {loss_wrong:.2f}."
+    "At a mean training loss of {level}, of the unseen digits of the kinds that descent neglects equal decrease gets "
+    "{equal_neglected:.0f} % right, descent {descent_neglected:.0f} %, a coin 50 %; of the other kinds "
+    "{equal_others:.0f} % and {descent_others:.0f} %. With wrong labels equal decrease gets {equal_wrong:.0f} % of all "
+    "unseen digits right (from {equal_low:.0f} to {equal_high:.0f} % over the draws), and descent "
+    "{descent_wrong:.0f} % (from {descent_low:.0f} to {descent_high:.0f} %); told which labels are wrong, and stopped "
+    "by the loss of the others, {equal_told:.0f} % and {descent_told:.0f} %. Under descent the neglected have a loss "
+    "of {loss_neglected:.2f}, the wrong labels one of {loss_wrong:.2f}."
 )
 
 
@@ -118,7 +120,7 @@ def background(data):
 
 
 def respond(data, state):
-    """All that is known at a level, and the losses there."""
+    """All that is right at a level, and the losses there."""
     level = jnp.argmin(jnp.abs(jnp.arange(len(data["levels"])) - state["level"]))
     equal, descent = 100 * data["known"][:, :, level]
     neglected, others = data["places"]
@@ -145,18 +147,26 @@ def respond(data, state):
 
 
 def still(panels, background):
-    """The diagonal where both know the same; the scale of ε; the losses of those left behind."""
+    """The diagonal where both are equally good, and a coin; the scale of ε; the losses of those left behind."""
     kinds, labels, losses = (panels[letter] for letter in "ABC")
     set_up(kinds, xlim=(-3, 103), ylim=(-3, 103), xlabel="by descent", ylabel="by equal decrease")
     kinds.plot([0, 100], [0, 100], color=FAINT, lw=1.2)
-    kinds.set_title("Rare kind: unseen digits right, %")
+    kinds.axhline(50, color=FAINT, lw=1.2, ls=(0, (4, 2)))
+    label(kinds, 1, 51.5, "a coin", OTHER, va="bottom")
+    kinds.set_title("Rare kinds: % of unseen right")
     key(kinds, "lower right", ("kinds that descent neglects", CANDIDATE), ("other kinds", OTHER))
 
     names = background["dampings"]
     set_up(labels, xlim=(-0.3, len(names) - 0.7), ylim=(48, 102), xlabel="damping ε")
     labels.set_xticks(range(len(names)), names)
-    labels.set_title("Wrong labels: unseen digits right, %")
-    key(labels, "lower left", ("told who is wrong", TRUTH), ("not told, and its spread", EMPIRICAL_FISHER))
+    labels.set_title("Wrong labels: % of unseen right")
+    key(
+        labels,
+        "lower left",
+        ("told which are wrong", TRUTH),
+        ("not told, and its spread", EMPIRICAL_FISHER),
+        ("not told, descent", DESCENT),
+    )
 
     set_up(losses, log="x", xlim=(1.25 * background["levels"][0], background["levels"][-1] / 1.25))
     losses.set(ylim=(0, None), xlabel="mean training loss, falling")
@@ -165,5 +175,5 @@ def still(panels, background):
     for name, style in (("neglected_loss", "--"), ("wrong_loss", "-")):
         for values, color in zip(background[name], (EMPIRICAL_FISHER, DESCENT), strict=True):
             losses.plot(background["levels"], values, style, color=color, lw=2)
-    losses.set_title("Loss: wrong, rare (dashed)")
+    losses.set_title("Loss: wrong; neglected (dashed)")
     key(losses, "upper right", ("descent", DESCENT), ("equal decrease", EMPIRICAL_FISHER))

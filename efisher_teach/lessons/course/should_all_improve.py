@@ -15,10 +15,10 @@ ask(
     "Gradient descent, both times: who serves all alike serves nobody well.",
     "The equal steps where twos are rare, descent where labels are wrong.",
     "Descent where twos are rare, the equal steps where labels are wrong.",
-    because="It depends on who is served. Four twos are enough for equal steps to find two thirds of the unseen ones "
-    "early, when descent, at the same training loss, still finds few; later it catches up. But they serve wrong labels "
-    "just as well: they memorise them, and know fewer unseen digits than descent. Both are computed below, with what "
-    "they do not show.",
+    because="It depends on who is served. With four twos equal steps get nearly two thirds of the unseen ones right "
+    "early, when descent, at the same training loss, gets few (a coin, half); later it catches up. But they learn "
+    "wrong labels just as early, and until descent has learned them, too, get fewer unseen digits right. Both are "
+    "computed below, with what they do not show.",
     answer=3,
 )
 ask(
@@ -28,7 +28,7 @@ ask(
     "None: a negative coefficient would make that loss rise.",
     "One or two, by rounding.",
     "More than a quarter of them.",
-    because="About two in five: along their gradients the step goes uphill, and still their losses fall. αᵢ is "
+    because="About two in five: their own terms, −αᵢgᵢ, go uphill, and still their losses fall. αᵢ is "
     "negative exactly where the step for the other 199 alone would lower loss i by more than was asked; the "
     "coefficient takes the excess back.",
     answer=3,
