@@ -87,4 +87,4 @@ def test_where_all_eigenvalues_are_alike_every_damping_gives_the_same_step(case)
     arrays = case.arrays
     alike = arrays["step"][:, :, 0, 1]
     np.testing.assert_allclose(alike, np.broadcast_to(arrays["undamped"][0, 0, 1], alike.shape), rtol=1e-3)
-    assert (np.diff(arrays["predicted"][20, 3]) > 0).all()
+    assert (np.diff(arrays["predicted"][28, 3]) > 1e-7).all()
