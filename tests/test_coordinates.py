@@ -139,43 +139,24 @@ def test_step_in_a_chart(name, dtype):
         assert away > 0.1 if name in WIDE_CHARTS and damping == 0 else away < close
 
 
-# Damping, and which form is invariant to what.
+# Every form. Which of them is invariant to what follows from the definitions.
 
 TALL = np.asarray(oracles.GRID["tall"])
 B = TALL[:4] @ TALL[:4].T + np.eye(4)
-_rng = np.random.default_rng(11)
-_turn = np.linalg.qr(_rng.normal(size=(4, 4)))[0]
-JACOBIANS = {
-    "general": _turn @ np.diag(np.geomspace(1, 1 / 117, 4)) @ np.linalg.qr(_rng.normal(size=(4, 4)))[0],
-    "diagonal": np.diag([3.0, 0.2, 1.0, 0.7]),
-    "orthogonal": _turn,
-    "scaled": 3 * np.eye(4),
-}
-INVARIANT = {
-    "full": {"general", "diagonal", "orthogonal", "scaled"},
-    "diagonal": {"diagonal", "scaled"},
-    "root": {"orthogonal"},
-    "diagonal root": set(),
-    "none": {"orthogonal"},
-}
+_left, _right = np.linalg.qr(np.random.default_rng(11).normal(size=(2, 4, 4)))[0]
+GENERAL = _left @ np.diag(np.geomspace(1, 1 / 117, 4)) @ _right
 
 
 @pytest.mark.parametrize("form", oracles.FORMS)
-def test_which_form_is_invariant_to_what(form, x64):
-    """Each form by its definition, of C or of a matrix in its place; with a budget no form feels the unit of ψ."""
+def test_every_form_is_its_definition(form, x64):
+    """Of C, or of a matrix in its place."""
     G = jnp.asarray(TALL)
     steps = jax.jit(lambda J, *rest: all_ways(charts.affine(J), jnp.zeros(4), G, *rest, form))
-    direct = steps(jnp.eye(4), 0.0, None)
-    for (kind, J), damping, matrix in product(JACOBIANS.items(), (0.0, 0.1), (None, B)):
+    for J, damping, matrix in product((np.eye(4), GENERAL), (0.0, 0.1), (None, B)):
         found = steps(jnp.asarray(J), damping, None if matrix is None else jnp.asarray(matrix))
         for way, step in found.items():
             # A root divides by √λ and a full inverse by λ: at worst eps·κ(JᵀCJ), 1e-10, and again for JΔψ.
             assert_is(step, way, J, TALL, direction(TALL, J, damping, form, matrix, way == "metric"), 1e-8)
-        if damping == 0 and matrix is None:
-            away = oracles.relative(found["rate"].pushed, direct["rate"].pushed)
-            assert away < 1e-8 if kind in INVARIANT[form] else away > 0.05
-            if kind == "scaled":
-                assert oracles.relative(found["budget"].pushed, direct["budget"].pushed) < 1e-12
 
 
 @pytest.mark.parametrize(
@@ -242,31 +223,14 @@ def test_parameters_are_any_pytree_and_dampings_may_be_many(x64):
 
 def test_under_jit_the_result_says_that_it_is_not_finite():
     """Outside the chart, or with gradients that are not finite, it must not look like the step of a zero gradient."""
-    for options in ({"budget": BUDGET}, {"learning_rate": RATE}):
-        traced = jax.jit(partial(ef.step_in, charts.exponential, **options))
-        for theta, G in ((-THETA, GRADIENTS), (THETA, GRADIENTS * np.nan)):
-            step = traced(jnp.asarray(theta, jnp.float32), jnp.asarray(G, jnp.float32))
-            assert not jnp.isfinite(step.delta).any()
-            assert not jnp.isfinite(step.pushed).any()
-
-
-def test_undamped_the_chart_does_not_matter():
-    """From whole numbers, and at the origin, where every built-in problem starts."""
-    for chart, theta in (("exponential", np.array([1, 2])), (charts.affine(TILTED, 0.3), jnp.zeros(2))):
-        step = step_in(chart, theta, learning_rate=0.1)
-        np.testing.assert_allclose(step.pushed, -0.1 * np.array([11, 7]) / 23, rtol=1e-4)
-    np.testing.assert_allclose(charts.jacobian(charts.square, jnp.array([1, 2])), [[2, 0], [0, 4]])
+    outside, undefined = (-THETA, GRADIENTS), (THETA, GRADIENTS * np.nan)
+    for options, here in product(({"budget": BUDGET}, {"learning_rate": RATE}), (outside, undefined)):
+        step = jax.jit(partial(ef.step_in, charts.exponential, **options))(*map(jnp.float32, here))
+        assert not jnp.isfinite(step.delta).any()
+        assert not jnp.isfinite(step.pushed).any()
 
 
 # Near the edges. What is said beyond them is in test_messages.py.
-
-G, TILTED = jnp.array([[1.0, 0.0], [2.0, 1.0], [0.0, 3.0]]), jnp.array([[0.125, -0.13], [0.64, 0.1]])
-
-
-def step_in(chart, params=THETA, G=G, **options):
-    chart = CHARTS[chart][0] if isinstance(chart, str) else chart
-    return bare(ef.step_in)(chart, jnp.asarray(params), G, **options or {"budget": BUDGET})
-
 
 EDGES = {
     "identity": [[0, 0], [1e30, 1e-30]],
@@ -292,7 +256,7 @@ def test_never_a_silent_nan_or_nothing(name):
             (1e-20, {"learning_rate": 1e-30}),
         ):
             try:
-                step = step_in(name, jnp.asarray(theta, jnp.float32), scale * rows, **options)
+                step = bare(ef.step_in)(CHARTS[name][0], jnp.float32(theta), scale * rows, **options)
             except ValueError as error:
                 assert re.match(r"`\w+` must be ", str(error))  # noqa: PT017
             else:

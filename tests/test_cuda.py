@@ -123,22 +123,6 @@ def test_lowers_for_cuda(name):
     assert "func.func public @main" in lowered(EXPORTED[name])
 
 
-def imprecise(name):
-    """The products that leave their precision open."""
-    products = [line for line in lowered(EXPORTED[name]).splitlines() if "stablehlo.dot_general" in line]
-    assert products
-    return [line for line in products if "[HIGHEST, HIGHEST]" not in line]
-
-
-def test_products_ask_for_full_precision():
-    """A GPU rounds float32 products to TF32 if nothing is said. The loss may leave it open; what is ours may not."""
-    for name in ("gram", "solve_gram", "solve_dual", "solve_primal", "empirical_fisher_step"):
-        assert not imprecise(name)
-    assert imprecise("make_update")
-    with jax.default_matmul_precision("highest"):
-        assert not imprecise("make_update")
-
-
 # What a device computes, in float32.
 
 

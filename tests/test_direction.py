@@ -42,13 +42,12 @@ def test_a_step_takes_all_that_budget_and_radius_allow(x64):
     for budget, radius in ((0.01, 1e3), (0.01, 1e-3), (1e3, 0.5)):
         update = ef.make_update(loss_fn, damping=1e-3, budget=budget, radius=radius)
         delta, report = step_of(update, params, x, y)
-        cost = np.mean((G_of(params, x, y) @ delta) ** 2)
-        assert max(cost / budget, np.linalg.norm(delta) / radius) == pytest.approx(1)
-        assert float(report.budget_spent) == pytest.approx(float(cost))
-        assert float(report.length) == pytest.approx(float(jnp.linalg.norm(delta)))
+        cost, length = np.mean((G_of(params, x, y) @ delta) ** 2), np.linalg.norm(delta)
         change = ef.loss_changes(loss_fn, params, x, y, jnp.asarray(delta))
-        assert float(report.squared_change) == pytest.approx(float(np.mean(change**2)))
-        assert float(report.ratio) == pytest.approx(float(-np.mean(change) / report.predicted_decrease))
+        assert max(cost / budget, length / radius) == pytest.approx(1)
+        said = report.budget_spent, report.length, report.squared_change, report.ratio
+        ratio = -np.mean(change) / report.predicted_decrease
+        np.testing.assert_allclose(said, [cost, length, np.mean(change**2), ratio], rtol=1e-6)
 
 
 def square(params, x, y):
@@ -130,17 +129,6 @@ def test_memory_damps_towards_the_last_direction(examples, x64):
 # A report that is true.
 
 
-@pytest.mark.parametrize("damping", [0.0, 1e-7, 1e-3])
-def test_more_examples_than_parameters(damping):
-    params, x, y = data(200)
-    G = G_of(params, x, y)
-    damping *= float(np.linalg.norm(G, 2) ** 2 / 200)
-    delta, report = step_of(ef.make_update(loss_fn, damping=damping, budget=0.01), params, x, y)
-    expected = ef.empirical_fisher_step(G, damping=damping, budget=0.01).delta
-    assert jnp.linalg.norm(delta - expected) < 1e-4 * jnp.linalg.norm(expected)
-    assert report.residual < 1e-4
-
-
 def test_a_step_that_bfloat16_loses_is_reported():
     half, x, y = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), data())
     for rate, lost in ((1e-6, True), (0.3, False)):
@@ -203,24 +191,6 @@ def test_a_key_for_each_example_and_aux_beside_the_loss():
     np.testing.assert_allclose(report.aux["prediction"], predictions, rtol=1e-5)
 
 
-def in_unit(params, x, y):
-    """A loss whose unit comes with the inputs, so that this is compiled once."""
-    return x[1] * loss_fn(params, x[0], y)
-
-
-@pytest.mark.parametrize("examples", [6, 40])  # fewer, and more than there are parameters
-def test_the_unit_of_the_loss_does_not_matter(examples):
-    params, x, y = data(examples)
-    update = ef.make_update(in_unit, damping=0.1, relative_to="mean", radius=0.1)
-    expected, truth = step_of(update, params, (x, jnp.ones(examples)), y)
-    for unit in (1e-20, 1e18):
-        delta, report = step_of(update, params, (x, jnp.full(examples, unit)), y)
-        assert np.linalg.norm(delta - expected) < 1e-5 * np.linalg.norm(expected)
-        np.testing.assert_allclose(report.damped_agreement, truth.damped_agreement, rtol=1e-4)
-        assert report.finite
-        assert report.residual < 1e-5
-
-
 @pytest.mark.parametrize("examples", [6, 40])
 def test_examples_some_at_a_time(examples):
     """A part of the examples may be differentiated at once: the last one here is alone."""
@@ -244,13 +214,16 @@ def test_examples_some_at_a_time(examples):
     p=st.sampled_from([1, 3, 12]),
     rank=st.integers(1, 12),
     damping=st.sampled_from([0.0, 1e-7, 1e-3, 1.0]),
-    unit=st.integers(-60, 60),
+    unit=st.integers(-63, 60),
     repeated=st.booleans(),
 )
 @settings(max_examples=40)
 @example(seed=0, n=3, p=12, rank=1, damping=1e-3, unit=0, repeated=False)
 def test_no_step_is_wrong_with_a_good_flag(seed, n, p, rank, damping, unit, repeated):
-    """In float32, of any shape, rank and unit: it is the step in float64, or the residual says that it is not."""
+    """In float32, of any shape, rank and unit: it is the step in float64, or the residual says that it is not.
+
+    It never has to where ε is large enough, or no K is formed: with as many examples as parameters.
+    """
     rng = np.random.default_rng(seed)
     G = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, p)) * 2.0**unit
     G = np.repeat(G[:1], n, axis=0) if repeated else G
@@ -264,6 +237,7 @@ def test_no_step_is_wrong_with_a_good_flag(seed, n, p, rank, damping, unit, repe
     left_over = A @ -np.asarray(moved, float) * np.linalg.norm(u) - G.mean(axis=0)
     assert report.finite
     assert np.linalg.norm(left_over) < 1e-3 * np.linalg.norm(G.mean(axis=0)) or report.residual > 1e-4
+    assert report.residual < 1e-4 or (n < p and damping < 1e-3)
 
 
 def linear(params, x, y):

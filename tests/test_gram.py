@@ -1,6 +1,5 @@
 """K = GGᵀ/n and w ↦ Gᵀw of any loss, against one example at a time: exact, without G, and in little memory."""
 
-import re
 import sys
 from functools import partial
 
@@ -325,43 +324,34 @@ def test_gradients_are_not_formed_or_a_few_at_a_time(name):
 
 
 @pytest.mark.parametrize(("chunk_size", "way"), [(None, "rows"), (1, "blocks")])
-def test_made_under_jit_or_not_and_combined_outside(chunk_size, way, x64):
-    """The loss is traced once, however often it is used."""
+def test_made_under_jit_and_vmap_or_not(chunk_size, way, x64):
+    """And combined outside. The loss is traced once, however often it is used."""
     _, loss_fn, params, x, y = prepared("embedding")
-    calls = []
+    many = jax.tree.map(lambda leaf: jnp.stack([leaf, -2 * leaf, leaf / 2]), params)
+    dampings, calls = jnp.array([DAMPING, 1.0, 0.0]), []
 
     def counted(params, x, y):
         calls.append(None)
         return loss_fn(params, x, y)
 
-    _, G = singly(loss_fn, params, x, y)
-    found = ef.loss_gram(counted, params, x, y, chunk_size=chunk_size)
-    jitted = jax.jit(lambda *data: ef.loss_gram(counted, *data, chunk_size=chunk_size))(params, x, y)
-    assert [leaf.way for leaf in found.leaves] == [way, "factors"]
-    assert jitted.leaves == found.leaves
-    np.testing.assert_array_equal(found.K, found.K.T)
-    for each in (found, jitted):
-        u = oracles.flat(each.weighted_gradient(ef.solve_gram(each.K, DAMPING)))
-        assert oracles.relative(u, oracles.direction(G, DAMPING)) < 1e-10
-    calls.clear()
-    ef.loss_gram(counted, params, x, y, chunk_size=chunk_size).weighted_gradient(found.losses)
-    assert calls == []
+    def made(params):
+        return ef.loss_gram(counted, params, x, y, chunk_size=chunk_size)
 
-
-def test_mapped_over_parameters_and_dampings(x64):
-    _, loss_fn, params, x, y = prepared("embedding")
-    many = jax.tree.map(lambda leaf: jnp.stack([leaf, -2 * leaf, leaf / 2]), params)
-    dampings = jnp.array([DAMPING, 1.0, 0.0])
-
-    def direction(params, damping):
-        found = ef.loss_gram(loss_fn, params, x, y)
+    def direction(found, damping):
         return found.weighted_gradient(ef.solve_gram(found.K, damping))
 
-    found = jax.jit(jax.vmap(direction))(many, dampings)
+    mapped = jax.vmap(direction)(jax.jit(jax.vmap(made))(many), dampings)
     for i, damping in enumerate(dampings):
-        one, u = (jax.tree.map(lambda leaf, i=i: leaf[i], each) for each in (many, found))
-        _, G = singly(loss_fn, one, x, y)
-        assert oracles.relative(oracles.flat(u), oracles.direction(G, float(damping))) < 1e-9
+        one, u = (jax.tree.map(lambda leaf, i=i: leaf[i], each) for each in (many, mapped))
+        found, jitted, (_, G) = made(one), jax.jit(made)(one), singly(loss_fn, one, x, y)
+        assert [leaf.way for leaf in found.leaves] == [way, "factors"]
+        assert jitted.leaves == found.leaves
+        np.testing.assert_array_equal(found.K, found.K.T)
+        for each in (u, direction(found, damping), direction(jitted, damping)):
+            assert oracles.relative(oracles.flat(each), oracles.direction(G, float(damping))) < 1e-9
+    calls.clear()
+    made(params).weighted_gradient(found.losses)
+    assert calls == []
 
 
 @pytest.mark.parametrize("kept", ["bfloat16", "float32"])
@@ -385,19 +375,3 @@ def test_low_precision_is_summed_in_float32(kept):
     for found, leaf in zip(known.weighted_gradient(coefficients), rows, strict=True):
         assert found.dtype == kept
         assert oracles.relative(found, np.einsum("n,n...", coefficients, np.float64(leaf))) < 2e-2
-
-
-@pytest.mark.parametrize("way", ["factors", "rows", "columns", "blocks"])
-def test_names_the_examples_that_are_not_finite(way):
-    """√y is undefined below 0; at 0 it is 0, and steep without limit."""
-
-    def loss(params, x, y):
-        root = jnp.sqrt(y * jnp.sum(params["W"] ** 2))
-        if way == "factors":
-            return squared(x[0] @ params["W"] * root, y)
-        return squared(x @ params["W"] * root, y) if way == "columns" else root + squared(params["W"][0], y)
-
-    data = {"W": jnp.ones((4, 3))}, jnp.ones((4, 6, 4)), jnp.array([1.0, -1.0, 0.0, 2.0])
-    message = "`loss_fn` must be finite; got NaN or infinity in 2 of 4 rows: 1, 2. Its value or its gradient"
-    with pytest.raises(ValueError, match=re.escape(message)):
-        ef.loss_gram(loss, *data, chunk_size=1 if way == "blocks" else None)

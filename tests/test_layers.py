@@ -5,11 +5,15 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import efisher_teach as ef
+from efisher_teach.core import precision
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "efisher_teach"
@@ -64,7 +68,9 @@ def test_every_product_states_its_precision(path):
 def test_the_search_for_products_finds_them():
     source = "import jax.numpy as jnp\nfrom jax.numpy import dot\nA @ B\njnp.einsum('ij,j', A, b)\nA.dot(b)\nA @= B"
     assert len(list(products(ast.walk(ast.parse(source))))) == 5
-    assert "highest" in (PACKAGE / "core" / "precision.py").read_text()
+    square = np.eye(2)
+    for program in jax.make_jaxpr(precision.dot), jax.make_jaxpr(partial(precision.einsum, "ij,jk")):
+        assert "precision=(Precision.HIGHEST, Precision.HIGHEST)" in str(program(square, square))
 
 
 @each_module

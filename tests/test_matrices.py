@@ -23,8 +23,7 @@ from efisher_teach.core.likelihoods import bernoulli, categorical, gaussian
 
 def covariance(G):
     """Σ: the mean of (gᵢ - g)(gᵢ - g)ᵀ, row by row."""
-    g = oracles.mean_gradient(G)
-    return sum(np.outer(row - g, row - g) for row in np.asarray(G, float)) / len(G)
+    return oracles.empirical_fisher(np.asarray(G, float) - oracles.mean_gradient(G))
 
 
 @pytest.mark.parametrize("name", oracles.GRID)
@@ -36,14 +35,11 @@ def test_matrices_of_the_gradients_are_the_loops(name, dtype):
         (ef.mean_gradient(G), oracles.mean_gradient(G), rounding),
         (ef.empirical_fisher(G), oracles.empirical_fisher(G), rounding),
         (ef.gram(G), oracles.gram(G), rounding),
-        (S := ef.gradient_covariance(G), covariance(G), 4 * rounding),  # a deviation is at most 2 max|G|
+        (ef.gradient_covariance(G), covariance(G), 4 * rounding),  # a deviation is at most 2 max|G|
     ):
         assert found.dtype == dtype
         np.testing.assert_allclose(found, expected, rtol=0, atol=close)
         np.testing.assert_array_equal(found, found.T)
-    # Rank at most n - 1: the deviations add up to 0. Weyl: an eigenvalue moves by at most 6 entries a row.
-    values = np.linalg.eigvalsh(np.asarray(S, float))
-    np.testing.assert_allclose(values[: max(G.shape[1] - len(G) + 1, 0)], 0, atol=24 * rounding)
 
 
 def test_covariance_does_not_see_a_gradient_that_all_share():
@@ -67,21 +63,16 @@ def test_quadratic_form_is_the_double_sum(dtype):
     np.testing.assert_allclose(one, np.mean((G @ steps[1, 2]) ** 2), **close)
 
 
-def test_generalised_eigenvalues_are_those_of_scipy_and_do_not_see_the_chart(dtype):
-    """Av = κBv, descending, for an A that may be indefinite; the same for JᵀAJ and JᵀBJ."""
-    generalised = jax.jit(ef.generalised_eigenvalues)
+def test_generalised_eigenvalues_are_those_of_scipy(dtype):
+    """Av = κBv, descending, for an A that may be indefinite."""
     for seed in range(5):
-        rng = np.random.default_rng(seed)
-        A, half = rng.normal(size=(2, 4, 4))
+        A, half = np.random.default_rng(seed).normal(size=(2, 4, 4))
         A, B = A + A.T, half @ half.T + np.eye(4)  # eigenvalues of B from 1 to about 20
-        left, right = (np.linalg.qr(rng.normal(size=(4, 4)))[0] for _ in range(2))
-        J = left @ np.diag([0.3, 1, 2, 3]) @ right  # condition 10, so 100 for JᵀBJ
-        expected = scipy.linalg.eigh(A, B)[0][::-1]
-        for M, condition in ((np.eye(4), 20), (J, 2000)):
-            values = generalised(*(jnp.asarray(M.T @ matrix @ M, dtype) for matrix in (A, B)))
-            assert values.dtype == dtype
-            close = 20 * condition * oracles.unit(dtype) * np.abs(expected).max()
-            np.testing.assert_allclose(values, expected, rtol=0, atol=close)
+        expected = scipy.linalg.eigh(A, B, eigvals_only=True)[::-1]
+        values = ef.generalised_eigenvalues(jnp.asarray(A, dtype), jnp.asarray(B, dtype))
+        assert values.dtype == dtype
+        close = 400 * oracles.unit(dtype) * np.abs(expected).max()
+        np.testing.assert_allclose(values, expected, rtol=0, atol=close)
 
 
 # Likelihoods.
@@ -172,12 +163,17 @@ def test_likelihood_is_its_density(name, dtype):
 
 @pytest.mark.parametrize("name", BELIEFS)
 def test_no_nan_however_sure_the_model_is(name):
-    """Logits of ±10⁴ in float32: probabilities of 0 and 1, but no 0 · ∞."""
-    z = np.resize([1.0, -1.0], BELIEFS[name].shape)
-    for size, y in itertools.product((1.0, 1e2, 1e4), observed(BELIEFS[name], 6, 2)):
-        found = say(name, jnp.asarray(size * z, jnp.float32), jnp.asarray(y))
+    """Logits of ±10⁸ in float32: probabilities of 0 and 1, but no 0 · ∞; and what is small is not lost beside 1."""
+    belief = BELIEFS[name]
+    for size, y in itertools.product((1.0, 10.0, 1e2, 1e4, 1e8), observed(belief, 6, 2)):
+        z = size * np.resize([1.0, -1.0], belief.shape)
+        found = say(name, jnp.asarray(z, jnp.float32), jnp.asarray(y))
         assert all(jnp.isfinite(value).all() for value in jax.tree.leaves(found))
-        np.testing.assert_allclose(found[2].sum(), 1, rtol=1e-6)
+        _, labels, weights = found
+        np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
+        away, spread = statistic(belief, labels) - belief.mean(z).reshape(-1), belief.covariance(z)
+        close = {"rtol": 1e-4, "atol": 1e-6 * spread.max() + 1e-37}
+        np.testing.assert_allclose((away.T * np.asarray(weights)) @ away, spread, **close)
 
 
 # The Fisher, the Gauss-Newton matrix and the Hessian of a network, for every likelihood.
@@ -218,12 +214,6 @@ def make_case(name):
     delta = 0.1 * jnp.asarray(rng.normal(size=theta.size))
     found = {key: np.asarray(value) for key, value in find(*model, *here, delta).items()}
     return SimpleNamespace(model=model, here=here, theta=theta, unravel=unravel, delta=delta, **found)
-
-
-def fisher(case, theta, **options):
-    output_fn, loss_fn, likelihood = case.model
-    model = {"output_fn": output_fn, "likelihood": likelihood}
-    return ef.fisher(loss_fn, case.unravel(theta), case.here[1], **model, **options)
 
 
 def examples(case):
@@ -282,9 +272,9 @@ def test_sampled_fisher_converges_as_one_over_the_root(name, x64):
             power = weights @ np.sum(rows**2, axis=1) ** 2
         V += (power - np.sum(S**2)) / 25
     keys = jax.random.split(jax.random.key(1), 200)
-    draw = jax.jit(
-        jax.vmap(lambda key: [fisher(case, case.theta, sampled=draws, key=key) for draws in (4, 32)])
-    )
+    output_fn, loss_fn, likelihood = case.model
+    fisher = partial(ef.fisher, loss_fn, *case.here[:2], output_fn=output_fn, likelihood=likelihood)
+    draw = jax.jit(jax.vmap(lambda key: [fisher(sampled=draws, key=key) for draws in (4, 32)]))
     for draws, drawn, again in zip((4, 32), draw(keys), draw(keys), strict=True):
         np.testing.assert_array_equal(drawn, again)
         errors = np.sum((np.asarray(drawn) - case.F) ** 2, axis=(1, 2)) * draws / V
@@ -292,35 +282,14 @@ def test_sampled_fisher_converges_as_one_over_the_root(name, x64):
         assert np.sum((np.mean(drawn, axis=0) - case.F) ** 2) < 25 * V / (draws * len(keys))
 
 
-def test_fisher_of_outputs_that_are_large():
-    """F of a model that is sure is small, but a number; that of least squares is XᵀX/n whatever θ is."""
-    problems = ef.logistic_regression(4, 1), ef.linear_regression(4, 1)
-    x = jnp.ones((3, 1))
-    sure, linear = (
-        jax.jit(partial(ef.fisher, each.loss_fn, x=x, output_fn=each.output_fn, likelihood=each.likelihood))
-        for each in problems
-    )
-    for size in (10.0, 1e2, 1e4):
-        # exp(-10) is relative to 1 in 1 - p, which the oracle has in float64 and float32 must not lose.
-        expected = np.exp(-size) / (1 + np.exp(-size)) ** 2
-        np.testing.assert_allclose(sure(jnp.array([size]))[0, 0], expected, rtol=1e-4, atol=1e-37)
-        np.testing.assert_allclose(linear(jnp.array([size**2]))[0, 0], 1, rtol=1e-3)
-
-
-def test_gauss_newton_of_a_loss_that_is_no_likelihood(x64):
-    """ℓ = y₀z₀z₁ + z₂³: ∂²ℓ/∂z² depends on the label, and is not even semi-definite."""
-    case, expected = make_case("gaussian matrix"), 0
-
-    def output_loss(z, y):
-        return y[0, 0] * z[0, 0] * z[0, 1] + z[1, 0] ** 3
-
-    for (_, z, y), J in zip(examples(case), case.J, strict=True):
-        curvature = np.diag([0, 0, 6 * z[1, 0], 0])
-        curvature[0, 1] = curvature[1, 0] = y[0, 0]
-        expected = expected + J.T @ curvature @ J / 5
-    B = jax.jit(partial(ef.gauss_newton, case.model[0], output_loss))(*case.here)
-    assert oracles.relative(B, expected) < 1e-13
-    assert np.linalg.eigvalsh(expected)[0] < -0.1
+def test_gauss_newton_of_a_linear_model_is_the_hessian(x64):
+    """Of a loss that is no likelihood: its curvature depends on the label, and is not even semi-definite."""
+    W, x, y = (jnp.asarray(array) for array in np.random.default_rng(2).normal(size=(3, 4, 4)))
+    output_loss = lambda z, y: y[0] * z[0] * z[1] + z[2] ** 3  # noqa: E731
+    B = ef.gauss_newton(jnp.matmul, output_loss, W, x, y)
+    H = ef.hessian(lambda W, x, y: output_loss(W @ x, y), W, x, y)
+    assert oracles.relative(B, H) < 1e-13
+    assert np.linalg.eigvalsh(H)[0] < -0.1
 
 
 def test_a_constant_in_the_loss_is_free():
@@ -330,17 +299,8 @@ def test_a_constant_in_the_loss_is_free():
     np.testing.assert_allclose(ef.fisher(loss_fn, jnp.ones(2), jnp.ones((3, 2)), **linear), 1, rtol=1e-6)
 
 
-def test_derivatives_of_matrices(x64):
-    """Of the Fisher, and of the curvature of a loss that is no square."""
-    case = make_case("gaussian matrix")
-    oracles.check_derivative(jax.jit(partial(fisher, case)), case.theta)
-    x, y = jnp.ones((2, 2)), jnp.zeros((2, 2))
-
-    def fourth(z, y):
-        return jnp.sum((z - y) ** 4)
-
-    def curvatures(theta):
-        split = ef.gauss_newton(jnp.matmul, fourth, theta, x, y)
-        return split, ef.hessian(lambda theta, x, y: fourth(theta @ x, y), theta, x, y)
-
-    oracles.check_derivative(jax.jit(curvatures), jnp.array([[0.5, 0.1], [0.2, 0.3]]))
+def test_derivatives_of_what_is_found(x64):
+    """F, B, H and the others, by the parameters."""
+    case = make_case("categorical")
+    of_params = lambda theta: find(*case.model, case.unravel(theta), *case.here[1:], case.delta)  # noqa: E731
+    oracles.check_derivative(of_params, case.theta)

@@ -9,12 +9,6 @@ import efisher_teach as ef
 from efisher_teach.figures import plane
 
 
-@pytest.mark.parametrize("angle", [0.0, 30.0, 90.0, 150.0, 180.0])
-def test_turn_is_an_angle_in_degrees(angle):
-    turned = jnp.array([np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))])
-    assert plane.turn_of(3 * turned, jnp.array([5.0, 0.0])) == pytest.approx(angle, abs=1e-4)
-
-
 def test_each_unit_vector_has_length_one():
     v = jnp.array([[[3.0, 4.0], [0.0, 0.0]], [[-2.0, 0.0], [1e-8, 1e-8]]])
     np.testing.assert_allclose(np.linalg.norm(plane.unit(v), axis=-1), [[1, 0], [1, 1]], rtol=1e-6)

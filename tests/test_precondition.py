@@ -47,12 +47,3 @@ def test_the_full_form_takes_an_indefinite_matrix(x64):
     H, g = jnp.diag(jnp.array([2.0, -1.0])), jnp.array([1.0, 1.0])
     np.testing.assert_allclose(precondition(H, g), [0.5, -1], rtol=1e-14)
     np.testing.assert_allclose(precondition(H, g, 9.0), [1 / 11, 1 / 8], rtol=1e-14)
-
-
-def test_what_lies_in_the_range_of_a_singular_matrix_has_a_direction():
-    """And all else with damping, or without a matrix. (What is refused: test_messages.py.)"""
-    lean, outside = jnp.diag(jnp.array([1.0, 0.0])), jnp.ones(2)
-    for form in oracles.FORMS[:-1]:
-        for g, damping in ((outside, 0.1), (outside.at[1].set(0), 0.0)):
-            assert jnp.isfinite(precondition(lean, g, damping, form)).all()
-    np.testing.assert_array_equal(precondition(lean, outside, 0.0, "none"), outside)
