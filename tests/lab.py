@@ -136,13 +136,6 @@ def run_all(page: Page, timeout: float = 480) -> None:
     page.wait_for_function(ALL_RUN, timeout=1000 * timeout)
 
 
-def set_windowing(folder: Path, mode: str) -> None:
-    """Choose how JupyterLab leaves out cells that are out of view, for pages that are opened from now on."""
-    settings = folder / ".runtime/config/lab/user-settings/@jupyterlab/notebook-extension"
-    settings.mkdir(exist_ok=True)
-    (settings / "tracker.jupyterlab-settings").write_text(json.dumps({"windowingMode": mode}))
-
-
 def guess_all(page: Page) -> None:
     """Answer every question of the notebook: the figures behind them open."""
     form = page.locator(".ef-ask").first
@@ -181,10 +174,6 @@ class Desk(NamedTuple):
         for session in json.loads(self.call("GET", "sessions")):
             self.call("DELETE", f"sessions/{session['id']}")
         open_notebook(self.page, self.url, self.token, name, front_end)
-
-    def open_voila(self, name: str) -> None:
-        """Open a notebook in Voilà, which runs it as the page comes."""
-        self.page.goto(f"{self.url}voila/render/{name}?token={self.token}", wait_until="commit")
 
     def call(self, method: str, path: str) -> bytes:
         """Ask the server's REST interface."""

@@ -101,34 +101,22 @@ def test_without_a_kernel_the_answer_is_folded(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("guesses", "summary"),
+    ("guess", "sure", "summary"),
     [
-        ([], "No guess yet"),
-        ([(1, 80)], "0 of 1 guesses right, 0 %; you were 80 % sure on average: surer than right"),
-        ([(2, 90)], "1 of 1 guesses right, 100 %; you were 90 % sure on average: about as sure as right"),
-        ([(2, 50)], "1 of 1 guesses right, 100 %; you were 50 % sure on average: better than you thought"),
+        (1, 80, "0 of 1 guesses right, 0 %; you were 80 % sure on average: surer than right"),
+        (2, 90, "1 of 1 guesses right, 100 %; you were 90 % sure on average: about as sure as right"),
+        (2, 50, "1 of 1 guesses right, 100 %; you were 50 % sure on average: better than you thought"),
     ],
 )
-def test_the_summary_follows_the_guesses(guesses, summary):
+def test_the_summary_follows_the_guesses(guess, sure, summary):
     card = ef.guesses()
-    for guess, sure in guesses:
-        tell(ef.predict(PLAIN), guess=guess, sure=sure)
+    tell(ef.predict(PLAIN), guess=guess, sure=sure)
     assert summary in card.html
     assert summary in stored(card)["text/plain"]
 
 
 def empirical_fisher(G):
     return G.T @ G / len(G)
-
-
-def test_a_right_answer_stays_passed():
-    card = ef.check(empirical_fisher)
-    assert (card.state, card.form) == ("right", {})
-    assert "✓ empirical_fisher: Right" in stored(card)["text/plain"]
-    assert "return G.T @ G / len(G)" in RECORD.attempts["empirical_fisher"]["code"]
-    ef.check(lambda G: G, "empirical_fisher")
-    kept = RECORD.attempts["empirical_fisher"]
-    assert (kept["passed"], kept["state"], kept["tries"]) == (True, "wrong", 2)
 
 
 def test_a_named_mistake_and_hints_by_the_button():
@@ -319,18 +307,24 @@ def test_numbers_for_each_student():
 
 
 def test_lab_record(tmp_path):
+    """A right answer stays passed, also with a hint before, and a wrong one after it."""
     tell(ef.predict(PLAIN), guess=2, sure=60)
     tell(ef.check(raises, "empirical_fisher"), more=True)
-    ef.check(empirical_fisher)
+    card = ef.check(empirical_fisher)
+    assert (card.state, card.form) == ("right", {})
+    assert "✓ empirical_fisher: Right" in stored(card)["text/plain"]
+    assert "return G.T @ G / len(G)" in RECORD.attempts["empirical_fisher"]["code"]
+    ef.check(lambda G: G.T @ G, "empirical_fisher")
     assert "1 guesses, 1 exercises passed" in ef.lab_record(tmp_path / "record.json", name="Ada").html
     kept = json.loads((tmp_path / "record.json").read_text())
     assert (kept["name"], kept["hints"]) == ("Ada", {"empirical_fisher": 1})
     assert kept["guesses"]["plain"] == {"guess": 2, "sure": 60.0, "right": True}
-    assert kept["attempts"]["empirical_fisher"]["tries"] == 2
+    attempt = kept["attempts"]["empirical_fisher"]
+    assert (attempt["passed"], attempt["state"], attempt["tries"]) == (True, "wrong", 3)
     ef.lab_record(tmp_path / "record.html", name="<Ada>")
     page = (tmp_path / "record.html").read_text()
-    assert "<pre>True</pre></td><td><pre>2</pre></td><td><pre>1</pre>" in page  # passed, tries, hints
-    for part in ("return G.T @ G / len(G)", "1 of 1 guesses right", "&lt;Ada&gt;"):
+    assert "<pre>True</pre></td><td><pre>3</pre></td><td><pre>1</pre>" in page  # passed, tries, hints
+    for part in ("lambda G: G.T @ G", "1 of 1 guesses right", "&lt;Ada&gt;"):
         assert part in page
     assert not re.search("<Ada>|http", page)
 

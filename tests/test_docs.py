@@ -34,7 +34,10 @@ def test_readme_fits_one_screen():
     assert len(README.splitlines()) <= 75
 
 
-@pytest.mark.parametrize("paper", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.stem)
+PAPERS = [path for kind in ("*.md", "docs/*.md", "notebooks/*.ipynb") for path in ROOT.glob(kind)]
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=lambda path: path.stem)
 def test_links_lead_somewhere(paper):
     for link in re.findall(r"\]\(([^)#]+)\)", paper.read_text()):
         assert link.startswith("https://") or (paper.parent / link).exists(), link

@@ -59,11 +59,11 @@ def test_pictures_follow_the_state_and_are_saved(explorer, tmp_path):
     explorer.turn = 90
     assert imread(BytesIO(explorer.to_png())).shape[:2] == (600, 800)
     assert imread(BytesIO(explorer.to_png(ratio=1))).shape[:2] == (300, 400)
-    for kind, start in (
-        ("png", b"\x89PNG"),
-        ("svg", b"<?xml"),
-        ("pdf", b"%PDF"),
-    ):  # by buttons: test_browser.py
+    for kind, start in {
+        "png": b"\x89PNG",
+        "svg": b"<?xml",
+        "pdf": b"%PDF",
+    }.items():  # by buttons: test_browser.py
         explorer.save(tmp_path / f"figure.{kind}")
         assert (tmp_path / f"figure.{kind}").read_bytes().startswith(start)
     assert explorer.to_png() != before
@@ -209,12 +209,8 @@ def test_a_page_has_the_states_of_the_controls_that_the_kernel_has():
     assert [each["said"] for each in top["choices"]] == ["near", "far"]
     assert "choices" not in own
     assert not page["together"]
-    for says in (
-        "12 of the 80 values of c",
-        "Move one of the lists and sliders above",
-        "Fixed on this page: own 1.",
-    ):
-        assert says in page["note"]
+    says = "12 of the 80 values of c", "Move one of the lists and sliders above", "Fixed on this page: own 1."
+    assert all(each in page["note"] for each in says)
     assert len(page["states"]) == 11 + 1
     wide = picture(explorer)
     explorer.form = "narrow"

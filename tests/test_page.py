@@ -232,9 +232,8 @@ def test_picture_is_saved(visit, window, tmp_path):
         root.get_by_role("button", name="save as PNG").click()
     waiting.value.save_as(tmp_path / "figure.png")
     saved = lab.read_png((tmp_path / "figure.png").read_bytes())
-    assert not lab.unlike(
-        saved, drawn("damping", tuple(start(gallery.explorer("damping").scene)), "wide")
-    ).any()
+    here = tuple(start(gallery.explorer("damping").scene))
+    assert not lab.unlike(saved, drawn("damping", here, "wide")).any()
     assert not root.get_by_role("button", name="save as SVG").count()  # matplotlib draws those, in the kernel
 
 

@@ -122,8 +122,6 @@ def test_a_screen_reader_hears_a_page_and_its_question(opened):
     expected = [f"{title}, level {1 + (place > 0)}" for place, title in enumerate(titles)]
     assert [title for title in headings if title.rpartition(", level ")[0] in titles] == expected
     assert heard.index("main") < heard.index(f"heading, {titles[0]}, level 1")
-    nameless = {"button", "slider", "image", "textbox", "combobox", "radio", "link"} & {*heard}
-    assert nameless == set()
     card = opened.locator(".ef-question .ef-card").first
     heard = lab.hear(card)
     assert card.locator(".ef-said").inner_text().strip() in heard
@@ -166,11 +164,8 @@ def test_figures_have_the_words_of_the_notebook_and_every_axis_is_live(opened):
 
 
 def test_notebooks_shut_nobody_out(opened):
-    """With every figure alive; and nothing sticks out."""
+    """With every figure alive."""
     assert lab.barriers(opened) == []
-    for width in (390, 1500):
-        opened.set_viewport_size({"width": width, "height": 900})
-        assert lab.until(lambda: opened.evaluate("document.scrollingElement.scrollWidth") <= width)  # noqa: B023
 
 
 def test_pages_are_small_and_lead_on(site):
@@ -263,34 +258,31 @@ def test_the_first_screen_has_a_figure_to_drag(window, go, width, height):
     assert lab.read(explorer)["pixels"] != before["pixels"]
 
 
-# How many letters a whole line has, by paragraph: all its letters beside the length of all its lines.
-MEASURE = """() => [...document.querySelectorAll(".text_cell_render > p")]
-  .filter((p) => !p.querySelector("mjx-container, code") && p.textContent.length > 60)
-  .map((p) => {
-    const [texts, range] = [document.createTreeWalker(p, NodeFilter.SHOW_TEXT), document.createRange()];
-    let length = 0;
-    while (texts.nextNode()) {
-      range.selectNodeContents(texts.currentNode);
-      for (const line of range.getClientRects()) length += line.width;
-    }
-    return (p.textContent.length / length) * p.offsetWidth;
+# How many letters a whole line has, by paragraph: all its letters beside the length of all of them on one line.
+MEASURE = """(paragraphs) => paragraphs.filter((p) => !p.querySelector("mjx-container, code")).map((p) => {
+    const [room, line] = [p.offsetWidth, Object.assign(p, { style: "float: left; white-space: nowrap" })];
+    const length = line.offsetWidth;
+    p.removeAttribute("style");
+    return (p.textContent.length / length) * room;
   })"""
-
-
 CUT = """(blocks) => blocks.filter((pre) => pre.scrollWidth > pre.clientWidth)
   .map((pre) => [getComputedStyle(pre).overflowX, getComputedStyle(pre).backgroundAttachment])"""
 
 
-def test_text_is_as_wide_as_eyes_like_it_and_code_is_never_cut(opened):
+def test_text_is_as_wide_as_eyes_like_it_and_nothing_is_cut_or_sticks_out(opened):
     opened.set_viewport_size({"width": 1366, "height": 768})
-    assert 60 <= statistics.median(opened.evaluate(MEASURE)) <= 75
+    letters = opened.locator(".text_cell_render > p").evaluate_all(MEASURE)
+    assert 60 <= statistics.median(letters) <= 75
     room, text = (opened.locator(part).bounding_box() for part in (".room", "main"))
     assert abs((text["x"] - room["x"]) - (room["width"] - text["width"]) / 2) <= 1, "it is not in the middle"
     for width in (390, 1366):
         opened.set_viewport_size({"width": width, "height": 768})
+        assert lab.until(lambda: opened.evaluate("document.scrollingElement.scrollWidth") <= width)  # noqa: B023
         signs = opened.locator("pre").evaluate_all(CUT)
         assert all(scrolls == "auto" and "scroll" in shadow for scrolls, shadow in signs)
         assert signs or width > 390
+    formulas = opened.locator("mjx-container[tabindex='0']")
+    assert lab.until(lambda: not formulas.count()), "formulas that have room are stops for Tab"
 
 
 def test_contents_are_a_drawer_for_keys_where_there_is_no_room(window, go):
@@ -309,6 +301,9 @@ def test_contents_are_a_drawer_for_keys_where_there_is_no_room(window, go):
     contents.get_by_role("link", name="Exercises").click()
     assert not contents.is_visible()
     assert window.url.endswith("#Exercises")
+    button.press("Enter")
+    contents.get_by_role("link").last.press("Tab")
+    assert not contents.is_visible(), "it lies over what has the focus"
     window.set_viewport_size({"width": 1366, "height": 768})
     assert contents.is_visible()
     assert not button.is_visible()
