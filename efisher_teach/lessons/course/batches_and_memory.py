@@ -9,13 +9,14 @@ from efisher_teach.lessons.question import ask
 ask(
     "one example or two",
     "A model has two parameters, and there is hardly any damping. Batches grow from one example to two, and each step "
-    "still gives its own batch all that it asks for. How do the examples outside the batch fare, compared with before?",
+    "still gives its own batch all that it asks for. How do the examples outside the batch fare on average, compared "
+    "with before?",
     "Better: two examples know more than one.",
     "Worse.",
     "The same: nobody has asked them.",
     because="Worse. One example fixes one direction of the step, and the shortest step leaves the other alone. Two "
-    "examples fix both: each gets exactly what it asks for, however long a step that takes. Only beyond two do more "
-    "examples help the others.",
+    "examples fix both: each gets exactly what it asks for, however long a step that takes. Most pairs do no harm, "
+    "but some so much that the mean is worse. Only beyond two do more examples help the others.",
     answer=2,
 )
 ask(
@@ -46,7 +47,6 @@ ask(
         "On average g is 0, but ρ asks how well this batch can be served.": 0,
         "No root: ρ is a part of a squared length.": np.sqrt(min(1, p / B)),
     },
-    why="So where $B\\le p$, $\\rho=1$ is no good news: noise has it, too.",
 )  # fmt: skip
 def agreement_of_noise(p, B):
     """Return the expected ρ of a batch of B noisy gradients with p entries."""
@@ -64,8 +64,8 @@ def _running(matrices, decay, *, debias=True):
     1, "Average $C$ over the batches so far: $\\bar C\\leftarrow\\beta\\bar C+(1-\\beta)C_B$, starting at $\\bar C=0$. "
     "Correct for that start: if all $C_B$ are equal, return just this matrix, even after one batch.",
     ("After one batch the average is (1 − β)C_B. What factor is missing?",
-     "After m batches the weights add up to 1 − βᵐ.",
-     "Divide by 1 − βᵐ, with m = len(matrices)."),
+     "After k batches the weights add up to 1 − βᵏ.",
+     "Divide by 1 − βᵏ, with k = len(matrices)."),
     lambda rng, size: (
         jnp.asarray([np.cov(rng.normal(size=(2, 9))) for _ in range((1, 2, 3, 5, 8)[size])], float),
         float(rng.choice([0.5, 0.9, 0.99])),
@@ -81,7 +81,7 @@ def _running(matrices, decay, *, debias=True):
     why="`scale_by_empirical_fisher(decay=…)` does the same, with rows of $G$.",
 )  # fmt: skip
 def running_average(matrices, decay):
-    """Return the average of matrices (m, p, p), the oldest first, for the decay β."""
+    """Return the average of matrices (k, p, p), the oldest first, for the decay β."""
     average = jnp.zeros_like(matrices[0])
     for matrix in matrices:
         average = decay * average + (1 - decay) * matrix
@@ -116,7 +116,7 @@ def _remembering(G, last, damping, learning_rate, memory, *, asks=1.0, adds=1.0)
         "Without the memory: this is the step of notebook 04.":
             _remembering(G, last, damping, learning_rate, 0.0),
     },
-    why="`make_update(memory=…)` does the same through $K$, without a $p\\times p$ matrix.",
+    why="`make_update(memory=…)` does the same through the $B\\times B$ matrix $K=GG^\\top/B$.",
 )  # fmt: skip
 def step_with_memory(G, last, damping, learning_rate, memory):
     """Return Δ (p,), for rows G (n, p) of the batch and the last step (p,)."""
