@@ -30,8 +30,7 @@ PLANES = {
     "random": ("a random direction", "another one"),
 }
 MOST, SHOWN, RANKS = 300, 36, 64  # at most so many examples; those with a bar; eigenvalues that are drawn
-ASPECT = 1.25  # width by height of the panel of the plane
-NEEDLE = 1e-6  # of the largest eigenvalue of an ellipse: one that is thinner is cut
+ASPECT, NEEDLE = 1.25, 1e-6  # of the plane's panel; of an ellipse's largest eigenvalue: thinner ones are cut
 MARKS = {
     "ellipse": line("A", CONSTRAINT, 1.8),
     "kept_area": polygons("B", f"{EMPIRICAL_FISHER}40"),
@@ -199,8 +198,9 @@ def still(panels, background):
     centre(plane, background["reach"], ASPECT, xlabel=x, ylabel=y)
     plane.set_title("Steps of equal cost" + (", over the true loss" if true else ""))
     plane.locator_params(axis="x", nbins=7)
-    key(plane, "upper left", ("the step at ε: drag it", EMPIRICAL_FISHER), ("−g", DESCENT))
-    key(plane, "lower right", ("cost c, in this plane", CONSTRAINT))
+    here = {"the step at ε: drag it": EMPIRICAL_FISHER, "−g": DESCENT, "cost c, in this plane": CONSTRAINT}
+    for word in key(plane, "upper left", *here.items()):
+        word.set_bbox({"fc": "white", "ec": "none", "pad": 1})  # no contour strikes it through
 
     values.plot(*background["eigenvalues"].T, color=CONSTRAINT, marker="o", ms=2.5, lw=1)
     set_up(values, log="y", ylim=background["spectrum_limits"], xlabel="eigenvalues, the largest first")
