@@ -58,3 +58,24 @@ def test_curves_and_ends(case):
         np.testing.assert_allclose(weighed[5:-5], np.interp(q, *at["weights"].T)[5:-5], atol=1e-3)
     ends = {"weight_ends": [weights(0), weights(1)], "outer_ends": [outer(0), outer(1)]}
     agree(case.view, rtol=1e-4, atol=2e-4, **ends)
+
+
+def test_that_C_is_near_F_at_the_fit_is_mostly_luck():
+    """As notebook 07 says: θ is fitted to labels that the model draws, again and again."""
+    problem, rng, off = gallery.problem("two"), np.random.default_rng(0), []
+    x, observed = np.float64(problem.x), np.float64(problem.y)
+
+    def fitted(y):
+        theta = np.zeros(2)
+        for _ in range(12):  # of Newton's steps
+            q = 1 / (1 + np.exp(-x @ theta))
+            theta = theta - np.linalg.solve((x.T * q * (1 - q)) @ x, x.T @ (q - y))
+        assert abs(x.T @ (q - y)).max() < 1e-6
+        C, F = (x.T * (y - q) ** 2) @ x, (x.T * q * (1 - q)) @ x
+        return q, np.linalg.norm(C - F) / np.linalg.norm(F)
+
+    q, seen = fitted(observed)
+    off = [fitted(rng.random(len(x)) < q)[1] for _ in range(300)]
+    assert seen < 0.09
+    assert 0.25 < np.median(off) < 0.36
+    assert np.mean(np.array(off) < seen) < 0.12

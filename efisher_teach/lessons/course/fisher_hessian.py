@@ -29,8 +29,8 @@ ask(
     "That of the Hessian.",
     because="That of the empirical Fisher, twice as long as the others. C is a quarter of the Fisher here, in every "
     "direction: at every x the residuals, whose squares make C, are half as large as the model expects. So −C⁻¹g is "
-    "four times as long as the natural gradient. At the optimum the three agree only if the model is right, its noise "
-    "included.",
+    "four times as long as the natural gradient. At the optimum, and with many examples, the three agree if the model "
+    "is right, its noise included.",
     answer=2,
 )
 ask(
