@@ -120,7 +120,7 @@ PRESETS = (
            "The price of C is that of −g, and here its step is worth less.",
            "Which dot of price 1 comes nearest to F?"),
     Preset("More examples", {"damping": 1e-3, "steps": 10.0, "batch": 1024.0},
-           "The error of a sampled label is noise, and shrinks; so early, that of C shrinks little.",
+           "The error of a sampled label is noise, and shrinks; this early, that of C shrinks little.",
            "Which of the two errors do more data remove?"),
     Preset("Much damping", {"damping": 10.0, "steps": 10.0, "batch": 256.0},
            "Every cosine is near 1, as every step is nearly along −g.",

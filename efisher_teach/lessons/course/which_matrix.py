@@ -26,7 +26,8 @@ ask(
     "More labels, or more examples.",
     "More training.",
     because="More labels, or more examples: its error is noise, which averages out. With 256 examples it promises less "
-    "than −g, with 1024 nine tenths of the best. So early they do little for C: most of its error is not noise.",
+    "than −g, with 1024 nine tenths of the best. This early, more examples do little for C: most of its error is not "
+    "noise.",
     answer=2,
 )
 
