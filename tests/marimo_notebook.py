@@ -8,18 +8,13 @@ app = marimo.App()
 @app.cell
 def _():
     import ipywidgets
+    from frontend import scene
 
     import efisher_teach as ef
 
-    def scene(budget, steps):
-        problem = ef.descend(
-            ef.breast_cancer(("mean radius", "worst radius")), steps=steps, learning_rate=0.5
-        )
-        return ef.scenes.the_best_step(problem, budget=budget)
-
     budget = ipywidgets.FloatSlider(0.01, min=0.005, max=0.05, step=0.005, description="c")
-    steps = ipywidgets.Dropdown(options=[("a few", 6), ("many", 60)], description="steps before")
-    explorer = ef.Explorer(scene, budget=budget, steps=steps)
+    top = ipywidgets.Dropdown(options=[("near", 0.3), ("far", 0.6)], description="view")
+    explorer = ef.Explorer(scene, budget=budget, top=top)
     explorer  # noqa: B018  # what a cell shows
     return (explorer,)
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import lab
 import pytest
 
-import efisher_teach as ef
-
 pytestmark = [pytest.mark.browser, pytest.mark.heavy]
 NOTEBOOK = Path(__file__).with_name("marimo_notebook.py")
 
@@ -30,11 +28,6 @@ def address(tmp_path):
     process.wait(20)
 
 
-def words(steps=6, **budget):
-    problem = ef.descend(ef.breast_cancer(("mean radius", "worst radius")), steps=steps, learning_rate=0.5)
-    return ef.Explorer(ef.scenes.the_best_step(problem, **budget)).words
-
-
 def test_controls_of_an_explorer_move_it_and_follow_python(address):
     with lab.browser() as page:
         troubles = lab.listen(page)
@@ -42,23 +35,23 @@ def test_controls_of_an_explorer_move_it_and_follow_python(address):
         explorer = page.locator(".ef-explorer[data-serial]")
         explorer.wait_for(timeout=120_000)
 
-        def says(expected, budget):
-            said = explorer.locator(".ef-control output")
-            now = lambda: (lab.read(explorer)["words"], said.inner_text())  # noqa: E731
-            assert lab.until(lambda: now() == (expected, budget), 30), now()
+        def says(budget, root):
+            lab.read_when(explorer, lambda seen: f"√c = {root}." in seen["words"] and not seen["busy"])
+            assert lab.until(lambda: explorer.locator(".ef-control output").inner_text() == budget)
 
-        slider, steps = explorer.locator(".ef-control input"), explorer.locator(".ef-control select")
-        says(words(budget=0.01), "0.01")
+        slider, view = explorer.locator(".ef-control input"), explorer.locator(".ef-control select")
+        says("0.01", "0.100")
         for _ in range(3):  # faster than the kernel answers: the last one counts
             slider.press("ArrowRight")
-        says(words(budget=0.025), "0.025")
-        steps.select_option("many")
-        says(words(steps=60, budget=0.025), "0.025")
+        says("0.025", "0.158")
+        before = lab.read(explorer)
+        view.select_option("far")
+        lab.read_when(explorer, lambda seen: seen["pixels"] != before["pixels"])
         page.locator("marimo-slider").get_by_role("slider").press("ArrowRight")
-        says(words(steps=60, budget=0.015), "0.015")
+        says("0.015", "0.122")
         slider.press("End")  # refused, and set back
         assert lab.until(lambda: "`budget` must be at most 0.04" in lab.read(explorer)["error"], 30)
-        says(words(steps=60, budget=0.015), "0.015")
+        says("0.015", "0.122")
         with page.expect_download() as download:
             explorer.get_by_role("button", name="save as SVG").click()
         assert "<svg" in Path(download.value.path()).read_text()
