@@ -77,7 +77,7 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
     Examples:
         >>> scene = ef.scenes.other_coordinates(ef.breast_cancer()._replace(params=jnp.array([1.0, 2.0])), "exp")
         >>> print(scene.presets[0].asks)
-        Which of the two methods depends on how you write the parameters?
+        Which of the two methods depends more on how you write the parameters?
     """
     errors.one_of("chart", chart, tuple(CHARTS))
     require_two_parameters(problem)
@@ -108,13 +108,13 @@ def other_coordinates(problem: Problem, chart: str = "polar") -> Scene:
 
 WORDS = (
     "at η = {learning_rate} and ε = {damping} the empirical Fisher's two steps end {gap:.2f} % of their length apart, "
-    "those of gradient descent, for the same cost, {descent_gap:.1f} %. To first order the gap is {leak:.2f} %: that "
-    "is what ε leaks. The smallest eigenvalue of C in either chart is {smallest:.5f}: an ε far below it leaks next to "
+    "those of gradient descent, for the same cost, {descent_gap:.1f} %. ε leaks {leak:.2f} % (the gap to first "
+    "order). The smallest eigenvalue of C in either chart is {smallest:.5f}: an ε far below it leaks next to "
     "nothing."
 )
 PRESETS = (
     Preset("One direction", {"learning_rate": 0.1, "damping": 1e-6}, "Both steps of C set out in the same direction.",
-           "Which of the two methods depends on how you write the parameters?"),
+           "Which of the two methods depends more on how you write the parameters?"),
     Preset("The chart bends", {"learning_rate": 0.3, "damping": 1e-6}, "A long step feels the curvature of φ.",
            "Halve η: by how much does the distance between the two ends shrink?"),
     Preset("ε leaks", {"learning_rate": 0.1, "damping": 0.3},
@@ -187,4 +187,4 @@ def still(panels, background):
     by_rate.set_xticks([0.01, 0.1], ["0.01", "0.1"])
     by_rate.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
     by_rate.plot(RATES, background["descent_gap"], color=DESCENT, lw=2)
-    key(by_rate, "upper left", ("dashed: damped by εJᵀJ", EMPIRICAL_FISHER))
+    key(by_rate, "upper left", ("if ε leaks, dashed: εJᵀJ", EMPIRICAL_FISHER))

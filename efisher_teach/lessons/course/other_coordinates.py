@@ -171,8 +171,8 @@ def _coin(rng, size):
         "however large η is, q stays between 0 and 1.":
             lambda answer, q, y, eta: (np.clip(answer(q, y, 5.0), 0, 1), answer(q, y, 5.0)),
     },
-    why="The step taken in $q$ itself can leave $[0,1]$. So the choice of a chart matters: it cannot change "
-    "where a short step goes, but it decides where a long one *can* go.",
+    why="The step taken in $q$ itself can leave $[0,1]$: a chart cannot change where a short step goes, but decides "
+    "where a long one *can* go.",
 )  # fmt: skip
 def through_the_logit(q, y, learning_rate):
     """Return the new q, for the number q, the fraction y of heads and η."""
@@ -190,7 +190,7 @@ def _solved(g, C, J, damping, eta, added):
 
 
 @exercise(
-    2, "Your code computes in $\\psi$. Damp it so that the step, pushed forward to $\\theta$, is "
+    2, "Your code computes in $\\psi$. Damp it so that the step, carried to $\\theta$ as $J\\Delta\\psi$, is "
     "$-\\eta\\,(C+\\varepsilon I)^{-1}g$: nothing leaks. Return the step *in* $\\psi$.",
     ("Which matrix of ψ does (C + εI) become?",
      "Every matrix that measures a step turns into Jᵀ(·)J, and so does the identity.",
@@ -202,7 +202,7 @@ def _solved(g, C, J, damping, eta, added):
         "JJᵀ lives on the side of θ. In ψ the identity of θ is JᵀJ.": solved(damping * J @ J.T),
         "One J is missing: the identity of θ turns into JᵀJ.": solved(damping * J),
         "The damping is missing.": solved(0),
-        "The right step, but pushed forward already: the step in ψ is asked for.": J @ solved(damping * J.T @ J),
+        "The right step, but carried to θ already: the step in ψ is asked for.": J @ solved(damping * J.T @ J),
         "The gradient is still that of θ: in ψ it is Jᵀg.":
             -learning_rate * jnp.linalg.solve(J.T @ (C + damping * jnp.eye(len(g))) @ J, g),
         "Ascent: the step must go against g.": -solved(damping * J.T @ J),
@@ -233,12 +233,12 @@ def _power_of(C, power):
 @exercise(
     3, "In which coordinates is plain gradient descent the empirical-Fisher step? Find a $J$ such that descent in "
     "$\\psi$, $\\Delta\\psi=-\\eta J^\\top g$, moves $\\theta$ by $-\\eta\\,C^{-1}g$, for every $g$.",
-    ("Push Δψ = −ηJᵀg forward to θ: which matrix stands before g?",
+    ("Carry Δψ = −ηJᵀg to θ: which matrix stands before g?",
      "J Jᵀ = C⁻¹ is asked for. There are many such J: you need one kind of square root of C⁻¹.",
      "If C = LLᵀ (jnp.linalg.cholesky), then C⁻¹ = L⁻ᵀL⁻¹. Or take the eigenvectors of C, with μ to the power −½."),
     lambda rng, size: (_there(rng, size)[1],),
     mistakes=lambda C: {
-        "Pushed forward, this makes −ηC⁻²g: J is used twice, so it must be a square root of C⁻¹.": jnp.linalg.inv(C),
+        "Carried to θ, this makes −ηC⁻²g: J is used twice, so it must be a square root of C⁻¹.": jnp.linalg.inv(C),
         "Upside down: JJᵀ is C here, and not its inverse.": jnp.linalg.cholesky(C),
         "Upside down: this is the root of C, not of its inverse.": _power_of(C, 0.5),
         "Transpose it: with C = LLᵀ, L⁻¹L⁻ᵀ is not C⁻¹. It is L⁻ᵀL⁻¹.": jnp.linalg.inv(jnp.linalg.cholesky(C)),
