@@ -320,7 +320,7 @@ def first_figure() -> dict[str, Any]:
         size=(6.2, 4.7),
         narrow=(4.0, 3.3),
         still=one_plane,
-        axes=(whole.axes[0]._replace(default=-75.0),),
+        axes=(whole.axes[0]._replace(default=75.0),),
         words="Turned {turn} from the step along −g, your step makes {score:.1f} % of the best decrease of the loss.",
         presets=(),
     )

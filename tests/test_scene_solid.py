@@ -36,7 +36,7 @@ def test_both_steps_solve_the_damped_problem_and_the_plane_touches(case):
         length, drawn = np.linalg.norm(step), at["step"][1]
         agree(at, rtol=2e-3, length=length, length_dot=[damping, length])
         agree(at, rtol=1e-3, decrease=-g @ step, descent_decrease=-g @ descent)
-        agree(at, rtol=1e-5, cost=np.sqrt(case.budget))
+        agree(at, rtol=1e-5, cost=case.budget)
         agree(at, atol=0.02, spent=100 * step @ C @ step / case.budget)
         agree(at, atol=0.1, turn=np.degrees(np.arccos(min(1, down @ step / length))))
         agree(at, rtol=1e-3, atol=1e-5, descent=[np.zeros(3), descent])

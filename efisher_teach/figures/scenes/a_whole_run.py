@@ -88,9 +88,8 @@ WORDS = (
     "step {turned:.0f}, rises to {highest:.2g} times the first and ends at {last:.2g}. The longest step is "
     "{longest:.2g} long. At the turn the true decrease is {worst:.2g} times the promised one; over the last ten steps "
     "that ratio is {ratio:.2g}. With η kept at its first value, {rate:.2g}, the run ends at {constant_last:.2g}, and "
-    "no step is longer than {constant_longest:.2g} (bound η/(2√ε) = {bound:.2g}). With ε steered by it, the run "
-    "ends at {steered_last:.2g}. Above 1 a run explodes, below 10⁻⁶ it converges, else it stalls; 10⁻⁹ "
-    "stands for all that is less."
+    "no step is longer than {constant_longest:.2g} (bound η/(2√ε) = {bound:.2g}); with ε steered, it ends at "
+    "{steered_last:.2g}. Above 1 a run explodes, below 10⁻⁶ it converges (10⁻⁹: or less), else it stalls."
 )
 PRESETS = (
     Preset("Enforced", {"budget": BUDGETS[3], "radius": NO_RADIUS, "damping": 1.0},

@@ -92,8 +92,8 @@ WORDS = (
     "At ε = {damping} the semi-axes √(c/(μ + ε)) are {longest:.3f}, {middle:.3f} and {shortest:.3f} long; the view "
     "ends at {reach:.2f}. Seen from {azimuth} round and {elevation} above, a plane of equal gᵀΔ touches the ellipsoid "
     "at the best step: {length:.3f} long, {turn:.0f}° from −g. It promises to lower the mean loss by {decrease:.4f}; "
-    "the step along −g of the same cost promises {descent_decrease:.4f}. Here a step costs Δᵀ(C + εI)Δ = c, √c = "
-    "{cost:.3f}: {spent:.1f} % of c is the losses' (ΔᵀCΔ), the rest length (ε‖Δ‖²)."
+    "the step along −g of the same cost promises {descent_decrease:.4f}. Of c = {cost:.2g}, {spent:.1f} % is "
+    "the cost ΔᵀCΔ, and the rest ε‖Δ‖²."
 )
 PRESETS = (
     Preset("Hardly damped", {"damping": 1e-6},
@@ -144,7 +144,7 @@ def respond(data, state):
         **over(damping, semi_dots=semi[:, 0], length_dot=length),
         **numbers(longest=semi[2, 0], middle=semi[1, 0], shortest=semi[0, 0], reach=reach, length=length),
         **numbers(turn=plane.turn_of(step, -g), decrease=-dot(g, step), descent_decrease=-dot(g, descent)),
-        **numbers(cost=jnp.sqrt(cost(step, damping)), spent=100 * jnp.mean(dot(G, step) ** 2) / budget),
+        **numbers(cost=cost(step, damping), spent=100 * jnp.mean(dot(G, step) ** 2) / budget),
     }
 
 

@@ -145,12 +145,13 @@ def still(panels, background):
 
     score.axhline(100, color=EMPIRICAL_FISHER, lw=1)
     score.axhline(0, color=FAINT, lw=1)
-    score.set(xlim=(-180, 180), ylim=(-165, 135), xlabel="turn from the step along −g")
+    score.set(xlim=(-180, 180), ylim=(-195, 135), xlabel="turn from the step along −g")
     score.set_title("Decrease, in % of the best step's")
     score.set_xticks(range(-180, 181, 90), [degrees(turn) for turn in range(-180, 181, 90)])
     score.yaxis.set_major_formatter(PercentFormatter(decimals=0))
     label(score, -175, 105, "the Lagrange step", EMPIRICAL_FISHER, va="bottom")
-    key(score, "lower right", ("first order", CONSTRAINT), ("true loss", TRUTH))
+    key(score, "lower left", ("first order", CONSTRAINT))
+    key(score, "lower right", ("true loss", TRUTH))
 
     value.set(xlim=(0, WIDEST), ylim=(0, 1.25 * background["most"]), xlabel="budget c")
     value.set_title("Decrease that c buys; slope λ")

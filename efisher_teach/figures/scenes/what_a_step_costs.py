@@ -14,7 +14,7 @@ from efisher_teach.core.gradients import mean_gradient
 from efisher_teach.core.matrices import empirical_fisher, quadratic_form
 from efisher_teach.core.precision import dot
 from efisher_teach.core.problems import Problem
-from efisher_teach.figures import plane, samples
+from efisher_teach.figures import ink, plane, samples
 from efisher_teach.figures.ink import CANDIDATE, CONSTRAINT, DATA, DESCENT, INK, OTHER, TRUTH
 from efisher_teach.figures.marks import arrow, centre, contours, dots, key, line, loss_panel, polygons, set_up
 from efisher_teach.figures.plane import WIDEST, changes, gradients, numbers, over, points, turn, turned
@@ -25,21 +25,21 @@ SHOWN = 24  # examples with a bar of their own
 LENGTHS = np.arange(1, 25) / 24  # of steps, in parts of the longest
 RADII = np.concatenate([np.logspace(-2.5, np.log10(LENGTHS[0]), 8)[:-1], LENGTHS])  # of the curves
 SHORT = 4  # the place among the radii up to which slopes are measured
-
+MEAN_SQUARE = ink.EMPIRICAL_FISHER  # as in notebook 01: g and the mean are orange, C and the mean square blue
 MARKS = {
     "true_curve": line("A", TRUTH, 1.8, dashes=(4, 2)),
     "bars": polygons("B", DATA),
-    "guide": line("C", TRUTH, 1.0, dashes=(4, 2)),
-    "square_guide": line("C", CONSTRAINT, 1.0, dashes=(4, 2)),
+    "guide": line("C", DESCENT, 1.0, dashes=(4, 2)),
+    "square_guide": line("C", MEAN_SQUARE, 1.0, dashes=(4, 2)),
     "ellipse": line("A", CONSTRAINT, 2.0),
     "allowance": line("B", CONSTRAINT, 1.2, dashes=(4, 2)),
     "step": arrow("A", CANDIDATE),
     "changes": dots("B", TRUTH, 5),
-    "rest": line("C", TRUTH),
-    "square_rest": line("C", CONSTRAINT),
+    "rest": line("C", DESCENT),
+    "square_rest": line("C", MEAN_SQUARE),
     "tip": dots("A", CANDIDATE, 10),
-    "rest_dot": dots("C", TRUTH, 9),
-    "square_rest_dot": dots("C", CONSTRAINT, 9),
+    "rest_dot": dots("C", DESCENT, 9),
+    "square_rest_dot": dots("C", MEAN_SQUARE, 9),
 }
 
 
@@ -156,23 +156,21 @@ def still(panels, background):
     steps, each, rests = (panels[letter] for letter in "ABC")
     grid, levels = background["grid"], np.arange(1, 20) / 20
     there = np.hypot(grid, grid[:, None]) <= 1.02 * grid[-1]  # all steps that there are
-    disc = np.where(there, background["cost"], np.nan)
-    lines = contours(steps, (grid, grid), disc, levels)
+    lines = contours(steps, (grid, grid), np.where(there, background["cost"], np.nan), levels)
     steps.clabel(lines, levels[:6:2], fmt="%.2f", fontsize=9, colors=INK[OTHER])
     steps.plot(*background["downhill"].T, color=DESCENT, lw=1)
-    centre(
-        steps, grid[[-1, -1]], xlabel="Δ₁", ylabel="Δ₂", title="Steps, over √(ΔᵀCΔ), the root of their cost"
-    )
-    key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT), ("E[Δℓ²] = c, in truth", TRUTH))
+    centre(steps, grid[[-1, -1]], xlabel="Δ₁", ylabel="Δ₂", title="Steps, over the root of their cost")
+    key(steps, "upper left", ("ΔᵀCΔ = c", CONSTRAINT))
+    key(steps, "upper right", ("E[Δℓ²] = c, in truth", TRUTH))
     key(steps, "lower right", ("along −g", DESCENT), ("your step: drag it", CANDIDATE))
 
-    loss_panel(each, int(background["count"]), 1.01 * background["most"] * np.array([-1, 1]), unit="")
+    loss_panel(each, int(background["count"]), 1.35 * background["most"] * np.array([-1, 1]), unit="")
     key(each, "upper right", ("first order", DATA), ("truth", TRUTH))
     key(each, "lower left", ("dashed: ±√c", CONSTRAINT))
 
     set_up(rests, log="xy", xlim=background["radii"] * [0.9, 1.2], ylim=background["rest_limits"])
     rests.set(xlabel="length of the step", title="What first order leaves out")
-    key(rests, "upper left", ("of the mean loss: slope 2", TRUTH), ("of E[Δℓ²]: slope 3", CONSTRAINT))
+    key(rests, "upper left", ("of the mean loss: slope 2", DESCENT), ("of E[Δℓ²]: slope 3", MEAN_SQUARE))
 
 
 def _known(data):

@@ -156,9 +156,9 @@ def _reaches(v, G):
      "Solve G v = 1, a wide system: jnp.linalg.lstsq, or Gᵀ(GGᵀ)⁻¹1."),
     lambda rng, size: (rows(rng, size, WIDE),),
     accepts=_reaches,
-    why="So whatever $C$ does not see, $g$ does not want: if $v^\\top Cv=\\frac1n\\sum_i(g_i^\\top v)^2=0$, then "
-    "every $g_i^\\top v$ is 0, and their mean $g^\\top v$ is. It needs the *same* examples in both. With $C$ "
-    "from other examples, the undamped problem has no minimum.",
+    why="So whatever $C$ does not see, $g$ does not want: if $z^\\top Cz=\\frac1n\\sum_i(g_i^\\top z)^2=0$, then "
+    "every $g_i^\\top z$ is 0, and so is their mean, $g^\\top z$. This needs the *same* examples in $C$ and in $g$. "
+    "With $C$ from other examples, the undamped problem may have no minimum.",
 )  # fmt: skip
 def reach_the_gradient(G):
     """Return v (p,) with C v = g, where G (n, p) has fewer rows than columns."""
@@ -187,8 +187,7 @@ def _tight(G):
      "Let the examples that do not improve have the gradient 0, and all others the same.",
      "With k ones and n − k zeros: ρ = (k/n)²/(k/n) = k/n."),
     accepts=_tight,
-    why="The bound is Cantelli's: the changes have mean $-\\sqrt{c\\rho}$ and variance $c\\,(1-\\rho)$, so at most "
-    "a fraction $\\frac{c(1-\\rho)}{c(1-\\rho)+c\\rho}=1-\\rho$ of them is 0 or more.",
+    why="Here $\\rho=\\tfrac23$, and one loss of three does not fall.",
 )  # fmt: skip
 def tight():
     """Return G (n, p), n ≥ 2, where exactly 1 − ρ > 0 of the losses do not fall."""

@@ -201,8 +201,8 @@ def _is_free(delta, G):
     },
     accepts=_is_free,
     why="It is free to first order, and for *these* $n$ examples; the others have not been asked. In a linear "
-    "model it is free to every order, if no $g_i$ is 0: then each $g_i$ is a multiple of $x_i$, so no prediction "
-    "moves. A network bends.",
+    "model with one output it is free to every order, if no $g_i$ is 0: then each $g_i$ is a multiple of $x_i$, so no "
+    "prediction moves. A network is not linear in $\\theta$, so there the losses do change, at second order.",
 )  # fmt: skip
 def free_direction(G):
     """Return a step (p,) that is not zero and costs nothing, for G (n, p), n < p."""
