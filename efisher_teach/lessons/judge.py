@@ -58,9 +58,13 @@ def _settings():
 
 
 class _Case(NamedTuple):
-    """An instance, what is expected (None if `accepts` decides), and what came."""
+    """An instance, also as NumPy has it, what is expected (None if `accepts` decides), and what came.
+
+    Our own answers are computed in NumPy: JAX would compile a program for each of their operations and shapes.
+    """
 
     arguments: tuple
+    known: tuple
     expected: Any
     got: Any = None
 
@@ -76,7 +80,8 @@ def _judged(exercise, answer, seed):
     cases = []
     for size in range(1 if exercise.by_hand else SIZES):  # one by one: a stub needs no solution but the first
         instance = exercise.draw(rng, size)
-        case = _Case(instance, None if exercise.accepts else exercise.solution(*instance))
+        known = _in_numpy(instance)
+        case = _Case(instance, known, None if exercise.accepts else exercise.solution(*known))
         try:
             got = ask(*([] if exercise.by_hand else instance))
         except StoppedError as stopped:
@@ -100,6 +105,12 @@ def _judged(exercise, answer, seed):
     return Verdict("right", "Right.")
 
 
+def _in_numpy(thing):
+    if isinstance(thing, list | tuple):
+        return type(thing)(map(_in_numpy, thing))
+    return np.asarray(thing) if isinstance(thing, jax.Array) else thing
+
+
 def _ask(answer, *arguments):
     """Call the answer, each time on copies of its own."""
     copies = deepcopy(arguments)
@@ -121,7 +132,7 @@ def _why(exercise, cases, case, trouble):
     shown = _shown(exercise, case, trouble)
     if exercise.bug and not any(differs(each.got, exercise.bug(*each.arguments)) for each in cases):
         return Verdict("not yet", SAME, shown)
-    wrong = [(exercise.mistakes(*each.arguments), each.got) for each in cases]
+    wrong = [(exercise.mistakes(*each.known), each.got) for each in cases]
     for says in wrong[0][0]:
         if not any(differs(got, answers[says]) for answers, got in wrong):
             return Verdict("wrong", says)

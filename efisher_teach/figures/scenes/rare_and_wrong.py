@@ -80,7 +80,7 @@ def rare_and_wrong(
             ),
         ),
         data={name: jnp.asarray(array, float) for name, array in data.items()}
-        | {"places": [jnp.flatnonzero(neglected), jnp.flatnonzero(~neglected)]},
+        | {"places": [np.flatnonzero(neglected), np.flatnonzero(~neglected)]},
         background=background,
         respond=respond,
         marks=MARKS,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from efisher_teach.lessons.exercise import chance, exercise, logistic, positive, rows, weighted
+from efisher_teach.lessons.exercise import WIDE, chance, exercise, logistic, positive, rows, weighted
 from efisher_teach.lessons.question import ask
 
 ask(
@@ -31,8 +31,7 @@ ask(
 
 def _batches(rng, size):
     """Batches of unequal size, of one set of examples."""
-    shapes = ((1, 2), (1, 3), (2, 4), (3, 5, 2), (8, 3, 5))[size]
-    p = (1, 2, 2, 3, 4)[size]
+    shapes, p = ((1, 2), (1, 3), (3, 2), (1, 3, 2), (3, 2, 1))[size], 2 if size else 1
     G = rng.integers(-3, 4, (sum(shapes), p)) if size < 3 else rng.normal(0.4, 1, (sum(shapes), p))
     G[:, 0] = 1 + np.arange(len(G)) % 5
     return ([jnp.asarray(part, float) for part in np.split(G, np.cumsum(shapes)[:-1])],)
@@ -91,7 +90,7 @@ def accumulated(batches):
 
 
 def _grouped(rng, size):
-    n, k, p = ((2, 2, 1), (4, 2, 1), (4, 2, 2), (6, 3, 3), (12, 4, 3))[size]
+    n, k, p = ((2, 2, 1), (4, 2, 2), (4, 2, 2), (6, 3, 3), (6, 2, 3))[size]
     G = rng.integers(-3, 4, (n, p)) if size < 3 else rng.normal(0.4, 1, (n, p))
     G[:, 0] = 1 + np.arange(n) % 5
     return jnp.asarray(G, float), k
@@ -191,7 +190,7 @@ def buggy_wide_direction(G, damping):
 
 
 def _wide(rng, size):
-    return rows(rng, size, ((1, 2), (2, 3), (2, 5), (3, 6), (4, 9))), 1e-6
+    return rows(rng, size, WIDE), 1e-6
 
 
 @exercise(

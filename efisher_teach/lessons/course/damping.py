@@ -96,7 +96,7 @@ def _promises(G, unseen, dampings, budget):
 
 def _samples(rng, size):
     """Two samples of one population, such that the best damping is not the smallest, and clearly the best."""
-    n, p = ((4, 2), (5, 3), (6, 5), (9, 8), (12, 10))[size]
+    n, p = ((4, 2), (5, 3), (6, 5), (6, 5), (12, 10))[size]
     dampings = jnp.array([0.001, 0.01, 0.1, 1.0, 10.0])
     while True:
         mean, scale = rng.normal(0.5, 0.3, p), np.logspace(0, -1.5, p)

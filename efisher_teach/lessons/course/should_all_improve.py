@@ -94,7 +94,7 @@ def _shear(p):
 def _with_a_step(rng, size):
     """Gradients and a step under which some losses rise, and where it can be, one stays."""
     while True:
-        G = np.array(rows(rng, size, ((2, 2), (4, 2), (5, 3), (6, 2), (12, 3))))
+        G = np.array(rows(rng, size, ((2, 2), (4, 2), (4, 2), (12, 3), (12, 3))))
         if size:
             G[-1] = 0  # an example that has nothing left to learn
         delta = entries(rng, size, G.shape[1])
@@ -151,7 +151,7 @@ def negative_coefficient():
 
 
 def _wished(rng, size):
-    G = rows(rng, size, ((1, 2), (2, 2), (2, 3), (3, 5), (4, 9)))
+    G = rows(rng, size, ((1, 2), (2, 2), (2, 3), (3, 5), (3, 5)))
     target = rng.integers(1, 4, len(G)) if size < 3 else rng.uniform(0.2, 2, len(G))
     return G, jnp.asarray(np.append(target[:-1], target[-1] + 1), float)
 

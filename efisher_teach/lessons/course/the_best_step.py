@@ -70,7 +70,7 @@ def three_examples(G, budget):
     ("C⁺g for C = ggᵀ: which multiple of g does C send to g?",
      "C g = g (gᵀg), so C⁺g = g/‖g‖². And ρ = 1.",
      "−√c · g/‖g‖²: Polyak's step, with √c for the decrease that it hopes for."),
-    lambda rng, size: (rows(rng, size, ((1, 1), (1, 2), (1, 3), (1, 4), (1, 6)))[0], positive(rng, 0.004, 0.05)),
+    lambda rng, size: (rows(rng, size, ((1, 1), (1, 2), (1, 3), (1, 3), (1, 3)))[0], positive(rng, 0.004, 0.05)),
     mistakes=lambda g, budget: {
         "Ascent: the step must go against g.": jnp.sqrt(budget) * g / (g @ g),
         "Divided by ‖g‖, not by ‖g‖²: this step has length √c. It should change the loss by √c.":
