@@ -1,7 +1,7 @@
 """The definitions, in NumPy and float64, for the tests to compare with; and the inputs to try."""
 
 import inspect
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -117,38 +117,27 @@ CHARTS = {  # θ of ψ, also of complex numbers
 }
 
 
-class Case(NamedTuple):
-    """Gradients of the grid and a damping, with all that follows from them by its definition, in float64."""
-
-    G: jax.Array
-    damping: float
-    g: np.ndarray
-    C: np.ndarray
-    K: np.ndarray
-    inverse: np.ndarray
-    """(K + εI)⁻¹, at ε = 0 the pseudo-inverse."""
-    u: np.ndarray
-    eigenvalues: np.ndarray
-    rounding: float
-    """max(n, p) roundings."""
-
-    def condition(self, size=0):
-        """By how much rounding is enlarged in u: (λmax + ε)/(λmin + ε).
-
-        λmin is the smallest eigenvalue that is not zero, except where C + εI or K + εI, of this size, owes its inverse
-        to ε alone: rounding leaves the range of C or K, and is divided by ε.
-        """
-        least = 0 if self.damping > 0 and len(self.eigenvalues) < size else self.eigenvalues[-1]
-        return (self.eigenvalues[0] + self.damping) / (least + self.damping)
-
-
 def case(name, damping, dtype):
-    """The case of a name in the grid, in a precision."""
+    """Gradients of the grid and a damping, with all that follows from them by its definition, in float64.
+
+    `inverse` is (K + εI)⁻¹, at ε = 0 the pseudo-inverse; `rounding` is max(n, p) roundings.
+    """
     G = jnp.asarray(GRID[name], dtype)
     C, K = empirical_fisher(G), gram(G)
     inverse = np.linalg.pinv(K + damping * np.eye(len(K)), rcond=1e-12, hermitian=True)
-    u, rounding = direction(G, damping), max(G.shape) * unit(dtype)
-    return Case(G, damping, mean_gradient(G), C, K, inverse, u, eigenvalues(G), rounding)
+    known = {"G": G, "damping": damping, "g": mean_gradient(G), "C": C, "K": K, "inverse": inverse}
+    known |= {"u": direction(G, damping), "eigenvalues": eigenvalues(G)}
+    return SimpleNamespace(**known, rounding=max(G.shape) * unit(dtype))
+
+
+def condition(case, size=0):
+    """By how much rounding is enlarged in u: (λmax + ε)/(λmin + ε).
+
+    λmin is the smallest eigenvalue that is not zero, except where C + εI or K + εI, of this size, owes its inverse to ε
+    alone: rounding leaves the range of C or K, and is divided by ε.
+    """
+    least = 0 if case.damping > 0 and len(case.eigenvalues) < size else case.eigenvalues[-1]
+    return (case.eigenvalues[0] + case.damping) / (least + case.damping)
 
 
 def unit(dtype):

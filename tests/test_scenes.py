@@ -270,7 +270,27 @@ def drawn_at(artist):
     return pixels * 100 / artist.figure.dpi
 
 
-def test_packed_points_are_where_matplotlib_draws_them(name):
+COLORS = {"dots": "get_markerfacecolor", "line": "get_color", "arrow": "get_edgecolor"}
+
+
+def assert_looks_like(layer, artist):
+    """Colour, width, dashes, size and clip: what the browser draws with, against the artist."""
+    kind, box, point = layer["kind"], artist.axes.bbox, 100 / 72
+    corners = np.array([box.x0, artist.figure.bbox.height - box.y1, box.width, box.height])
+    np.testing.assert_allclose(layer["clip"], corners / 2, atol=0.5)
+    color = artist.get_facecolor()[0] if kind == "polygons" else getattr(artist, COLORS[kind])()
+    assert to_hex(color, keep_alpha=True) == layer["color"]
+    if kind == "dots":
+        assert artist.get_markersize() * point / 2 == pytest.approx(layer["radius"])
+        assert artist.get_markeredgewidth() * point == pytest.approx(layer["edge_width"])
+    elif kind != "polygons":
+        assert artist.get_linewidth() * point == pytest.approx(layer["width"])
+    if kind == "line":
+        dashes = artist._dash_pattern[1] or ()  # there is no public way to what is drawn
+        assert [dash * point for dash in dashes] == pytest.approx(layer["dashes"])
+
+
+def test_packed_layers_are_what_matplotlib_draws(name):
     shown = gallery.prepared(name)
     scene, packed = shown.scene, pack(shown)
     assert set(packed["forms"]) == ({"wide", "narrow"} if scene.narrow else {"wide"})
@@ -278,6 +298,8 @@ def test_packed_points_are_where_matplotlib_draws_them(name):
         found, drawn = unpack(packed, form), shown.forms[kind].painting.artists
         assert [layer["name"] for layer in form["layers"]] == [*scene.marks]  # from back to front
         assert found.keys() == drawn.keys()
+        for layer in form["layers"]:
+            assert_looks_like(layer, drawn[layer["name"]])
         for state in gallery.states(scene):
             arrays = view(scene, shown.table, state)
             for layer in form["layers"]:
@@ -292,32 +314,6 @@ def test_packed_points_are_where_matplotlib_draws_them(name):
                 else:
                     what = f"{layer['name']} at {state}"
                     np.testing.assert_allclose(ours, theirs, atol=1 / 8, err_msg=what)
-
-
-COLORS = {"dots": "get_markerfacecolor", "line": "get_color", "arrow": "get_edgecolor"}
-
-
-def test_layers_look_as_matplotlib_draws_them(name):
-    """Colour, width, dashes, size and clip: what the browser draws with, against the artists."""
-    shown, point = gallery.prepared(name), 100 / 72
-    for which, form in pack(shown)["forms"].items():
-        painting = shown.forms[which].painting
-        for layer in form["layers"]:
-            artist = painting.artists[layer["name"]]
-            box, whole = artist.axes.bbox, painting.figure.bbox.height
-            corners = np.array([box.x0, whole - box.y1, box.width, box.height])
-            np.testing.assert_allclose(layer["clip"], corners / 2, atol=0.5)
-            kind = layer["kind"]
-            color = artist.get_facecolor()[0] if kind == "polygons" else getattr(artist, COLORS[kind])()
-            assert to_hex(color, keep_alpha=True) == layer["color"]
-            if kind == "dots":
-                assert artist.get_markersize() * point / 2 == pytest.approx(layer["radius"])
-                assert artist.get_markeredgewidth() * point == pytest.approx(layer["edge_width"])
-            elif kind != "polygons":
-                assert artist.get_linewidth() * point == pytest.approx(layer["width"])
-            if kind == "line":
-                dashes = artist._dash_pattern[1] or ()  # there is no public way to what is drawn
-                assert [dash * point for dash in dashes] == pytest.approx(layer["dashes"])
 
 
 # What is said to authors of scenes.

@@ -39,7 +39,7 @@ def test_every_way_solves_the_system(name, damping, way, dtype):
     assert np.linalg.norm(case.C @ u + damping * u - case.g) < 2 * case.rounding * size
     # u moves by eps·size·κ, the constants of eigh and svd are about 1; and the oracle itself is wrong by 1e-16 times
     # the squared condition of its augmented system, (λmax + ε)/ε, at most 2e7.
-    condition = case.condition({"primal": p, "spectral": 0}.get(way, n))
+    condition = oracles.condition(case, {"primal": p, "spectral": 0}.get(way, n))
     assert oracles.relative(u, case.u) < 3 * case.rounding * condition + 3e-9
 
 

@@ -40,7 +40,9 @@ def test_step_is_the_regression(case):
     assert [field.dtype for field in budgeted] == [case.G.dtype] * len(budgeted)
     # Residual first: an svd leaves eps·size·(λmax + ε)‖u‖ (see test_solve); relative to ‖g‖ that is the condition.
     size = (case.eigenvalues[0] + case.damping) * np.linalg.norm(case.u) / np.linalg.norm(case.g) + 1
-    close = 5 * case.rounding * case.condition() + 3e-9  # 3e-9 for the oracle in float64 (see test_solve)
+    close = (
+        5 * case.rounding * oracles.condition(case) + 3e-9
+    )  # 3e-9 for the oracle in float64 (see test_solve)
     few, G, cost = 20 * oracles.unit(case.G.dtype), np.asarray(case.G, float), case.u @ case.C @ case.u
     for step, rate in ((budgeted, np.sqrt(BUDGET / cost)), (rated, 0.3)):
         delta, changes = np.asarray(step.delta, float), np.asarray(step.predicted_changes, float)
