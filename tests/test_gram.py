@@ -287,15 +287,10 @@ def lookup(E, x, y):
     return squared(jnp.tanh(E[x]).sum(axis=0), y)
 
 
-def convolved(W, x, y):
-    return squared(jnp.tanh(convolution(x, W)).sum(axis=(0, 1)), y)
-
-
 LAYERS = {"V": jnp.ones((40, 48)), "W": jnp.ones((48, 44)), "b": jnp.ones(48)}
 LARGE = {  # chunk_size where a quarter of G is enough, and the loss with its data
     "dense": (None, bias_between, LAYERS, jnp.ones((24, 40)), jnp.ones((24, 44))),
     "embedding": (1, lookup, jnp.ones((500, 16)), jnp.zeros((40, 3), int), jnp.ones((40, 16))),
-    "convolution": (1, convolved, jnp.ones((3, 3, 16, 64)), jnp.ones((40, 3, 3, 16)), jnp.ones((40, 64))),
 }
 
 
