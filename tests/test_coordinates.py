@@ -103,10 +103,9 @@ def test_chart_is_its_formula(name, dtype):
         if name == "weight norm":  # of all that lead to θ, the v of length 1
             length = np.linalg.norm(theta)
             np.testing.assert_allclose(psi, [length, *theta / length], rtol=4 * eps)
-        # log 0.001 = -7: a ψ of 7, rounded, is 7 units in θ; the affine chart has condition 5; and so on the way back.
+        # log 0.001 = -7: a ψ of 7, rounded, is 7 units in θ; the affine chart has condition 5.
         assert oracles.relative(forward(np.asarray(psi, float)), theta) < 20 * eps
         assert oracles.relative(chart.forward(psi), theta) < 20 * eps
-        np.testing.assert_allclose(chart.inverse(chart.forward(psi)), psi, rtol=0, atol=50 * eps)
     elsewhere = ([-1.25, 0.5, 2.5], [0.25, -0.125, 0.5]) if psi.size == 3 else ([-1.25, 0.5], [0.25, 2.5])
     for psi in (here(name)[4], *map(np.array, elsewhere)):
         J = jacobians(jnp.asarray(psi, dtype))
@@ -219,15 +218,6 @@ def test_parameters_are_any_pytree_and_dampings_may_be_many(x64):
         alone = step(jnp.asarray(THETA), dampings[k], budgets[k])
         for field, value in zip(many, alone, strict=True):
             assert oracles.relative(field[k], value) < 1e-11
-
-
-def test_under_jit_the_result_says_that_it_is_not_finite():
-    """Outside the chart, or with gradients that are not finite, it must not look like the step of a zero gradient."""
-    outside, undefined = (-THETA, GRADIENTS), (THETA, GRADIENTS * np.nan)
-    for options, here in product(({"budget": BUDGET}, {"learning_rate": RATE}), (outside, undefined)):
-        step = jax.jit(partial(ef.step_in, charts.exponential, **options))(*map(jnp.float32, here))
-        assert not jnp.isfinite(step.delta).any()
-        assert not jnp.isfinite(step.pushed).any()
 
 
 # Near the edges. What is said beyond them is in test_messages.py.

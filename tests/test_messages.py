@@ -293,7 +293,6 @@ TABLE = [  # the call, its argument, bad values (or dicts of several arguments),
     (per_example_jacobians, "output_fn", [root], ROW + "Its derivative overflows or is undefined"),
     (ef.loss_changes, "delta", [g, y[0]], "of shape (1,), one number a parameter; got {shape}. Use"),
     (ef.loss_changes, "delta", [1000 * at], "finite; got NaN or infinity in 2 of 3 rows: 0, 2. It leads"),
-    (ef.loss_changes, "delta", [1j * at], "real; got dtype complex64."),
     # Matrices.
     (fisher, "output_fn", [BATCH | {"output_fn": lambda t, x: t[0] / x[0]}], ROW + "The model overflows"),
     (fisher, "loss_fn", [BATCH], ROW + "Its gradient overflows"),
