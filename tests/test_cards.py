@@ -8,7 +8,6 @@ import re
 import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -231,11 +230,8 @@ def test_the_record_outlives_every_answer(brisk, tmp_path):
 
 
 KERNEL = """
-import sys
-sys.path.insert(0, {tests!r})
 import efisher_teach as ef
-from efisher_teach.lessons import guard, judge
-from hostile import ANSWERS
+from efisher_teach.lessons import guard
 def leaves(G): exit()
 def floods(G):
     while True: print("more " * 1000)
@@ -244,19 +240,14 @@ def endless(G):
     while True: pass
 for answer, guard.SECONDS in ((leaves, 60), (floods, 1), (endless, 600)):
     print("!", ef.check(answer, "empirical_fisher").words)
-judge.SIZES, guard.SECONDS, guard.PARTS = 1, 0.1, 100
-for answer in ANSWERS:
-    card = ef.check(answer, "empirical_fisher")
-    assert card.state != "right"
-    card.close()
-ef.lab_record({record!r})
+print("! ✗ empirical_fisher: It knows", ef.browser.record.RECORD.attempts["empirical_fisher"]["tries"])
 """
 
 
 @pytest.mark.heavy
-def test_a_real_kernel_survives(tmp_path):
-    """Answers that leave, flood, and do not end; and then every hostile one. It still knows all that was tried."""
-    record, printed = tmp_path / "record.json", []
+def test_a_real_kernel_survives():
+    """Answers that leave, flood, and do not end. It still knows all that was tried."""
+    printed = []
     manager, client = start_new_kernel()
 
     def listen(message):
@@ -265,8 +256,7 @@ def test_a_real_kernel_survives(tmp_path):
             manager.interrupt_kernel()
 
     try:
-        code = KERNEL.format(tests=str(Path(__file__).parent), record=str(record))
-        client.execute_interactive(code, timeout=300, output_hook=listen, allow_stdin=False)
+        client.execute_interactive(KERNEL, timeout=300, output_hook=listen, allow_stdin=False)
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -274,9 +264,8 @@ def test_a_real_kernel_survives(tmp_path):
     assert len(text) < 10**5
     assert "Traceback" not in text, text
     said = re.findall("! ✗ empirical_fisher: (It [^:\n]*)", text)
-    assert said == ["It stopped with SystemExit", "It did not end within 1 seconds.", "It was interrupted."]
-    attempt = json.loads(record.read_text())["attempts"]["empirical_fisher"]
-    assert attempt["tries"] > 330  # print gives no answer yet
+    ends = ["It stopped with SystemExit", "It did not end within 1 seconds.", "It was interrupted."]
+    assert said == [*ends, "It knows 3"]
 
 
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path):

@@ -34,11 +34,8 @@ def test_right_answers(name):
     exec(stub(exercise), notebook)
     assert judge(exercise, notebook[name]).state == "not yet"
     exec(source(exercise.solution), notebook)
-    solutions = [on_paper(exercise, notebook[name], 0)]
-    solutions += [
-        as_lists(on_paper(exercise, exercise.solution, 1)),
-        on_paper(exercise, exercise.solution, 2),
-    ]
+    ours = [on_paper(exercise, exercise.solution, seed) for seed in (1, 2)]
+    solutions = [on_paper(exercise, notebook[name], 0), as_lists(ours[0]), ours[1]]
     assert exercise.by_hand or name in STYLES
     for seed, answer in [*enumerate(solutions), (0, STYLES.get(name, solutions[0]))]:
         verdict = judge(exercise, answer, seed)

@@ -93,13 +93,6 @@ class Firefox:
         assert lab.until(lambda: self.ask(lab.READ, LIVE)["state"] != before, 30), (key, before)
         return self.ask(lab.READ, LIVE)
 
-    def photograph(self, selector: str) -> Any:
-        """An element as it is on the screen, (height, width, 3) in [0, 1]."""
-        where = "(node) => JSON.parse(JSON.stringify(node.getBoundingClientRect()))"
-        clip = {"type": "box"} | self.ask(where, selector)
-        shot = self.send("browsingContext.captureScreenshot", **self.page, clip=clip)
-        return lab.read_png(b64decode(shot["data"]))
-
 
 @pytest.fixture(scope="module")
 def fox(tmp_path_factory):
@@ -131,7 +124,9 @@ def test_a_page_draws_its_picture_and_says_its_words(fox, tmp_path):
         assert moment["words"] == shown.say(tuple(moment["state"]))
         assert moment["label"].endswith(moment["words"])
     assert len({moment["pixels"] for moment in seen}) == len({moment["words"] for moment in seen}) == 4
-    ours, theirs = fox.photograph(".ef-figure"), drawn(name, tuple(seen[-1]["state"]), "wide")
+    clip = {"type": "box"} | fox.ask("(node) => node.getBoundingClientRect()", ".ef-figure")
+    shot = fox.send("browsingContext.captureScreenshot", **fox.page, clip=clip)
+    ours, theirs = lab.read_png(b64decode(shot["data"])), drawn(name, tuple(seen[-1]["state"]), "wide")
     assert lab.apart(ours, theirs) <= 4
     assert fox.troubles == []
 
