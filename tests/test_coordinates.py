@@ -220,6 +220,15 @@ def test_parameters_are_any_pytree_and_dampings_may_be_many(x64):
             assert oracles.relative(field[k], value) < 1e-11
 
 
+def test_under_jit_the_result_says_that_it_is_not_finite():
+    """Outside the chart, or with gradients that are not finite, it must not look like the step of a zero gradient."""
+    outside, undefined = (-THETA, GRADIENTS), (THETA, GRADIENTS * np.nan)
+    for options, here in product(({"budget": BUDGET}, {"learning_rate": RATE}), (outside, undefined)):
+        step = jax.jit(partial(ef.step_in, charts.exponential, **options))(*map(jnp.float32, here))
+        assert not jnp.isfinite(step.delta).any()
+        assert not jnp.isfinite(step.pushed).any()
+
+
 # Near the edges. What is said beyond them is in test_messages.py.
 
 EDGES = {
