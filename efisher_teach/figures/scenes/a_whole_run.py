@@ -89,7 +89,7 @@ WORDS = (
     "{longest:.2g} long. At the turn the true decrease is {worst:.2g} times the promised one; over the last ten steps "
     "that ratio is {ratio:.2g}. With η kept at its first value, {rate:.2g}, the run ends at {constant_last:.2g}, and "
     "no step is longer than {constant_longest:.2g} (bound η/(2√ε) = {bound:.2g}); with ε steered, it ends at "
-    "{steered_last:.2g}. Above 1 a run explodes, below 10⁻⁶ it converges (10⁻⁹: or less), else it stalls."
+    "{steered_last:.2g}. A run above 1 explodes, below 10⁻⁶ converges (10⁻⁹: or less), else stalls."
 )
 PRESETS = (
     Preset("Enforced", {"budget": BUDGETS[3], "radius": NO_RADIUS, "damping": 1.0},

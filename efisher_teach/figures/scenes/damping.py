@@ -90,9 +90,9 @@ def damping(problem: Problem, *, budget: float = 0.01) -> Scene:
 
 
 WORDS = (
-    "With every μ times {scale}, and μ/μ₁ to the power {power}, μ runs from {least:.1e} to {most:.1e}. At ε = "
-    "{damping} the step is {length:.3f} long and keeps {kept_least:.0f} % (small μ) to {kept_most:.0f} % (large μ) of "
-    "a component; its shadow would cost {shadow:.2f} c. With a constant η it is {constant_length:.3f} long, at most "
+    "With every μ times {scale}, μ/μ₁ to the power {power}, μ runs from {least:.1e} to {most:.1e}. At ε = {damping} "
+    "the step is {length:.3f} long and keeps {kept_least:.0f} % (small μ) to {kept_most:.0f} % (large μ) of a "
+    "component; its shadow would cost {shadow:.2f} c. At constant η it is {constant_length:.3f} long, at most "
     "{bound:.3f} for any spectrum. Change of the mean loss: {predicted:+.4f} promised, {actual:+.4f} in training, "
     "{unseen:+.4f} held out; {worse:.0f} % of the training losses rise."
 )
