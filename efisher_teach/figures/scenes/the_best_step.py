@@ -84,8 +84,8 @@ def the_best_step(problem: Problem, *, budget: float = 0.01) -> Scene:
 WORDS = (
     "Turned {turn} from the step along −g, the candidate gets {score:.1f} % of the best decrease: it changes the mean "
     "loss by {predicted:+.4f} to first order, by {actual:+.4f} in truth. The Lagrange step changes it by "
-    "{best_predicted:+.4f}; the step along −g gets {descent_score:.1f} % of that. Each changes the losses by √c = "
-    "{cost:.3f}, in root mean square; the next bit of c would lower the loss by λ = {multiplier:.2f} times that bit."
+    "{best_predicted:+.4f}; the step along −g gets {descent_score:.1f} % of that. All of them cost c = {cost:.2g}; "
+    "the next bit of c would lower the loss by λ = {multiplier:.2f} times that bit."
 )
 PRESETS = (
     Preset("Downhill", {"turn": 0.0}, "The steepest way down is not the best buy.",
@@ -129,7 +129,7 @@ def respond(data, state):
         "spent": points(budget, -most),
         **plane.numbers(score=percent * predicted, descent_score=percent * dot(g, descent)),
         **plane.numbers(predicted=predicted, best_predicted=most, actual=actual),
-        **plane.numbers(multiplier=value, cost=jnp.sqrt(jnp.mean(dot(G, tip) ** 2))),
+        **plane.numbers(multiplier=value, cost=jnp.mean(dot(G, tip) ** 2)),
     }
 
 
