@@ -61,7 +61,8 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         Make r shorter: does ε grow or fall?
     """
     view.require_vector(problem, 2)
-    lowest, highest = _curve(gradients(problem))[1]["ratio_ends"].tolist()
+    curve = _curve(gradients(problem))  # compiled once: the table takes it as it is
+    lowest, highest = curve[1]["ratio_ends"].tolist()
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
         errors.reject("problem", "such that g is no eigenvector of C", got, action)
@@ -84,7 +85,7 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
             Axis("budget", "loss budget c", BUDGETS, start, scientific),
             Axis("radius", "radius r", radii, view.nearest(radii, np.sqrt(start / middle)), "{:.3g}".format),
         ),
-        data=view.sample_of(problem, budget) | {"radii": jnp.asarray(radii, float)},
+        data=view.sample_of(problem, budget) | {"radii": jnp.asarray(radii, float), "curve": curve},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -109,7 +110,7 @@ WORDS = (
 
 def background(data):
     """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
-    _, curve = _curve(gradients(data["problem"]))
+    _, curve = data["curve"]
     radii, budgets = data["radii"], jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], float)
     return curve | {
         "reach": 1.03 * radii[-1] * jnp.array([ASPECT, 1.0]),
@@ -122,7 +123,7 @@ def background(data):
 def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
     G, c, r = gradients(data["problem"]), state["budget"], state["radius"]
-    u, curve = _curve(G)
+    u, curve = data["curve"]
     plane, dampings, ends = view.plane_of(-u[-1], -u[0]), curve["dampings"], curve["ratio_ends"]
     step, disc, farthest = two_budget_step(G, c, r), circle(97, G.dtype), data["radii"][-1]
     tip = dot(step.delta, plane)
@@ -182,6 +183,7 @@ def still(panels, background):
     key(curve, "lower right", ("R(ε)", EMPIRICAL_FISHER))
 
 
+@jax.jit
 def _curve(G):
     """The directions from ε = 0 to ∞, and R(ε) between. The view has room for c/r² beyond its ends, at the border."""
     u, dampings, ratios, ends = ratio_curve(G)
