@@ -1,8 +1,10 @@
 """Painting: a scene in one state, whole, by matplotlib; its panels may stand where those of an earlier figure stand."""
 
 from io import BytesIO
+from struct import pack
 from textwrap import wrap
 from typing import Any, NamedTuple, cast
+from zlib import compress, crc32
 
 import matplotlib as mpl
 import numpy as np
@@ -114,6 +116,25 @@ def _require_below(axes: Axes) -> None:
     for artist in axes.get_children():
         if artist.get_visible() and artist.get_zorder() >= MOVING:
             raise ValueError(f"{artist} stands still but has z-order {artist.get_zorder()} ≥ {MOVING}.")
+
+
+def still_picture(figure: Figure) -> bytes:
+    """A figure as PNG, pixel by pixel as `write` has it, in a third of the time.
+
+    No row is filtered, and there is no opacity: of large white areas both cost time, and spare nothing.
+    """
+    canvas = cast(FigureCanvasAgg, figure.canvas)
+    with mpl.rc_context(STYLE):
+        canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())
+    height, width, _ = drawn.shape
+    rows = np.zeros(height, [("filter", "u1"), ("colors", "u1", (width, 3))])
+    for color in range(3):
+        rows["colors"][..., color] = drawn[..., color]
+    about = pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # eight bits for each of red, green and blue
+    chunks = (b"IHDR", about), (b"IDAT", compress(rows.tobytes(), 1)), (b"IEND", b"")
+    framed = (pack(">I", len(held)) + kind + held + pack(">I", crc32(kind + held)) for kind, held in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
 def write(figure: Figure, kind: str = "png", dpi: float = DPI, caption: str = "") -> bytes:
