@@ -114,10 +114,13 @@ LATE |= {"Explorer": "explorer", "environment": "environment"}
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
+    from importlib import import_module
 
-    if name == "scenes":
-        return importlib.import_module("efisher_teach.figures.scenes")
-    if name in LATE:
-        return getattr(importlib.import_module(f"efisher_teach.browser.{LATE[name]}"), name)
+    from efisher_teach.browser.unswept import unswept
+
+    with unswept():
+        if name == "scenes":
+            return import_module("efisher_teach.figures.scenes")
+        if name in LATE:
+            return getattr(import_module(f"efisher_teach.browser.{LATE[name]}"), name)
     raise AttributeError(f"module 'efisher_teach' has no attribute {name!r}")

@@ -21,6 +21,7 @@ from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.browser.snapshot import Snapshot
 from efisher_teach.browser.states import Builder, choices, offer, on_page
+from efisher_teach.browser.unswept import unswept
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
 
@@ -72,6 +73,7 @@ class Explorer(Snapshot):
 
     _boxes: tuple[Any, ...] = ()
 
+    @unswept()
     def __init__(self, scene: Scene | Builder, **controls: Any):
         if isinstance(scene, Scene) and controls:
             raise TypeError("`scene` must be a function of the values of the controls given; got a Scene.")
@@ -212,7 +214,7 @@ class Explorer(Snapshot):
             self._request += 1
             self.awaited = self._serial + 1
             job = Thread(target=self._compute, args=(values, self._request), daemon=True)
-        job.start() if self._is_slow else job.run()
+        job.start() if self._is_slow else unswept()(job.run)()
 
     def _compute(self, values: dict[str, Any], request: int) -> None:
         """Answer a control with one reply, unless there is a newer request; or say what is wrong."""
@@ -276,24 +278,23 @@ class Explorer(Snapshot):
         elif message.get("reset"):
             self.restore(**self._initial_values)
         elif places := message.get("controls"):
-            offered = {
-                name: choices(self.controls[name], self._values[name], MOST_PLACES)[0] for name in places
-            }
-            self.restore(**{name: offered[name][place][1] for name, place in places.items()})
+            self.restore(**{name: self._offered(name)[place][1] for name, place in places.items()})
             self.send({"set": True})
         elif message.get("cancel"):
             with self._lock:
                 self._request += 1  # what still computes learns of it at its next `progress`
                 self._go_back("")
 
+    def _offered(self, name: str, values: dict[str, Any] | None = None) -> list[tuple[str, Any]]:
+        """The values of a control that explorers show themselves, each as (said, value)."""
+        return choices(self.controls[name], (values or self._values)[name], MOST_PLACES)[0]
+
     def _next_reply(self, shown: Shown, values: dict[str, Any]) -> dict[str, Any]:
         """Everything that the browser needs to show a scene, in one message."""
         reply = pack(shown)
         self._serial += 1
         described = describe(self.controls, values)
-        if shown_by_explorers():
-            for about in described:
-                name = about["name"]
-                if found := choices(self.controls[name], values[name], MOST_PLACES)[0]:
-                    offer(about, self.controls[name], found, values[name])
+        for name, about in zip(values, described, strict=True) if shown_by_explorers() else ():
+            if found := self._offered(name, values):
+                offer(about, self.controls[name], found, values[name])
         return reply | {"serial": self._serial, "error": "", "controls": described}

@@ -1,8 +1,10 @@
 """Painting: a scene in one state, whole, by matplotlib; its panels may stand where those of an earlier figure stand."""
 
+from functools import lru_cache
 from io import BytesIO
 from struct import pack
 from textwrap import wrap
+from threading import get_ident
 from typing import Any, NamedTuple, cast
 from zlib import compress, crc32
 
@@ -10,7 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
@@ -23,15 +25,22 @@ ROOM = {"w_pad": 0.08, "h_pad": 0.08, "wspace": 0.03, "hspace": 0.03}
 
 
 class Canvas(FigureCanvasAgg):
-    """matplotlib's, but formulas that one figure has set, such as powers of ten, are known to the next."""
+    """matplotlib's, but texts that one figure has measured are known to the next of its size, and formulas to all."""
 
     parser: Any = None
 
     def get_renderer(self) -> Any:
         """The one for this size, with what was set so far."""
-        renderer = super().get_renderer()
+        width, height = self.figure.bbox.size.round(6)  # 2039.9999999 pixels are 2040, not 2039
+        self.renderer = renderer = _renderer(width, height, self.figure.dpi, get_ident())
         Canvas.parser = renderer.mathtext_parser = Canvas.parser or renderer.mathtext_parser
         return renderer
+
+
+@lru_cache(maxsize=4)
+def _renderer(width: float, height: float, dpi: float, thread: int) -> RendererAgg:
+    """One for each thread, as two may draw at once; what is drawn is copied from it before the next draws."""
+    return RendererAgg(width, height, dpi)
 
 
 class Layout(NamedTuple):
