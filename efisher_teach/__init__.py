@@ -116,7 +116,7 @@ LATE |= {"Explorer": "explorer", "environment": "environment"}
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    from efisher_teach.browser.unswept import unswept
+    from efisher_teach.unswept import unswept
 
     with unswept():
         if name == "scenes":

@@ -22,7 +22,9 @@ import efisher_teach as ef
 from efisher_teach.browser import packing
 from efisher_teach.browser.page import MIME, SWITCH
 from efisher_teach.browser.states import choices
-from efisher_teach.figures.paint import places
+from efisher_teach.figures.paint import paint, places, still_picture, write
+from efisher_teach.figures.scene import as_written
+from efisher_teach.figures.table import tabulate
 
 
 @pytest.fixture
@@ -103,6 +105,41 @@ def test_a_control_is_answered_by_one_reply_with_the_same_picture(controlled, mo
     assert controlled.reply["error"] == ""
     assert controlled.numbers["spent"] == pytest.approx(sqrt(0.02))
     assert picture(controlled) == before
+
+
+def test_no_sweep_for_garbage_falls_into_an_answer():
+    swept = []
+
+    def build(budget):
+        swept.append(gc.isenabled())
+        return scene(budget)
+
+    explorer = ef.Explorer(build, budget=budget_slider())
+    assert gc.isenabled()
+    explorer.observe(lambda change: swept.append(gc.isenabled()), names="reply")
+    explorer.controls["budget"].value = 0.02
+    assert swept == [False, False, False]
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(
+    "size", [(4.0, 3.0), (4.8, 10.2)]
+)  # of the latter, 200 pixels an inch are 2039.9999999
+def test_a_still_picture_is_pixel_by_pixel_what_matplotlib_saves(size):
+    drawn = scene()._replace(size=size)
+    figure = paint(drawn, tabulate(drawn), (0,)).figure
+    quick, usual = (imread(BytesIO(draw(figure))) for draw in (still_picture, write))
+    np.testing.assert_array_equal(quick, usual[..., :3])
+    assert usual[..., 3].min() == 1
+
+
+@pytest.mark.parametrize("spec", ["", ".0f", "+.2f", ".1e"])
+def test_numbers_are_called_in_words_what_each_of_them_is(spec):
+    values = np.random.default_rng(0).normal(size=400).astype(np.float32) * np.logspace(-4, 4, 400)
+    for each in (values, values[:2], values[:1]):
+        said, index = packing._said(each, spec)
+        assert [said[place] for place in index] == [as_written(float(value), spec) for value in each]
+        assert said == sorted({*said})
 
 
 def test_another_background_gets_another_picture_with_its_panels_where_they_stood():

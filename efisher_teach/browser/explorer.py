@@ -21,9 +21,9 @@ from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
 from efisher_teach.browser.snapshot import Snapshot
 from efisher_teach.browser.states import Builder, choices, offer, on_page
-from efisher_teach.browser.unswept import unswept
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, tabulate
+from efisher_teach.unswept import unswept
 
 MOST_PLACES = 101  # of a slider that explorers show themselves
 KINDS = {"png": "image/png", "svg": "image/svg+xml", "pdf": "application/pdf"}
