@@ -124,3 +124,12 @@ def test_derivatives_that_do_not_exist_are_refused(call):
     slope = jax.grad(lambda G: (G[0, 0] * call(jax.lax.stop_gradient(G))).sum())(G)
     np.testing.assert_allclose(slope[0, 0], call(G).sum(), rtol=1e-6)
     assert not slope.at[0, 0].set(0).any()
+
+
+def test_where_cholesky_fails_the_eigenvalues_are_damped_too():
+    K, damping = (
+        jnp.diag(jnp.array([1.0, 1e-5, -2e-6], jnp.float32)),
+        1.8e-6,
+    )  # rounding has left it indefinite
+    expected = [1 / 3 / (1 + damping), 1 / 3 / (1e-5 + damping), 0]
+    np.testing.assert_allclose(ef.solve_gram(K, damping), expected, rtol=1e-4)
