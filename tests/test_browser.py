@@ -273,8 +273,8 @@ def test_a_long_computation_shows_how_far_it_is_and_is_cancelled(live, views):
     live.ask("go.release(30)")
     click_slider(control, 0.3)
     seen = lab.read_when(slow, lambda seen: seen["serial"] > before["serial"] + 1)
-    assert "√c = 0.1" in seen["words"]
-    assert "√c = 0.100" not in seen["words"]
+    assert "cost c = 0.01" in seen["words"]
+    assert "cost c = 0.01;" not in seen["words"]
 
 
 def test_one_screen_of_a_laptop_holds_a_figure_and_all_that_moves_it(live, views):

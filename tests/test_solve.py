@@ -127,9 +127,6 @@ def test_derivatives_that_do_not_exist_are_refused(call):
 
 
 def test_where_cholesky_fails_the_eigenvalues_are_damped_too():
-    K, damping = (
-        jnp.diag(jnp.array([1.0, 1e-5, -2e-6], jnp.float32)),
-        1.8e-6,
-    )  # rounding has left it indefinite
-    expected = [1 / 3 / (1 + damping), 1 / 3 / (1e-5 + damping), 0]
-    np.testing.assert_allclose(ef.solve_gram(K, damping), expected, rtol=1e-4)
+    eigenvalues, damping = jnp.array([1.0, 1e-5, -2e-6], jnp.float32), 1.8e-6  # as rounding may leave K
+    coefficients = ef.solve_gram(jnp.diag(eigenvalues), damping)
+    np.testing.assert_allclose(coefficients, 1 / 3 / (eigenvalues + damping), rtol=1e-4)

@@ -132,7 +132,7 @@ def choose_damping(G, unseen, dampings, budget):
 @exercise(
     2, "One example, $\\ell=\\theta^2/2$, fixed $\\eta$ and $\\varepsilon$: the update is "
     "$\\theta\\leftarrow\\theta-\\eta\\,\\theta/(\\theta^2+\\varepsilon)$. Does it settle at 0, if it starts nearby? "
-    "(Leave out the border case.)",
+    "Leave out the border case.",
     ("Close to 0, θ² is nothing beside ε. What is left of the update?",
      "θ is multiplied by 1 − η/ε. When does that shrink it?",
      "|1 − η/ε| < 1, that is, 0 < η < 2ε."),
