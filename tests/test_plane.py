@@ -22,11 +22,13 @@ def test_a_view_has_room_for_both_directions_and_one_scale(reach):
     assert np.max(np.array(reach) / half) == pytest.approx(1 / 1.1)
 
 
-def test_the_points_of_an_ellipse_cost_one():
+def test_the_points_of_an_ellipse_cost_one_and_a_needle_is_cut():
     G, basis = jnp.array([[1.0, 0.0, 2.0], [2.0, 1.0, 0.0], [0.0, 3.0, 1.0]]), jnp.eye(3)[:, :2]
     tips = plane.ellipse(G, basis, 9) @ basis.T
     costs = np.einsum("ij,jk,ik->i", tips, oracles.empirical_fisher(G), tips)
     np.testing.assert_allclose(costs, 1, rtol=1e-5)
+    needle = plane.ellipse(jnp.array([[1.0, 0.0], [3.0, 0.0]]), jnp.eye(2), 9, thinnest=0.01)
+    assert np.abs(needle).max(axis=0) == pytest.approx([5**-0.5, 10 * 5**-0.5], rel=1e-5)
 
 
 def test_points_beyond_the_view_are_drawn_nearer():

@@ -200,7 +200,7 @@ def test_controls_load_their_states_from_files_beside_the_page(site, window, go)
     root.locator("select").select_option("linear_regression")
     problem = ef.descend(ef.linear_regression(), steps=6, learning_rate=0.5)
     explorer = ef.Explorer(ef.scenes.the_best_step(problem, budget=0.01))
-    explorer.turn = -60
+    explorer.turn = 60
     seen = lab.read_when(root, lambda seen: seen["words"] == explorer.words and not seen["busy"])
     assert seen["serial"] > before["serial"]
 

@@ -220,8 +220,8 @@ def _checked(G, target, damping, relative_to, *, budget, learning_rate):
 
 
 def damping_path(
-    G: Float[Array, "n p"],
-    dampings: Real[Array, " m"],
+    G: Float[ArrayLike, "n p"],
+    dampings: Real[ArrayLike, " m"],
     budget: Real[ArrayLike, ""],
     *,
     relative_to: str | None = None,

@@ -31,8 +31,8 @@ class Canvas(FigureCanvasAgg):
 
     def get_renderer(self) -> Any:
         """The one for this size, with what was set so far."""
-        width, height = self.figure.bbox.size.round(6)  # 2039.9999999 pixels are 2040, not 2039
-        self.renderer = renderer = _renderer(width, height, self.figure.dpi, get_ident())
+        width, height = np.round(self.figure.bbox.size, 6)  # 2039.9999999 pixels are 2040, not 2039
+        self.renderer = renderer = _renderer(width, height, float(self.figure.dpi), get_ident())
         Canvas.parser = renderer.mathtext_parser = Canvas.parser or renderer.mathtext_parser
         return renderer
 

@@ -160,10 +160,17 @@ def circle(points: int, dtype: Any = float) -> jax.Array:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def ellipse(G: jax.Array, basis: jax.Array, points: int) -> jax.Array:
-    """Points (N, 2) of a plane with the basis (p, 2) whose cost ΔᵀCΔ is 1."""
+def ellipse(G: jax.Array, basis: jax.Array, points: int, thinnest: float = 0.0) -> jax.Array:
+    """Points (N, 2) of a plane with the basis (p, 2) whose cost ΔᵀCΔ is 1.
+
+    Where the plane holds directions that cost nothing, a needle is cut: eigenvalues count as at least `thinnest` of the
+    largest.
+    """
     factors = spectrum(dot(G, basis))  # of the 2 × 2 block of C that belongs to the plane
-    return dot(circle(points, G.dtype) / jnp.sqrt(factors.eigenvalues), factors.parameter_vectors.T)
+    eigenvalues = factors.eigenvalues
+    if thinnest:
+        eigenvalues = jnp.maximum(eigenvalues, thinnest * eigenvalues[0])
+    return dot(circle(points, G.dtype) / jnp.sqrt(eigenvalues), factors.parameter_vectors.T)
 
 
 def level_curve(M: jax.Array, level: Any, farthest: Any, points: int = 97, guide: float = 1e-2) -> jax.Array:

@@ -17,6 +17,7 @@ import numpy as np
 from efisher_teach.lessons.guard import kind
 
 EXERCISES: "dict[str, Exercise]" = {}
+Numbers = jax.Array | np.ndarray  # a learner has the first, our own answers the second
 
 
 class Exercise(NamedTuple):
@@ -141,7 +142,7 @@ def logistic(rng: np.random.Generator, size: int) -> tuple[jax.Array, jax.Array,
     return jnp.asarray(theta, float), jnp.asarray(X, float), jnp.asarray(np.arange(n) % 2, float)
 
 
-def chance(theta: jax.Array, X: jax.Array) -> jax.Array:
+def chance(theta: Numbers, X: Numbers) -> jax.Array:
     """Return the probability (n,) that a logistic model gives to the label 1."""
     return 1 / (1 + jnp.exp(-X @ theta))
 
@@ -167,7 +168,7 @@ def readable(got: Any, *shape: int | str) -> np.ndarray:
     return got
 
 
-def direction(G: jax.Array, damping: float | jax.Array = 0.0) -> jax.Array:
+def direction(G: Numbers, damping: float | Numbers = 0.0) -> jax.Array:
     """Return (C + εI)⁻¹g (p,), for gradients G (n, p)."""
     return jnp.linalg.solve(G.T @ G / len(G) + damping * jnp.eye(G.shape[1]), G.mean(axis=0))
 
