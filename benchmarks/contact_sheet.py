@@ -26,7 +26,7 @@ def main() -> None:
             (OUT / f"{name}_{state}.png").write_bytes(explorer.to_png(ratio=1 if state == "default" else 0.6))
             print(f"{name}, {state}: {explorer.words}")
     explorer = gallery.explorer("the_best_step")
-    explorer.restore(turn=-60)  # where the three steps lie apart
+    explorer.restore(turn=60)  # where the three steps lie apart
     (ROOT / "docs" / "images" / "the_best_step.png").write_bytes(explorer.to_png(ratio=1))
 
 
