@@ -80,7 +80,7 @@ def _judged(exercise, answer, seed):
     cases = []
     for size in range(1 if exercise.by_hand else SIZES):  # one by one: a stub needs no solution but the first
         instance = exercise.draw(rng, size)
-        known = jax.tree.map(_in_numpy, instance)
+        known = tuple(map(_in_numpy, instance))
         case = _Case(instance, known, None if exercise.accepts else exercise.solution(*known))
         try:
             got = ask(*([] if exercise.by_hand else instance))
@@ -105,8 +105,10 @@ def _judged(exercise, answer, seed):
     return Verdict("right", "Right.")
 
 
-def _in_numpy(leaf):
-    return np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf
+def _in_numpy(thing):
+    if isinstance(thing, list | tuple):
+        return type(thing)(map(_in_numpy, thing))
+    return np.asarray(thing) if isinstance(thing, jax.Array) else thing
 
 
 def _ask(answer, *arguments):

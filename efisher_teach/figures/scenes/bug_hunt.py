@@ -81,10 +81,8 @@ def bug_hunt(problem: Problem, *, budget: float = 0.01, seed: int = 0) -> Scene:
     plane.require_examples(problem, 2 * BATCH)
     n, believed = len(problem.y), {"output_fn": problem.output_fn, "likelihood": problem.likelihood}
     order = np.random.default_rng(seed).permutation(n)[: n - n % BATCH].reshape(-1, BATCH)
-    believe = jax.jit(
-        partial(fisher, problem.loss_fn, **believed)
-    )  # as a whole: one program instead of forty
-    F = believe(problem.params, problem.x)
+    # compiled as a whole: one program, not forty
+    F = jax.jit(partial(fisher, problem.loss_fn, **believed))(problem.params, problem.x)
     return Scene(
         title="Lookalikes: which of these is C?",
         axes=(

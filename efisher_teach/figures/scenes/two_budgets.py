@@ -61,8 +61,8 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
         Make r shorter: does ε grow or fall?
     """
     view.require_vector(problem, 2)
-    curve = _curve(gradients(problem))  # compiled once: the table takes it as it is
-    lowest, highest = curve[1]["ratio_ends"].tolist()
+    u, curve = _curve(gradients(problem))  # once: the table takes them as they are
+    lowest, highest = curve["ratio_ends"].tolist()
     if not highest > 1.0005 * lowest:
         got, action = f"R from {lowest:.4g} to {highest:.4g}", "No ε changes the direction: take another θ."
         errors.reject("problem", "such that g is no eigenvector of C", got, action)
@@ -85,7 +85,7 @@ def two_budgets(problem: Problem, *, budget: float = 0.02) -> Scene:
             Axis("budget", "loss budget c", BUDGETS, start, scientific),
             Axis("radius", "radius r", radii, view.nearest(radii, np.sqrt(start / middle)), "{:.3g}".format),
         ),
-        data=view.sample_of(problem, budget) | {"radii": jnp.asarray(radii, float), "curve": curve},
+        data=view.sample_of(problem, budget) | {"radii": jnp.asarray(radii, float), "u": u, "curve": curve},
         background=background,
         respond=respond,
         marks=MARKS,
@@ -110,8 +110,7 @@ WORDS = (
 
 def background(data):
     """The curve R(ε), the regions of the map, and a view with room for the widest ellipse's best step."""
-    _, curve = data["curve"]
-    radii, budgets = data["radii"], jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], float)
+    radii, budgets, curve = data["radii"], jnp.asarray(BUDGETS[[0, -1]] * [0.9, 1.1], float), data["curve"]
     return curve | {
         "reach": 1.03 * radii[-1] * jnp.array([ASPECT, 1.0]),
         "radii": radii[jnp.array([0, -1])],
@@ -123,7 +122,7 @@ def background(data):
 def respond(data, state):
     """The step, the two bounds, and where (c, r) lies in the map and on the curve R(ε)."""
     G, c, r = gradients(data["problem"]), state["budget"], state["radius"]
-    u, curve = data["curve"]
+    u, curve = data["u"], data["curve"]
     plane, dampings, ends = view.plane_of(-u[-1], -u[0]), curve["dampings"], curve["ratio_ends"]
     step, disc, farthest = two_budget_step(G, c, r), circle(97, G.dtype), data["radii"][-1]
     tip = dot(step.delta, plane)
