@@ -13,7 +13,7 @@ curl -L https://tljh.jupyter.org/bootstrap.py | python3 - --admin "$admin" \
 /opt/tljh/user/bin/python -m pip install --no-cache-dir --no-deps "efisher_teach @ git+$source@main"
 
 tljh-config() { /opt/tljh/hub/bin/tljh-config "$@"; }
-tljh-config set limits.memory 2G # measured: 400 to 820 MiB a kernel after a notebook, 115 MiB a server; two kernels
+tljh-config set limits.memory 2G # measured: 370 to 660 MiB a kernel after a notebook, 115 MiB a server; two kernels
 tljh-config set limits.cpu 2 # a notebook that is run as a whole takes 5 to 40 s of CPU (measured)
 tljh-config set user_environment.default_app jupyterlab
 tljh-config set services.cull.timeout 3600
