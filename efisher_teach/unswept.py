@@ -1,4 +1,4 @@
-"""What a reader waits for, without Python's sweeps for garbage in between."""
+"""No sweep for garbage while a reader waits."""
 
 import gc
 from collections.abc import Iterator

@@ -122,9 +122,8 @@ def test_no_sweep_for_garbage_falls_into_an_answer():
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize(
-    "size", [(4.0, 3.0), (4.8, 10.2)]
-)  # of the latter, 200 pixels an inch are 2039.9999999
+# 10.2 inches of 200 pixels are 2039.9999999.
+@pytest.mark.parametrize("size", [(4.0, 3.0), (4.8, 10.2)])
 def test_a_still_picture_is_pixel_by_pixel_what_matplotlib_saves(size):
     drawn = scene()._replace(size=size)
     figure = paint(drawn, tabulate(drawn), (0,)).figure
