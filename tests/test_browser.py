@@ -205,6 +205,7 @@ def test_kernel_control_replaces_picture_and_words_at_once(live, views, twins):
     assert len(shown) >= 2, "nothing was seen to change"
     assert len({serial for serial, *_ in shown}) == len(shown), "a frame mixed old and new"
     assert all(ink for *_, ink in shown), "a blank frame"
+    assert live.ask("print(explorer.ratio)") == 1
 
 
 HOLD = """() => {  // what is unpacked waits until it is let go
@@ -468,6 +469,7 @@ def test_hidden_and_elsewhere_a_figure_is_what_its_kernel_says(boxes):
     boxes.ask("alone.restore(budget=0.03, turn=-60)")
     page.locator(".lm-TabBar-tab", has_text="boxes.ipynb").click()
     check(here, budget=0.03, turn=-60)
+    assert boxes.ask("print(alone.ratio)") == 2
     here.locator(".ef-words").click(button="right")
     page.get_by_role("menuitem", name="Create New View for Cell Output").click()
     copy = page.locator(".jp-LinkedOutputView .ef-explorer[data-serial]")

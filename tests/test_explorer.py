@@ -22,9 +22,8 @@ import efisher_teach as ef
 from efisher_teach.browser import packing
 from efisher_teach.browser.page import MIME, SWITCH
 from efisher_teach.browser.states import choices
-from efisher_teach.figures.paint import paint, places, still_picture, write
+from efisher_teach.figures.paint import places
 from efisher_teach.figures.scene import as_written
-from efisher_teach.figures.table import tabulate
 
 
 @pytest.fixture
@@ -122,14 +121,22 @@ def test_no_sweep_for_garbage_falls_into_an_answer():
     assert gc.isenabled()
 
 
-# 10.2 inches of 200 pixels are 2039.9999999.
-@pytest.mark.parametrize("size", [(4.0, 3.0), (4.8, 10.2)])
-def test_a_still_picture_is_pixel_by_pixel_what_matplotlib_saves(size):
-    drawn = scene()._replace(size=size)
-    figure = paint(drawn, tabulate(drawn), (0,)).figure
-    quick, usual = (imread(BytesIO(draw(figure))) for draw in (still_picture, write))
-    np.testing.assert_array_equal(quick, usual[..., :3])
-    assert usual[..., 3].min() == 1
+def test_pictures_are_as_sharp_as_the_sharpest_view():
+    top = ipywidgets.FloatSlider(0.3, min=0.1, max=0.9)
+    explorer = ef.Explorer(lambda top: scene(top=top), top=top)
+
+    def width():
+        return imread(BytesIO(picture(explorer))).shape[1]
+
+    sharp, serial = width(), explorer.reply["serial"]
+    explorer.ratio = 1  # what is there is sharp enough
+    assert explorer.reply["serial"] == serial
+    top.value = 0.4
+    assert (width(), explorer.reply["forms"]["wide"]["size"][0]) == (sharp // 2, sharp // 2)
+    explorer.ratio = 2
+    assert width() == sharp
+    top.value = 0.5
+    assert width() == sharp
 
 
 @pytest.mark.parametrize("spec", ["", ".0f", "+.2f", ".1e"])

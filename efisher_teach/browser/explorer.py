@@ -15,7 +15,7 @@ import ipywidgets
 import traitlets
 
 from efisher_teach.browser.controls import AxisValue, Cancelled, describe, shown_by_explorers, unmoved
-from efisher_teach.browser.packing import Shown, pack, prepare
+from efisher_teach.browser.packing import RATIO, Shown, pack, prepare
 from efisher_teach.browser.page import TEMPLATES, bundle, static, without_bytes
 from efisher_teach.browser.record import write_whole
 from efisher_teach.browser.rerun import close_widgets_of_earlier_run
@@ -67,7 +67,8 @@ class Explorer(Snapshot):
     """The part of a long computation that is done; −1 where none runs."""
     form = traitlets.Unicode("wide").tag(sync=True)
     """"narrow" from the moment when a view has no room for the wide form."""
-
+    ratio = traitlets.Int(0).tag(sync=True)
+    """Device pixels a CSS pixel of the sharpest view, 1 or 2: so sharp will be all that is drawn from now on."""
     hand = traitlets.Dict().tag(sync=True)
     """The last move of a reader: the window, the time, and the axes. Every other window of this kernel follows."""
 
@@ -101,7 +102,7 @@ class Explorer(Snapshot):
             self._boxes = row, self.panel
         for control in controls.values():
             control.observe(self._on_control, names="value")
-        self.observe(self._on_form, names="form")
+        self.observe(self._on_view, names=["form", "ratio"])
         self.observe(self._on_hand, names="hand")
         self.on_msg(self._on_button)
         close_widgets_of_earlier_run(self)
@@ -119,8 +120,8 @@ class Explorer(Snapshot):
             elif name in axes:
                 setattr(self, name, value)
             else:
-                has = ", ".join([*axes, *self.controls])
-                raise ValueError(f"`{name}` must be an axis or a control of this explorer; it has: {has}.")
+                has = f"it has: {', '.join([*axes, *self.controls])}"
+                raise ValueError(f"`{name}` must be an axis or a control of this explorer; {has}.")
 
     def link(self, other: "Explorer", *names: str) -> None:
         """Let axes of two explorers move together, in the browser: those named, or all that both have.
@@ -166,8 +167,7 @@ class Explorer(Snapshot):
         the page says so. Where no script runs, it is the picture and its words.
         """
         about = self.for_page() | {"title": self.scene.title, "words": self.words}
-        page = TEMPLATES.get_template("page.html").render(about)
-        write_whole(Path(path), page)
+        write_whole(Path(path), TEMPLATES.get_template("page.html").render(about))
 
     def for_page(self) -> dict[str, Any]:
         """All that a page without a kernel needs, as JSON: `reply` for static/explorer.js, `picture` until it runs.
@@ -176,7 +176,7 @@ class Explorer(Snapshot):
         """
         build = partial(self._build, progress=lambda part: None)
         with self._lock:
-            shown = self._prepare(self.scene, self.table, "narrow")
+            shown = self._prepare(self.scene, self.table, "narrow", RATIO)
             reply = on_page(shown, self.state, self.controls, self._values, build, self._is_slow)
             return without_bytes({"reply": reply, "picture": self.to_png(ratio=1)})
 
@@ -248,11 +248,12 @@ class Explorer(Snapshot):
         for name, value in self._values.items():
             self.controls[name].value = value
 
-    def _on_form(self, _change) -> None:
-        """Draw the narrow form too, from now on: a view has no room for the wide one."""
+    def _on_view(self, _change) -> None:
+        """Draw what a view lacks: the narrow form, or sharper pictures."""
         with self._lock:
-            self._shown = self._prepare(self.scene, self.table, self.form)
-            self.reply = self._next_reply(self._shown, self._values)
+            shown = self._prepare(self.scene, self.table, self.form)
+            if shown.forms != self.shown.forms:
+                self._shown, self.reply = shown, self._next_reply(shown, self._values)
 
     def _on_hand(self, _change) -> None:
         """Pass on to explorers that are linked what a hand has moved: in another window, no link does.
@@ -266,10 +267,10 @@ class Explorer(Snapshot):
             if moved and self.hand["at"] != other.hand.get("at"):
                 other.hand = self.hand | {"moved": moved}
 
-    def _prepare(self, scene: Scene, table: Table, smallest: str) -> Shown:
+    def _prepare(self, scene: Scene, table: Table, smallest: str, ratio: int = 0) -> Shown:
         """Draw what stands still of a scene, in its forms down to the smallest that is asked for."""
         forms = ("wide", "narrow") if smallest == "narrow" and scene.narrow else ("wide",)
-        return prepare(scene, table, forms, self._shown)
+        return prepare(scene, table, forms, self._shown, ratio or self.ratio or RATIO)
 
     def _on_button(self, _widget, message: dict[str, Any], _buffers) -> None:
         """Do what a button of the bar asks of the kernel."""

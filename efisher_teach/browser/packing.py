@@ -13,13 +13,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from efisher_teach.figures.canvas import still_picture
 from efisher_teach.figures.ink import DPI
 from efisher_teach.figures.marks import HEAD_LENGTH, HEAD_SCALE, HEAD_WIDTH, Mark, show
-from efisher_teach.figures.paint import Layout, Painting, layout_of, paint, places, still_picture, write
+from efisher_teach.figures.paint import Layout, Painting, layout_of, paint, places, write
 from efisher_teach.figures.scene import Axis, Scene, as_written
 from efisher_teach.figures.table import Table, slack, view
 
-RATIO = 2  # device pixels a CSS pixel, in the picture that matplotlib draws
+RATIO = 2  # device pixels a CSS pixel, of the figures that matplotlib draws
 STEPS = 8  # a packed coordinate counts eighths of a CSS pixel
 LIMIT = 1_000_000  # bytes of a packed table
 LEVEL = 4  # of zlib's nine: packs in a third of the time that the usual 6 takes, and a tenth larger
@@ -30,6 +31,8 @@ class Form(NamedTuple):
 
     painting: Painting
     picture: bytes
+    ratio: int
+    """Device pixels a CSS pixel of the picture."""
     layout: Layout
 
 
@@ -53,15 +56,18 @@ class Shown(NamedTuple):
         return "".join(map(of, self.words))
 
 
-def prepare(scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None) -> Shown:
-    """Draw what stands still, unless the last pictures serve again."""
+def prepare(
+    scene: Scene, table: Table, names: tuple[str, ...], last: Shown | None = None, ratio: int = RATIO
+) -> Shown:
+    """Draw what stands still, unless the last pictures serve again: they show the same, and are as sharp."""
     old = last.forms if last and _drawing(last.scene) == _drawing(scene) else {}
     still = last.table.background if last and old else {}
-    serves = old and all(np.array_equal(still[key], new) for key, new in table.background.items())
+    same = old and all(np.array_equal(still[key], new) for key, new in table.background.items())
     forms = {}
     for name in names:
         last_form = old.get(name)
-        forms[name] = last_form if serves and last_form else _form(scene, table, name, last_form)
+        serves = last_form if same and last_form and last_form.ratio >= ratio else None
+        forms[name] = serves or _form(scene, table, name, last_form, ratio)
     return Shown(scene, table, forms, _words(scene, table))
 
 
@@ -70,7 +76,7 @@ def _drawing(scene: Scene) -> tuple:
     return scene.still, scene.marks, scene.mosaic, scene.size, scene.narrow
 
 
-def _form(scene: Scene, table: Table, name: str, last: Form | None) -> Form:
+def _form(scene: Scene, table: Table, name: str, last: Form | None, ratio: int) -> Form:
     size = scene.narrow if name == "narrow" else scene.size
     start = tuple(axis.nearest(axis.default) for axis in scene.axes)
     layout = last and last.layout
@@ -80,7 +86,7 @@ def _form(scene: Scene, table: Table, name: str, last: Form | None) -> Form:
         layout = layout_of(painting.figure, layout)
     for artist in painting.artists.values():
         artist.set_visible(False)
-    return Form(painting, still_picture(painting.figure), layout)
+    return Form(painting, still_picture(painting.figure, DPI * ratio / RATIO), ratio, layout)
 
 
 def _words(scene: Scene, table: Table) -> list[Any]:

@@ -1,12 +1,15 @@
 """Colours and style: one meaning for each colour in every figure, and a style that never touches the reader's own."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
 DPI = 200.0  # device pixels an inch: two for each CSS pixel, so that figures are sharp on every screen
 NARROW = 6  # inches: a figure that is less wide is for a phone, or for half a screen
-STYLE = mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), use_default_template=False)
+# All that matplotlib can be told of a look: what a reader has set for figures of their own changes none of ours.
+STYLE: Any = {name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith("backend")}
+STYLE |= mpl.rc_params_from_file(Path(__file__).with_name("efisher.mplstyle"), use_default_template=False)
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 EMPIRICAL_FISHER = "#0072B2"

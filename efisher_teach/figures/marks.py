@@ -121,12 +121,13 @@ def _joined(points: np.ndarray) -> np.ndarray:
 def set_up(axes: Axes, *, log: str = "", plain: str = "", zero: bool = False, **properties: Any) -> None:
     """Set a panel up: which of its axes are logarithmic, such as "xy"; a faint line at y = 0; and what `axes.set` sets.
 
-    Between the powers of ten a logarithmic axis has no numbers. Where few decades are in view, one of the `plain` has
-    numbers at 1, 2 and 5 of each, and they are written out.
+    Between the powers of ten a logarithmic axis has ticks at 2 and 5, without numbers. Where few decades are in view,
+    one of the `plain` has numbers at 1, 2 and 5 of each, and they are written out.
     """
     sides = {"x": axes.xaxis, "y": axes.yaxis}
     for name in log:
         axes.set(**{f"{name}scale": "log"})
+        sides[name].set_minor_locator(LogLocator(subs=(2, 5)))
         sides[name].set_minor_formatter(NullFormatter())
     axes.set(**properties)
     for name in plain:

@@ -1,46 +1,24 @@
 """Painting: a scene in one state, whole, by matplotlib; its panels may stand where those of an earlier figure stand."""
 
-from functools import lru_cache
 from io import BytesIO
-from struct import pack
 from textwrap import wrap
-from threading import get_ident
 from typing import Any, NamedTuple, cast
-from zlib import compress, crc32
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from efisher_teach.figures.canvas import Canvas
 from efisher_teach.figures.ink import DPI, NARROW, STYLE
 from efisher_teach.figures.marks import MOVING, add_mark
 from efisher_teach.figures.scene import Scene
 from efisher_teach.figures.table import Table, view
 
 ROOM = {"w_pad": 0.08, "h_pad": 0.08, "wspace": 0.03, "hspace": 0.03}
-
-
-class Canvas(FigureCanvasAgg):
-    """matplotlib's, but texts that one figure has measured are known to the next of its size, and formulas to all."""
-
-    parser: Any = None
-
-    def get_renderer(self) -> Any:
-        """The one for this size, with what was set so far."""
-        width, height = np.round(self.figure.bbox.size, 6)  # 2039.9999999 pixels are 2040, not 2039
-        self.renderer = renderer = _renderer(width, height, float(self.figure.dpi), get_ident())
-        Canvas.parser = renderer.mathtext_parser = Canvas.parser or renderer.mathtext_parser
-        return renderer
-
-
-@lru_cache(maxsize=4)
-def _renderer(width: float, height: float, dpi: float, thread: int) -> RendererAgg:
-    """One for each thread, as two may draw at once; what is drawn is copied from it before the next draws."""
-    return RendererAgg(width, height, dpi)
 
 
 class Layout(NamedTuple):
@@ -125,25 +103,6 @@ def _require_below(axes: Axes) -> None:
     for artist in axes.get_children():
         if artist.get_visible() and artist.get_zorder() >= MOVING:
             raise ValueError(f"{artist} stands still but has z-order {artist.get_zorder()} ≥ {MOVING}.")
-
-
-def still_picture(figure: Figure) -> bytes:
-    """A figure as PNG, pixel by pixel as `write` has it, in a third of the time.
-
-    No row is filtered, and there is no opacity: of large white areas both cost time, and spare nothing.
-    """
-    canvas = cast(FigureCanvasAgg, figure.canvas)
-    with mpl.rc_context(STYLE):
-        canvas.draw()
-    drawn = np.asarray(canvas.buffer_rgba())
-    height, width, _ = drawn.shape
-    rows = np.zeros(height, [("filter", "u1"), ("colors", "u1", (width, 3))])
-    for color in range(3):
-        rows["colors"][..., color] = drawn[..., color]
-    about = pack(">2I5B", width, height, 8, 2, 0, 0, 0)  # eight bits for each of red, green and blue
-    chunks = (b"IHDR", about), (b"IDAT", compress(rows.tobytes(), 1)), (b"IEND", b"")
-    framed = (pack(">I", len(held)) + kind + held + pack(">I", crc32(kind + held)) for kind, held in chunks)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
 def write(figure: Figure, kind: str = "png", dpi: float = DPI, caption: str = "") -> bytes:

@@ -229,7 +229,7 @@ const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 
 /**
  * One view: a figure, a slider an axis, the words, and a bar of buttons. The host is told what happens:
- * `moved(name, value)`, `wantForm(form)`, `reset()`, and, where there is a kernel, `send(message)`.
+ * `moved(name, value)`, `wantForm(form)`, `wantRatio(ratio)`, `reset()`, and, where there is a kernel, `send(message)`.
  */
 class Figure {
   constructor(parent, host) {
@@ -286,6 +286,7 @@ class Figure {
     this.root.dataset.controls = roomy ? "beside" : width && width < NARROW ? "under" : "below";
     const narrow = reply.narrow && width && width < NARROW;
     if (narrow && !reply.forms.narrow) this.host.wantForm("narrow");
+    this.host.wantRatio(devicePixelRatio > 1 ? 2 : 1);
     return narrow && reply.forms.narrow ? "narrow" : "wide";
   }
 
@@ -706,6 +707,7 @@ function render({ model, el }) {
       waiting ??= setTimeout(tellKernel, 200);
     },
     wantForm: (form) => model.get("form") !== form && save("form", form),
+    wantRatio: (ratio) => model.get("ratio") < ratio && save("ratio", ratio),
     reset: () => model.send({ reset: true }),
     send(message) {
       tellKernel();
@@ -872,7 +874,7 @@ async function mount(parent, first) {
     if (mine === serial) figure.root.classList.remove("ef-busy");
   };
   const reset = () => asked.join() !== start.join() && go(start);
-  const figure = new Figure(room, { moved: () => {}, wantForm: () => {}, reset });
+  const figure = new Figure(room, { moved: () => {}, wantForm: () => {}, wantRatio: () => {}, reset });
   set = figure.addControls(controls, (i, place) => go((first.together ? asked : start).with(i, place)));
   set(start);
   if (first.note) element("p", "ef-fixed", figure.side).textContent = first.note;

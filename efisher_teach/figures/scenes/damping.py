@@ -24,7 +24,7 @@ FROM_END_TO_END = np.array([0, *DAMPINGS, 1e6])  # with −C⁺g and −g
 SCALES, POWERS = np.logspace(-3, 1, 5), np.array([0, 0.5, 1, 1.5])
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
-STRETCH = np.linspace(0, 2, 25)  # how far along the step, in steps
+STRETCH = np.linspace(0, 2, 11)  # how far along the step, in steps
 MARKS = {
     "ellipse": line("A", ink.CONSTRAINT, 1.8),
     "filter": line("B", ink.EMPIRICAL_FISHER),

@@ -23,7 +23,7 @@ from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 RATES = np.logspace(np.log10(0.003), np.log10(0.3), 31)
 DAMPINGS = np.logspace(-6, 0, 25)
-STEPS = 8  # of a trajectory
+STEPS = 6  # of a trajectory
 PIECES = 8  # of the curve that a step taken in one chart is in the other
 ASPECT = 0.9  # width by height of the views
 GAPS = (0.1, 1e3)  # per cent: what the third panel shows
