@@ -11,7 +11,7 @@ MOST = 10  # answers in a row without one: each leaves a figure to sweep
 
 
 class _Held:
-    """What keeps sweeps waiting."""
+    """The state that all blocks share."""
 
     lock = Lock()
     inside = 0

@@ -68,10 +68,9 @@ class Explorer(Snapshot):
     form = traitlets.Unicode("wide").tag(sync=True)
     """"narrow" from the moment when a view has no room for the wide form."""
     ratio = traitlets.Int(0).tag(sync=True)
-    """Device pixels a CSS pixel of the sharpest view, 1 or 2: so sharp will be all that is drawn from now on."""
+    """Device pixels a CSS pixel of the sharpest view, 1 or 2, for all that is drawn from now on; 0 before any view."""
     hand = traitlets.Dict().tag(sync=True)
     """The last move of a reader: the window, the time, and the axes. Every other window of this kernel follows."""
-
     _boxes: tuple[Any, ...] = ()
 
     @unswept()

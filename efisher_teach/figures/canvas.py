@@ -34,9 +34,9 @@ class Text(NamedTuple):
     pixels: np.ndarray
     """Colours and opacity, (height, width, 4), from the lowest row up; (0, 0, 4) of a text without ink."""
     left: int
-    """How far the pixels begin to the right of the text's start."""
+    """Pixels from the start of the text, to the right, where its ink begins."""
     below: int
-    """How far they reach below it."""
+    """Pixels from there down to the lower edge of the ink."""
 
 
 class Renderer(RendererAgg):
@@ -80,8 +80,7 @@ def _drawn(
     antialiased: Any,
 ) -> Text:
     """A text drawn by matplotlib on a sheet of its own."""
-    measure = _renderer(1.0, 1.0, dpi, get_ident())
-    width, height, descent = measure.get_text_width_height_descent(s, prop, ismath)
+    width, height, descent = RendererAgg(1, 1, dpi).get_text_width_height_descent(s, prop, ismath)
     upright = Bbox.from_bounds(0, -descent, width, height)
     box = upright.rotated(np.radians(angle)).padded(height + 4)  # letters may reach beyond their box
     left, up = int(box.x0), -int(box.y1)
