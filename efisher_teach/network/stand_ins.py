@@ -68,17 +68,14 @@ def stand_ins(
     chances, J = jax.nn.softmax(z), per_example_jacobians(output_fn, params, x)
     A = dot(chances[:, None] - jnp.eye(z.shape[1], dtype=z.dtype), J)  # ∇ℓₖ of every label k, (n, k, p)
     odds = jnp.expm1(per_example_losses(problem.loss_fn, params, x, y))  # 1/w = (1 - q)/q, for q = exp(-ℓ)
-    G, sizes = A[here, y], jnp.asarray(batches, z.dtype)
+    G, ends = A[here, y], np.arange(0, batches[-1], batches[0])
+    weights = jnp.asarray([(ends < batch) / batch for batch in batches], z.dtype)  # (batches, parts)
     layers = [_layer_of(layer) for layer in jax.vmap(jax.vmap(ravel_pytree(params)[1]))(A)]
 
-    def running(parts):
-        """The sums of the first part, of the first two, and so on."""
-        return jnp.stack([*accumulate(parts)])
-
     def mean(rows):
-        """E[Σ rows rowsᵀ] of each batch, for rows (n, m, p)."""
-        parts = (rows[a:b].reshape(-1, rows.shape[-1]) for a, b in pairwise((0, *batches)))
-        return running(dot(part.T, part) for part in parts) / sizes[:, None, None]
+        """E[Σ rows rowsᵀ] of each batch, for rows (n, m, p): of parts, which the batches share."""
+        parts = rows.reshape(weights.shape[1], -1, rows.shape[-1])
+        return einsum("bk,kij->bij", weights, dot(parts.mT, parts))
 
     def kronecker(label):
         means = ((mean(errors[here, label][:, None]), mean(inputs[:, None])) for errors, inputs in layers)
@@ -86,8 +83,8 @@ def stand_ins(
 
     def sample(label):
         rows = A[here[:, None], label]
-        sums = running(mean(rows[:, a:b]) for a, b in pairwise((0, *counts)))
-        return sums / jnp.asarray(counts, z.dtype)[:, None, None, None]
+        sums = accumulate(mean(rows[:, a:b]) for a, b in pairwise((0, *counts)))
+        return jnp.stack([total / count for total, count in zip(sums, counts, strict=True)])
 
     matrices = {
         "fisher": mean(jnp.sqrt(chances)[..., None] * A),
@@ -99,8 +96,7 @@ def stand_ins(
     factored, sampled = lax.map(lambda label: (kronecker(label[:, 0]), sample(label)), labels)
     matrices["kfac"] = jnp.moveaxis(factored, 0, 1)
     matrices |= {f"labels_{count}": jnp.moveaxis(sampled[:, i], 0, 1) for i, count in enumerate(counts)}
-    sums = running(jnp.sum(G[a:b], axis=0) for a, b in pairwise((0, *batches)))
-    return sums / sizes[:, None], matrices
+    return dot(weights, jnp.sum(G.reshape(weights.shape[1], -1, G.shape[1]), axis=1)), matrices
 
 
 def _layer_of(gradients):
@@ -144,7 +140,7 @@ def directions(
     """
     p, named = g.size, matrices | {"best": matrices["fisher"]}
     stack = jnp.concatenate([*named.values()])
-    relative = jnp.full(len(stack), damping, g.dtype).at[-1].set(1e-4)
+    relative = jnp.where(np.arange(len(stack)) < len(stack) - 1, damping, 1e-4)
     shift = (relative * jnp.trace(stack, axis1=1, axis2=2) / p)[:, None]
     ends = np.cumsum([len(matrix) for matrix in named.values()])[:-1]
 
@@ -184,12 +180,12 @@ def judge(
     """
     U, names = jnp.concatenate([*found.values()]), [*found]
     place = np.repeat(np.arange(len(names)), [len(u) for u in found.values()])
+    its = place == np.arange(len(names))[:, None]  # the directions of every name
     worth = dot(U, g) / jnp.sqrt(jnp.sum(dot(U, F) * U, axis=-1))
     worth /= worth[place == names.index("best")]
     natural = found["fisher"][0]
     turn = dot(U, natural) / jnp.linalg.norm(U, axis=-1) / jnp.linalg.norm(natural)
-    average = jnp.asarray((place == np.arange(len(names))[:, None]) / np.bincount(place)[:, None], U.dtype)
-    ends = {"low": jax.ops.segment_min, "high": jax.ops.segment_max}
-    return {"share": dot(average, worth), "cosine": dot(average, turn)} | {
-        name: end(worth, place, len(names)) for name, end in ends.items()
-    }
+    average = jnp.asarray(its / its.sum(axis=1, keepdims=True), U.dtype)
+    low = jnp.min(jnp.where(its, worth, jnp.inf), axis=1)
+    high = jnp.max(jnp.where(its, worth, -jnp.inf), axis=1)
+    return {"share": dot(average, worth), "cosine": dot(average, turn), "low": low, "high": high}

@@ -84,7 +84,7 @@ def which_matrix(problem: Problem, *, seed: int = 0) -> Scene:
     for _ in range(STEPS[-1] // STRIDE):  # one program for all
         trained.append(descend(trained[-1], steps=STRIDE, learning_rate=0.5))
     stages = (trained[steps // STRIDE].params for steps in STEPS)
-    stages = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stages)
+    stages = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *stages)
     return Scene(
         title="Which matrix, at what price?",
         axes=(
