@@ -20,11 +20,12 @@ from efisher_teach.figures.plane import numbers, over, percent
 from efisher_teach.figures.scene import Axis, Preset, Scene, scientific
 
 DAMPINGS = np.logspace(-7, 1, 41)
-FROM_END_TO_END = np.array([0, *DAMPINGS, 1e6])  # with −C⁺g and −g
 SCALES, POWERS = np.logspace(-3, 1, 5), np.array([0, 0.5, 1, 1.5])
+# Every ε/s there is, and 0 and ∞: −C⁺g and −g.
+RATIOS = np.array([0, *np.logspace(-8, 4, 61), 1e7])
 SHOWN = 36  # examples with a bar of their own
 ASPECT = 1.25  # width by height of the panel of the ellipse
-STRETCH = np.linspace(0, 2, 11)  # how far along the step, in steps
+STRETCH = np.linspace(0, 2, 17)  # how far along the step, in steps
 MARKS = {
     "ellipse": line("A", ink.CONSTRAINT, 1.8),
     "filter": line("B", ink.EMPIRICAL_FISHER),
@@ -115,7 +116,7 @@ PRESETS = (
 def background(data):
     """Limits that hold for every ε and every budget, so that a change of budget needs no new picture."""
     G, widest = plane.gradients(data["problem"]), plane.WIDEST
-    factors, every = spectrum(G), jnp.asarray(FROM_END_TO_END, G.dtype)
+    factors, every = spectrum(G), jnp.asarray([0, *DAMPINGS, RATIOS[-1]], G.dtype)
     outline = jnp.sqrt(widest) * plane.ellipse(G, plane.plane_of_steps(G, factors), 181)
     spectra = jax.vmap(lambda power: samples.dragged(factors, 1.0, power))(jnp.asarray(POWERS, G.dtype))
     _, predicted, lengths, _ = jax.vmap(lambda each: steps_in_units(factors, each, every, widest))(spectra)
@@ -129,17 +130,19 @@ def background(data):
 
 
 def respond(data, state):
-    """The step at ε, and the path over all ε."""
-    problem, budget, damping = data["problem"], data["budget"], state["damping"]
+    """The step at ε, and the path over all ε. As the step of sC at ε is that of C at ε/s, each ε/s is computed once."""
+    problem, budget, damping, scale = data["problem"], data["budget"], state["damping"], state["scale"]
     G, rms = plane.gradients(problem), jnp.sqrt(budget)
-    factors, every = spectrum(G), jnp.asarray(FROM_END_TO_END, G.dtype)
-    basis = plane.plane_of_steps(G, factors)
-    eigenvalues = samples.dragged(factors, state["scale"], state["power"])
-    steps, at = steps_in_units(factors, eigenvalues, every, budget), plane.place_of(damping, every)
-    path, (_, _, lengths, constant_lengths) = dot(steps[0], basis), (each[1:-1] for each in steps)
-    delta, predicted, length, constant_length = (each[at] for each in steps)
-    actual, along = plane.changes(problem, delta), jnp.asarray(STRETCH, G.dtype)[:, None] * delta
-    true, held_out = (plane.mean_changes(each, along) for each in (problem, plane.held_out(problem)))
+    factors, ratios, dampings = spectrum(G), jnp.asarray(RATIOS, G.dtype), jnp.asarray(DAMPINGS, G.dtype)
+    basis, at = plane.plane_of_steps(G, factors), plane.place_of(damping / scale, RATIOS)
+    deltas, asked, *_ = steps_in_units(factors, samples.dragged(factors, 1.0, state["power"]), ratios, budget)
+    path, changes = dot(deltas, basis), jax.vmap(lambda delta: plane.changes(problem, delta))(deltas)
+    along = deltas[:, None] * jnp.asarray(STRETCH, G.dtype)[:, None]
+    true, held_out = (plane.mean_changes(each, along)[at] for each in (problem, plane.held_out(problem)))
+    predicted, actual = asked[at], changes[at]
+    eigenvalues = samples.dragged(factors, scale, state["power"])
+    _, _, *lengths = steps_in_units(factors, eigenvalues, dampings, budget)
+    length, constant_length = (each[plane.place_of(damping, DAMPINGS)] for each in lengths)
     kept, values = eigenvalues / (eigenvalues + damping), jnp.logspace(-7, 1, 65)
     promised, least = jnp.mean(predicted), jnp.min(jnp.where(eigenvalues > 0, eigenvalues, jnp.inf))
     return {
@@ -149,12 +152,14 @@ def respond(data, state):
         **over(values, filter=values / (values + damping)),
         "half": jnp.array([[damping, 0.0], [damping, 0.5]]),
         **over(eigenvalues, kept=kept),
-        **over(every[1:-1], lengths=lengths, constant_lengths=constant_lengths),
-        **over(every[1:-1], bounds=rms / 2 / jnp.sqrt(every[1:-1])),
+        **over(
+            dampings, lengths=lengths[0], constant_lengths=lengths[1], bounds=rms / 2 / jnp.sqrt(dampings)
+        ),
         **over(damping, length_dot=length, constant_dot=constant_length),
         "bars": plane.bars(predicted[:SHOWN] / rms),
         "changes": plane.beside_bars(actual[:SHOWN] / rms),
-        **over(STRETCH, promised=STRETCH * promised, true=true, held_out=held_out),
+        **over(STRETCH[[0, -1]], promised=STRETCH[[0, -1]] * promised),
+        **over(STRETCH, true=true, held_out=held_out),
         **numbers(predicted=promised, actual=jnp.mean(actual), unseen=held_out[len(STRETCH) // 2]),
         **numbers(length=length, constant_length=constant_length, bound=rms / 2 / jnp.sqrt(damping)),
         **numbers(least=least, most=eigenvalues[0]),
