@@ -356,6 +356,11 @@ WCAG = {"wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"}
 LARGE = (320, "light")  # a window of 1280 pixels at 400 %
 
 
+def await_frame(page: Page) -> None:
+    """Wait until what was done so far is on the screen."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def barriers(page: Page, *looks: tuple[int, str], within: dict | None = None) -> list[str]:
     """Ask axe-core what it finds against WCAG 2.2 AA, or else calls serious, in some widths and themes.
 
@@ -365,7 +370,7 @@ def barriers(page: Page, *looks: tuple[int, str], within: dict | None = None) ->
     for width, scheme in looks or ((390, "dark"), (1500, "light"), LARGE):
         page.set_viewport_size({"width": width, "height": 900 if width > 320 else 256})
         page.emulate_media(color_scheme=scheme)
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        await_frame(page)
         options = {"resultTypes": ["violations"], "preload": False}  # the styles are in the page
         options["rules"] = {"target-size": {"enabled": True}}  # off in axe-core, where it is not asked for
         for rule in Axe().run(page, within, options).response["violations"]:

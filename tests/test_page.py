@@ -125,6 +125,54 @@ def check_phone(root):
         assert in_view > min(400, 0.9 * seen["height"]), "the sliders hide the panels"
 
 
+def test_what_a_hand_moves_is_painted_before_the_frame(visit, window):
+    """A mouse's move when it is heard, not in the frame in which the slider follows; and that of a key at once."""
+    root = visit("the_best_step")
+    slider = root.locator("[data-axis]").first
+    box = lab.settled_box(slider)
+    last, middle = int(slider.get_attribute("max")), box["y"] + box["height"] / 2
+    root.evaluate("""(root) => ["pointermove", "input"].forEach((kind) =>
+      root.addEventListener(kind, (event) => (root[kind] ??= []).push(root.dataset.state)))""")
+
+    def drag(spare):
+        """What is painted when the slider is about to follow, and in the end; and where it should be."""
+        window.mouse.move(box["x"] + spare / 2, middle)
+        window.mouse.down()
+        found = []
+        for place in (20, 50, 90, 200, 120):
+            window.wait_for_timeout(50)  # as a slow hand does
+            window.mouse.move(box["x"] + spare / 2 + (box["width"] - spare) * place / last, middle)
+            before = root.evaluate("(root) => root.pointermove.at(-1)")
+            lab.await_frame(window)
+            found.append((int(before), int(root.get_attribute("data-state")), place))
+        window.mouse.up()
+        return found
+
+    found = drag(16)  # half of the knob lies at each end
+    assert all(before == after == place for before, after, place in found), found
+    slider.evaluate("(node) => Object.assign(node.style, { padding: '0 30px', boxSizing: 'border-box' })")
+    found = drag(76)  # foreseen wrongly
+    assert all(after == place for _, after, place in found), found
+    assert any(before != place for before, _, place in found)
+    slider.press("ArrowRight")
+    assert root.evaluate("(root) => root.input.at(-1)") == root.get_attribute("data-state") == "121"
+
+
+def test_a_mouse_that_passes_by_moves_nothing(visit, window):
+    root = visit("the_best_step")
+    box, state = lab.settled_box(root.locator("[data-axis]").first), root.get_attribute("data-state")
+    for down in (False, True):  # and one that drags something else
+        window.mouse.move(box["x"] + 10, box["y"] - 40)
+        if down:
+            window.mouse.down()
+        for part in (0.2, 0.5, 0.9):
+            window.wait_for_timeout(50)
+            window.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2)
+        lab.await_frame(window)
+        assert root.get_attribute("data-state") == state
+    window.mouse.up()
+
+
 def test_play_runs_to_the_end_and_stops_when_told(visit):
     root = visit("a_real_network")
     slider, play = root.locator(".ef-axis input").first, root.locator(".ef-axis button")

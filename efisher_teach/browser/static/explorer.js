@@ -224,6 +224,8 @@ function download(blob, name) {
 const NARROW = 600; // CSS pixels: less is a phone, or half a screen
 const BESIDE = 336; // what the controls take beside the figure
 const LEGIBLE = 0.8; // of its size: a figure that is smaller has texts of less than 11 pixels
+const THUMB = 16; // the width of what is dragged of a slider, in Chromium
+const FRAME = 12; // milliseconds between two frames, at least
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -251,6 +253,7 @@ class Figure {
     this.tools = element("div", "ef-tools", this.side);
     this.spoken = element("div", "ef-live", this.root, { "aria-live": "polite" });
     this.state = [];
+    this.foreseen = 0; // when a mouse was heard last
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.root);
     this.resized.observe(this.paper); // whose width follows the height of the window too
@@ -349,6 +352,7 @@ class Figure {
       }); // prettier-ignore
       const play = axis.play ? button("▶", `play ${axis.label}`, row, () => this.play(i)) : undefined;
       input.addEventListener("input", () => this.moveTo(i, Number(input.value)));
+      input.addEventListener("pointerrawupdate", (event) => this.foresee(i, event));
       return { input, said, play };
     });
     this.grips.replaceChildren();
@@ -391,6 +395,18 @@ class Figure {
     this.set(i, Math.min(Math.max(place, 0), this.scene.axes[i].values.length - 1));
   }
 
+  /**
+   * A mouse drags slider i, and the browser, which will let the slider follow in the next frame, tells so at once: paint
+   * what the frame will show. Where the slider goes is for the browser to say: what was foreseen wrongly is never seen.
+   */
+  foresee(i, { target, pointerType, clientX, timeStamp }) {
+    const rested = timeStamp - this.foreseen > FRAME; // of a mouse that tells more often, most would be painted in vain
+    this.foreseen = timeStamp;
+    if (pointerType !== "mouse" || !rested || !target.matches(":active")) return;
+    const { left, width } = target.getBoundingClientRect();
+    this.moveTo(i, Math.round(((clientX - left - THUMB / 2) / (width - THUMB)) * target.max));
+  }
+
   set(i, place) {
     if (place === this.state[i]) return;
     this.state[i] = place;
@@ -408,13 +424,19 @@ class Figure {
     this.schedule();
   }
 
+  /** Paint as soon as this task is done, so that the next frame finds it ready; what follows before then waits for it. */
   schedule() {
-    this.frame ??= requestAnimationFrame(() => this.paint());
+    this.stale = true;
+    if (this.frame) return;
+    this.frame = requestAnimationFrame(() => {
+      this.frame = undefined;
+      if (this.stale) this.paint();
+    });
+    queueMicrotask(() => this.paint());
   }
 
   paint() {
-    cancelAnimationFrame(this.frame);
-    this.frame = undefined;
+    this.stale = false;
     const { scene, shown, state, canvas } = this;
     if (!scene) return;
     const ratio = (this.paper.clientWidth * devicePixelRatio) / shown.size[0];
