@@ -137,7 +137,10 @@ def test_jupyterlab_runs_a_lesson_whose_figure_moves(fox, tmp_path):
     shutil.copy(START, tmp_path / "notebooks")
     with lab.server(tmp_path) as (url, token, log):
         fox.open(f"{url}lab/workspaces/fox/tree/notebooks/00_start_here.ipynb?reset&token={token}")
-        fox.wait_for(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+        idle = (
+            "(page) => page.textContent.includes('(ipykernel) | Idle')"  # before that, cells would not be run
+        )
+        assert lab.until(lambda: fox.ask(idle), 180)
         fox.click(".jp-MarkdownCell")
         fox.click(".lm-MenuBar-item:nth-child(4)")
         fox.click(".lm-Menu-item:not(.lm-mod-disabled)[data-command='runmenu:run-all']")
