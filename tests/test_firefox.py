@@ -137,9 +137,8 @@ def test_jupyterlab_runs_a_lesson_whose_figure_moves(fox, tmp_path):
     shutil.copy(START, tmp_path / "notebooks")
     with lab.server(tmp_path) as (url, token, log):
         fox.open(f"{url}lab/workspaces/fox/tree/notebooks/00_start_here.ipynb?reset&token={token}")
-        idle = (
-            "(page) => page.textContent.includes('(ipykernel) | Idle')"  # before that, cells would not be run
-        )
+        # Before its kernel is there, JupyterLab passes over cells without running them.
+        idle = "(page) => page.textContent.includes('(ipykernel) | Idle')"
         assert lab.until(lambda: fox.ask(idle), 180)
         fox.click(".jp-MarkdownCell")
         fox.click(".lm-MenuBar-item:nth-child(4)")

@@ -51,8 +51,9 @@ def stand_ins(
 ) -> tuple[Float[Array, "batches p"], dict[str, Float[Array, "batches _ p p"]]]:
     """The gradient of a classifier of dense layers {"W": (b, a), "b": (b,)}, and each matrix by its name.
 
-    `labels` are classes drawn from the model; `batches` are numbers of examples, and `counts` numbers m of labels, both
-    ascending. A matrix is (batches, draws, p, p) if labels are drawn for it, else (batches, 1, p, p).
+    `labels` are classes drawn from the model; `batches` are numbers of examples, all multiples of the first, and
+    `counts` numbers m of labels, both ascending. A matrix is (batches, draws, p, p) if labels are drawn for it, else
+    (batches, 1, p, p).
 
     Examples:
         >>> from efisher_teach.network.stand_ins import stand_ins
@@ -73,7 +74,7 @@ def stand_ins(
     layers = [_layer_of(layer) for layer in jax.vmap(jax.vmap(ravel_pytree(params)[1]))(A)]
 
     def mean(rows):
-        """E[Σ rows rowsᵀ] of each batch, for rows (n, m, p): of parts, which the batches share."""
+        """E[Σ rows rowsᵀ] of each batch, for rows (n, m, p), from parts that the batches share."""
         parts = rows.reshape(weights.shape[1], -1, rows.shape[-1])
         return einsum("bk,kij->bij", weights, dot(parts.mT, parts))
 

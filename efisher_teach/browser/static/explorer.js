@@ -225,7 +225,7 @@ const NARROW = 600; // CSS pixels: less is a phone, or half a screen
 const BESIDE = 336; // what the controls take beside the figure
 const LEGIBLE = 0.8; // of its size: a figure that is smaller has texts of less than 11 pixels
 const THUMB = 16; // the width of what is dragged of a slider, in Chromium
-const FRAME = 12; // milliseconds between two frames, at least
+const SLOW = 12; // milliseconds between two words of a mouse: what a faster one moves would be painted in vain
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const STEP = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -253,7 +253,7 @@ class Figure {
     this.tools = element("div", "ef-tools", this.side);
     this.spoken = element("div", "ef-live", this.root, { "aria-live": "polite" });
     this.state = [];
-    this.foreseen = 0; // when a mouse was heard last
+    this.heard = 0; // when a mouse said last where it is
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.root);
     this.resized.observe(this.paper); // whose width follows the height of the window too
@@ -400,9 +400,9 @@ class Figure {
    * what the frame will show. Where the slider goes is for the browser to say: what was foreseen wrongly is never seen.
    */
   foresee(i, { target, pointerType, clientX, timeStamp }) {
-    const rested = timeStamp - this.foreseen > FRAME; // of a mouse that tells more often, most would be painted in vain
-    this.foreseen = timeStamp;
-    if (pointerType !== "mouse" || !rested || !target.matches(":active")) return;
+    const slow = timeStamp - this.heard > SLOW;
+    this.heard = timeStamp;
+    if (pointerType !== "mouse" || !slow || !target.matches(":active")) return;
     const { left, width } = target.getBoundingClientRect();
     this.moveTo(i, Math.round(((clientX - left - THUMB / 2) / (width - THUMB)) * target.max));
   }

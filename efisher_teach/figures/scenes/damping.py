@@ -130,7 +130,7 @@ def background(data):
 
 
 def respond(data, state):
-    """The step at ε, and the path over all ε. As the step of sC at ε is that of C at ε/s, each ε/s is computed once."""
+    """The step at ε, and the path over all ε. In θ the step of sC at ε is that of C at ε/s: each is computed once."""
     problem, budget, damping, scale = data["problem"], data["budget"], state["damping"], state["scale"]
     G, rms = plane.gradients(problem), jnp.sqrt(budget)
     factors, ratios, dampings = spectrum(G), jnp.asarray(RATIOS, G.dtype), jnp.asarray(DAMPINGS, G.dtype)
